@@ -1,0 +1,36 @@
+# Installs the build into a staging folder and builds and runs the consumer against it, by find_package or by pkg-config.
+
+function(run)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE status)
+  if(NOT status EQUAL 0)
+    list(JOIN ARGN " " line)
+    message(FATAL_ERROR "exit status ${status}: ${line}")
+  endif()
+endfunction()
+
+set(stage "${WORK}/stage")
+file(REMOVE_RECURSE "${WORK}")
+file(MAKE_DIRECTORY "${WORK}/build")
+run(${CMAKE_COMMAND} --install ${BUILD} --prefix ${stage})
+
+if(HOW STREQUAL "find_package")
+  run(${CMAKE_COMMAND} -S ${SOURCE} -B ${WORK}/build -G ${GENERATOR} -DCMAKE_C_COMPILER=${CC} -DCMAKE_PREFIX_PATH=${stage})
+  run(${CMAKE_COMMAND} --build ${WORK}/build)
+elseif(HOW STREQUAL "pkg_config")
+  find_program(PKG_CONFIG NAMES pkg-config pkgconf)
+  if(NOT PKG_CONFIG)
+    message(FATAL_ERROR "pkg-config is missing: install pkg-config (Debian, Ubuntu) or pkgconf (Fedora)")
+  endif()
+  set(ENV{PKG_CONFIG_PATH} "${stage}/${LIBDIR}/pkgconfig")
+  execute_process(COMMAND ${PKG_CONFIG} --cflags --libs lora4j OUTPUT_VARIABLE flags RESULT_VARIABLE status
+                  OUTPUT_STRIP_TRAILING_WHITESPACE)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "pkg-config does not find lora4j in ${stage}")
+  endif()
+  separate_arguments(flags UNIX_COMMAND "${flags}")
+  run(${CC} -std=c99 -Wall -Wextra -Werror -pedantic ${SOURCE}/consumer.c -o ${WORK}/build/consumer ${flags} -lm
+      -Wl,-rpath,${stage}/${LIBDIR})
+else()
+  message(FATAL_ERROR "HOW is find_package or pkg_config, not '${HOW}'")
+endif()
+run(${WORK}/build/consumer)
