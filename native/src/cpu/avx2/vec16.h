@@ -1,0 +1,112 @@
+/* Sixteen fp32 lanes on AVX2 + FMA: two registers. The same names on every tier; src/cpu/simd is written over them. */
+#ifndef L4J_VEC16_H
+#define L4J_VEC16_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#if !defined(__AVX2__) || !defined(__FMA__) || !defined(__F16C__) || defined(__AVX512F__)
+#error "compile this tier with -mavx2 -mfma -mf16c and without AVX-512"
+#endif
+
+typedef struct {
+    __m256 lo, hi;
+} v16;
+
+static inline v16 v16_set1(float x) { return (v16){_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
+static inline v16 v16_zero(void) { return (v16){_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+static inline v16 v16_load(const float *p) { return (v16){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+static inline void v16_store(float *p, v16 a) {
+    _mm256_storeu_ps(p, a.lo);
+    _mm256_storeu_ps(p + 8, a.hi);
+}
+
+/* Lane masks for the first n lanes, 0 ≤ n ≤ 16. */
+static inline __m256i v16_mask_lo_(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline __m256i v16_mask_hi_(int n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15));
+}
+/* First n lanes of memory, the others +0; nothing past them is touched. */
+static inline v16 v16_load_n(const float *p, int n) {
+    return (v16){_mm256_maskload_ps(p, v16_mask_lo_(n)), _mm256_maskload_ps(p + 8, v16_mask_hi_(n))};
+}
+static inline void v16_store_n(float *p, v16 a, int n) {
+    _mm256_maskstore_ps(p, v16_mask_lo_(n), a.lo);
+    _mm256_maskstore_ps(p + 8, v16_mask_hi_(n), a.hi);
+}
+/* First n lanes of a, the others from b. */
+static inline v16 v16_first_n(v16 a, v16 b, int n) {
+    return (v16){_mm256_blendv_ps(b.lo, a.lo, _mm256_castsi256_ps(v16_mask_lo_(n))),
+                 _mm256_blendv_ps(b.hi, a.hi, _mm256_castsi256_ps(v16_mask_hi_(n)))};
+}
+
+static inline v16 v16_add(v16 a, v16 b) { return (v16){_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)}; }
+static inline v16 v16_sub(v16 a, v16 b) { return (v16){_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)}; }
+static inline v16 v16_mul(v16 a, v16 b) { return (v16){_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)}; }
+static inline v16 v16_div(v16 a, v16 b) { return (v16){_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)}; }
+static inline v16 v16_sqrt(v16 a) { return (v16){_mm256_sqrt_ps(a.lo), _mm256_sqrt_ps(a.hi)}; }
+static inline v16 v16_max(v16 a, v16 b) { return (v16){_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)}; }
+/* a·b + c, rounded once. */
+static inline v16 v16_fma(v16 a, v16 b, v16 c) {
+    return (v16){_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
+}
+/* c − a·b, rounded once. */
+static inline v16 v16_fnma(v16 a, v16 b, v16 c) {
+    return (v16){_mm256_fnmadd_ps(a.lo, b.lo, c.lo), _mm256_fnmadd_ps(a.hi, b.hi, c.hi)};
+}
+static inline v16 v16_neg(v16 a) {
+    __m256 sign = _mm256_set1_ps(-0.0f);
+    return (v16){_mm256_xor_ps(a.lo, sign), _mm256_xor_ps(a.hi, sign)};
+}
+/* a where x < y, otherwise b (also where x or y is NaN). */
+static inline v16 v16_select_lt(v16 x, v16 y, v16 a, v16 b) {
+    return (v16){_mm256_blendv_ps(b.lo, a.lo, _mm256_cmp_ps(x.lo, y.lo, _CMP_LT_OQ)),
+                 _mm256_blendv_ps(b.hi, a.hi, _mm256_cmp_ps(x.hi, y.hi, _CMP_LT_OQ))};
+}
+/* a where bits[i] ≥ threshold (unsigned 16-bit), otherwise +0: the dropout mask. */
+static inline v16 v16_keep(v16 a, const uint16_t *bits, uint16_t threshold) {
+    __m256i t = _mm256_set1_epi32(threshold - 1);
+    __m256i lo = _mm256_cmpgt_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)bits)), t);
+    __m256i hi = _mm256_cmpgt_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(bits + 8))), t);
+    return (v16){_mm256_and_ps(a.lo, _mm256_castsi256_ps(lo)), _mm256_and_ps(a.hi, _mm256_castsi256_ps(hi))};
+}
+
+/* 2^n for integral n held as fp32 + 12582912 (see exp): exponent arithmetic on the low bits. */
+static inline __m256 l4j_pow2_(__m256i n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
+/* a · 2^(n/2) · 2^(n − n/2), where the low bits of `magic` = n + 12582912 hold n. */
+static inline __m256 l4j_scale2_(__m256 a, __m256 magic) {
+    __m256i n = _mm256_sub_epi32(_mm256_castps_si256(magic), _mm256_set1_epi32(0x4B400000));
+    __m256i half = _mm256_srai_epi32(n, 1);
+    return _mm256_mul_ps(_mm256_mul_ps(a, l4j_pow2_(half)), l4j_pow2_(_mm256_sub_epi32(n, half)));
+}
+static inline v16 v16_scale2(v16 a, v16 magic) { return (v16){l4j_scale2_(a.lo, magic.lo), l4j_scale2_(a.hi, magic.hi)}; }
+
+/* The tree of the contract: 8, 4, 2, 1. */
+static inline float v16_sum(v16 a) {
+    __m256 s8 = _mm256_add_ps(a.lo, a.hi);
+    __m128 s4 = _mm_add_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
+    __m128 s2 = _mm_add_ps(s4, _mm_movehl_ps(s4, s4));
+    return _mm_cvtss_f32(_mm_add_ss(s2, _mm_movehdup_ps(s2)));
+}
+static inline float v16_hmax(v16 a) {
+    __m256 s8 = _mm256_max_ps(a.lo, a.hi);
+    __m128 s4 = _mm_max_ps(_mm256_castps256_ps128(s8), _mm256_extractf128_ps(s8, 1));
+    __m128 s2 = _mm_max_ps(s4, _mm_movehl_ps(s4, s4));
+    return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
+}
+
+/* Sixteen stored bf16 or fp16 values, exactly. */
+static inline v16 v16_load_bf16(const uint16_t *p) {
+    __m256i lo = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));
+    __m256i hi = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(p + 8)));
+    return (v16){_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16))};
+}
+static inline v16 v16_load_f16(const uint16_t *p) {
+    return (v16){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8)))};
+}
+
+#endif

@@ -1,0 +1,160 @@
+/*
+ * What the CPU library is made of: the handles behind lora4j.h, the table of operations that each ISA tier fills in, and the
+ * threads that run them. Everything here is hidden; names start with l4j_ so that a static link stays clean.
+ *
+ * An operation is written once per tier:
+ *     size_t     l4j_<tier>_<op>_workspace(int threads, const args *);
+ *     l4j_status l4j_<tier>_<op>(l4j_queue *, const args *, void *workspace, l4j_error *);
+ * Arguments were validated by l4j_validate_<op>() in src/api, the workspace is large enough and 64-byte aligned, the queue is held.
+ */
+#ifndef L4J_INTERNAL_H
+#define L4J_INTERNAL_H
+
+#include <lora4j/lora4j.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+/* Every operation: name, argument struct. The one list behind prototypes, tables and the C boundary. */
+#define L4J_OPERATIONS(OP)                                    \
+    OP(lora_forward, l4j_lora)                                \
+    OP(lora_backward, l4j_lora)                               \
+    OP(dequantize_forward, l4j_dequantize)                    \
+    OP(rms_norm_forward, l4j_rms_norm)                        \
+    OP(rms_norm_backward, l4j_rms_norm)                       \
+    OP(rope_forward, l4j_rope)                                \
+    OP(rope_backward, l4j_rope)                               \
+    OP(attention_forward, l4j_attention)                      \
+    OP(attention_backward, l4j_attention)                     \
+    OP(swiglu_forward, l4j_swiglu)                            \
+    OP(swiglu_backward, l4j_swiglu)                           \
+    OP(embedding_forward, l4j_embedding)                      \
+    OP(embedding_backward, l4j_embedding)                     \
+    OP(linear_cross_entropy_forward, l4j_linear_cross_entropy) \
+    OP(adamw_step, l4j_adamw)                                 \
+    OP(axpby_forward, l4j_axpby)                              \
+    OP(sample_forward, l4j_sample)
+
+/* Every tier compiled in, in ascending order: name, ISA code. */
+#if defined(__x86_64__)
+#define L4J_TIERS(TIER)          \
+    TIER(ref, L4J_ISA_REF)       \
+    TIER(avx2, L4J_ISA_AVX2)     \
+    TIER(avx512, L4J_ISA_AVX512) \
+    TIER(ref64, L4J_ISA_REF64)
+#else
+#define L4J_TIERS(TIER)    \
+    TIER(ref, L4J_ISA_REF) \
+    TIER(ref64, L4J_ISA_REF64)
+#endif
+
+typedef struct l4j_kernels {
+    int32_t isa;
+    const char *name;
+#define L4J_MEMBER(op, args_t)                              \
+    size_t (*op##_workspace)(int threads, const args_t *args); \
+    l4j_status (*op)(l4j_queue * queue, const args_t *args, void *workspace, l4j_error *error);
+    L4J_OPERATIONS(L4J_MEMBER)
+#undef L4J_MEMBER
+} l4j_kernels;
+
+/* Pastes the tier's name: L4J_NAME(rope_forward) is l4j_avx2_rope_forward where L4J_TIER is avx2. */
+#define L4J_PASTE_(a, b, c) a##b##_##c
+#define L4J_PASTE(a, b, c) L4J_PASTE_(a, b, c)
+#define L4J_NAME(op) L4J_PASTE(l4j_, L4J_TIER, op)
+
+struct l4j_device {
+    const l4j_kernels *kernels;
+    int32_t isa;
+    int32_t best_isa;
+    atomic_int children; /* queues and weights alive */
+};
+
+typedef struct l4j_pool l4j_pool;
+
+struct l4j_queue {
+    l4j_device *device;
+    l4j_pool *pool;
+    int threads;
+    atomic_flag held; /* one operation at a time */
+};
+
+/* Where a weight's values lie. */
+typedef enum {
+    L4J_LAYOUT_ROWS,   /* value (n, k) at data[n * row_stride + k] */
+    L4J_LAYOUT_PANELS, /* value (n, k) at data[((n / 16) * cols + k) * 16 + n % 16]; lanes past the last row are zero */
+} l4j_layout;
+
+enum { L4J_PANEL = 16 }; /* rows of a panel, and lanes of a reduction */
+
+struct l4j_weight {
+    l4j_device *device;
+    int32_t scheme, mode, dtype;
+    l4j_layout layout;
+    int64_t rows, cols; /* N, K */
+    int64_t row_stride; /* L4J_LAYOUT_ROWS */
+    const void *data;
+    void *owned; /* what destroy frees */
+    int64_t bytes_held;
+};
+
+/* ---- threads: static partition, every thread runs the same task ---- */
+typedef void (*l4j_task)(void *context, int thread, int threads);
+l4j_pool *l4j_pool_create(int threads, int spin_us, l4j_error *error);
+void l4j_pool_destroy(l4j_pool *pool);
+/* Runs task(context, 0..threads-1) and returns when all are done. Thread 0 is the caller. */
+void l4j_pool_run(l4j_pool *pool, l4j_task task, void *context);
+/* Inside a task: waits until every thread of the pool is here. */
+void l4j_pool_barrier(l4j_pool *pool);
+static inline void l4j_run(l4j_queue *queue, l4j_task task, void *context) {
+    l4j_pool_run(queue->pool, task, context);
+}
+/* Part `thread` of [0, n) in pieces whose inner boundaries are multiples of `grain`. */
+static inline void l4j_partition(int64_t n, int64_t grain, int thread, int threads, int64_t *begin, int64_t *end) {
+    int64_t units = (n + grain - 1) / grain;
+    int64_t b = units * thread / threads * grain, e = units * (thread + 1) / threads * grain;
+    *begin = b < n ? b : n;
+    *end = e < n ? e : n;
+}
+
+/* ---- errors: fills `error` (may be NULL) and returns `status` ---- */
+l4j_status l4j_fail(l4j_error *error, l4j_status status, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* ---- workspace: hands out 64-byte aligned pieces; with base NULL it only adds up ---- */
+typedef struct l4j_arena {
+    char *base;
+    size_t used;
+} l4j_arena;
+static inline void *l4j_take(l4j_arena *arena, size_t bytes) {
+    void *piece = arena->base ? arena->base + arena->used : NULL;
+    arena->used += (bytes + 63) & ~(size_t)63;
+    return piece;
+}
+
+/* ---- stored floats ---- */
+static inline float l4j_bf16_to_f32(uint16_t h) {
+    union {
+        uint32_t u;
+        float f;
+    } v = {.u = (uint32_t)h << 16};
+    return v.f;
+}
+float l4j_f16_to_f32(uint16_t h); /* exact, any CPU: src/cpu/convert.c */
+
+static inline int64_t l4j_min64(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t l4j_max64(int64_t a, int64_t b) { return a > b ? a : b; }
+
+/* ---- Philox4x32-10 (Salmon et al. 2011) ---- */
+static inline void l4j_philox4x32(uint32_t c[4], uint32_t k0, uint32_t k1) {
+    for (int round = 0; round < 10; round++) {
+        uint64_t p0 = (uint64_t)0xD2511F53u * c[0], p1 = (uint64_t)0xCD9E8D57u * c[2];
+        uint32_t n0 = (uint32_t)(p1 >> 32) ^ c[1] ^ k0, n2 = (uint32_t)(p0 >> 32) ^ c[3] ^ k1;
+        c[1] = (uint32_t)p1;
+        c[3] = (uint32_t)p0;
+        c[0] = n0;
+        c[2] = n2;
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+}
+
+#endif
