@@ -14,5 +14,5 @@ for preset; do
   cmake --preset "$preset" --log-level=WARNING -DLORA4J_BUILD_TESTS=ON -DLORA4J_WERROR="$werror"
   cmake --build --preset "$preset"
   rm -rf "build/$preset/test-reports"
-  ctest --preset "$preset"
+  ctest --preset "$preset" --output-junit "$PWD/build/$preset/test-reports/ctest.xml"
 done
