@@ -36,7 +36,8 @@ static inline l4j_dropout l4j_lora_dropout(const l4j_lora *args, int projection)
 }
 
 /* Bits of columns 32·block to 32·block + 31 of one token. */
-static inline void l4j_dropout_bits(const l4j_dropout *d, uint32_t token, int64_t block, uint16_t bits[L4J_DROPOUT_BLOCK]) {
+static inline void l4j_dropout_bits(const l4j_dropout *d, uint32_t token, int64_t block,
+                                    uint16_t bits[L4J_DROPOUT_BLOCK]) {
     for (int t = 0; t < 4; t++) {
         uint32_t c[4] = {token, (uint32_t)(4 * block + t), d->stream, d->step};
         l4j_philox4x32(c, d->key[0], d->key[1]);
