@@ -5,4 +5,7 @@ module io.lora4j.formats {
     requires ai.djl.tokenizers;
     requires org.slf4j;
     requires tools.jackson.databind;
+
+    exports io.lora4j.formats;
+    exports io.lora4j.formats.template;
 }

@@ -1,0 +1,67 @@
+package io.lora4j.formats;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.Path;
+import tools.jackson.core.JacksonException;
+import tools.jackson.core.StreamReadFeature;
+import tools.jackson.core.TokenStreamLocation;
+import tools.jackson.core.json.JsonFactory;
+import tools.jackson.databind.DeserializationFeature;
+import tools.jackson.databind.JsonNode;
+import tools.jackson.databind.json.JsonMapper;
+import tools.jackson.databind.node.ObjectNode;
+
+/** Reads strict JSON: no duplicate keys, nothing after the document, nesting limited; failures name file and line. */
+final class Json {
+    private static final JsonMapper MAPPER = JsonMapper.builder(
+                    JsonFactory.builder().enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION).build())
+            .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
+            .build();
+
+    private Json() {}
+
+    /** Reads a file that must hold one JSON object. */
+    static ObjectNode readObject(Path file) throws IOException {
+        byte[] bytes;
+        try {
+            bytes = Files.readAllBytes(file);
+        } catch (NoSuchFileException e) {
+            throw new FormatException(file + ": no such file; check the path", e);
+        }
+        return parseObject(bytes, file.toString());
+    }
+
+    /** Parses bytes that must be one JSON object; {@code where} begins every message. */
+    static ObjectNode parseObject(byte[] bytes, String where) throws FormatException {
+        JsonNode node;
+        try {
+            node = MAPPER.readTree(bytes);
+        } catch (JacksonException e) {
+            throw new FormatException(where + line(e) + ": not valid JSON: " + e.getOriginalMessage(), e);
+        }
+        if (node instanceof ObjectNode object) {
+            return object;
+        }
+        throw new FormatException(where + ": holds a JSON " + kind(node) + "; expected an object");
+    }
+
+    /** Returns the word for a node's type in messages. */
+    static String kind(JsonNode node) {
+        return switch (node.getNodeType()) {
+            case ARRAY -> "array";
+            case OBJECT -> "object";
+            case STRING -> "string";
+            case NUMBER -> "number";
+            case BOOLEAN -> "boolean";
+            case NULL -> "null";
+            default -> "nothing";
+        };
+    }
+
+    private static String line(JacksonException e) {
+        TokenStreamLocation location = e.getLocation();
+        return location == null || location.getLineNr() < 1 ? "" : ":" + location.getLineNr();
+    }
+}
