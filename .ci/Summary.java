@@ -46,7 +46,10 @@ public final class Summary {
         }
     }
 
-    /** GoogleTest's own reports, and from CTest's what has none: other programs, and tests that died before the end. */
+    /**
+     * GoogleTest's own reports, and from CTest's what these do not say: other programs, programs that died before they
+     * could write a report, and failures outside of the test cases, such as a sanitizer's finding.
+     */
     private void readNative(String suite, Path folder) throws Exception {
         suites.put(suite, NONE);
         Set<String> programs = new HashSet<>();
@@ -79,11 +82,11 @@ public final class Summary {
                 .getElementsByTagName("testcase");
         for (int i = 0; i < cases.getLength(); i++) {
             Element test = (Element) cases.item(i);
-            if (except.contains(test.getAttribute("name"))) {
+            boolean failed = has(test, "failure") || has(test, "error");
+            if (!failed && except.contains(test.getAttribute("name"))) {
                 continue;
             }
             String name = suite + ": " + test.getAttribute("classname") + "." + test.getAttribute("name");
-            boolean failed = has(test, "failure") || has(test, "error");
             boolean skipped = !failed && has(test, "skipped");
             if (failed) {
                 failures.add(name);
