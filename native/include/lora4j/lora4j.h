@@ -128,14 +128,16 @@ enum {
     L4J_ISA_REF = 1,    /**< plain C, any CPU */
     L4J_ISA_AVX2 = 2,   /**< AVX2, FMA, F16C */
     L4J_ISA_AVX512 = 3, /**< AVX-512 F, BW, DQ, VL */
-    L4J_ISA_REF64 = 100 /**< the accuracy oracle: `ref` in fp64; activations, adapters and gradients are L4J_F64 tensors */
+    L4J_ISA_REF64 =
+        100 /**< the accuracy oracle: `ref` in fp64; activations, adapters and gradients are L4J_F64 tensors */
 };
 
 typedef struct l4j_device_options {
     uint32_t struct_size;
     int32_t device_type; /**< L4J_DEVICE_CPU */
     int32_t device_id;   /**< 0 on the CPU */
-    int32_t max_isa;     /**< cap; L4J_ISA_AUTO takes the best. Environment LORA4J_MAX_ISA (ref|avx2|avx512) caps further. */
+    int32_t
+        max_isa; /**< cap; L4J_ISA_AUTO takes the best. Environment LORA4J_MAX_ISA (ref|avx2|avx512) caps further. */
     int64_t reserved[4];
 } l4j_device_options;
 
@@ -161,13 +163,15 @@ L4J_API l4j_status l4j_device_query(const l4j_device *device, l4j_device_info *i
 typedef struct l4j_queue_options {
     uint32_t struct_size;
     int32_t threads; /**< threads that compute, the caller's included; 0 = CPUs this process may run on */
-    int32_t spin_us; /**< how long an idle worker spins before it sleeps, in µs; 0 = default, negative = sleep at once */
+    int32_t
+        spin_us; /**< how long an idle worker spins before it sleeps, in µs; 0 = default, negative = sleep at once */
     int32_t reserved0;
     int64_t reserved[4];
 } l4j_queue_options;
 
 /** Creates a queue with its own pool of threads. `options` may be NULL. Results never depend on the number of threads. */
-L4J_API l4j_status l4j_queue_create(l4j_device *device, const l4j_queue_options *options, l4j_queue **queue, l4j_error *error);
+L4J_API l4j_status l4j_queue_create(l4j_device *device, const l4j_queue_options *options, l4j_queue **queue,
+                                    l4j_error *error);
 /** Waits for running work, stops the threads, frees the queue. NULL is fine. */
 L4J_API l4j_status l4j_queue_destroy(l4j_queue *queue, l4j_error *error);
 /** Waits until everything given to the queue has run; reports the first asynchronous failure. On the CPU calls are synchronous. */
@@ -190,8 +194,9 @@ enum { L4J_WEIGHT_ALLOW_NONFINITE = 1 /**< flag: do not check for NaN and Inf */
 /** A base weight [N, K], dense or quantized: a scheme and a list of {role, tensor}. */
 typedef struct l4j_weight_options {
     uint32_t struct_size;
-    int32_t scheme; /**< L4J_SCHEME_DENSE: one part, L4J_ROLE_VALUES, F32, F16 or BF16, [N, K] with innermost stride 1 */
-    int32_t mode;   /**< L4J_WEIGHT_BORROW or L4J_WEIGHT_PACK */
+    int32_t
+        scheme;   /**< L4J_SCHEME_DENSE: one part, L4J_ROLE_VALUES, F32, F16 or BF16, [N, K] with innermost stride 1 */
+    int32_t mode; /**< L4J_WEIGHT_BORROW or L4J_WEIGHT_PACK */
     uint32_t flags;
     int64_t rows; /**< N */
     int64_t cols; /**< K */
@@ -215,8 +220,8 @@ typedef struct l4j_weight_info {
 
 /** Creates an immutable weight. A NaN or Inf is L4J_ENUMERIC with its row and column, unless the flag allows it. `queue` lends its
     threads for checking and packing; NULL uses the calling thread. */
-L4J_API l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_weight_options *options, l4j_weight **weight,
-                                     l4j_error *error);
+L4J_API l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_weight_options *options,
+                                     l4j_weight **weight, l4j_error *error);
 /** The caller makes sure that no operation uses the weight any more. NULL is fine. */
 L4J_API l4j_status l4j_weight_destroy(l4j_weight *weight, l4j_error *error);
 L4J_API l4j_status l4j_weight_query(const l4j_weight *weight, l4j_weight_info *info, l4j_error *error);
@@ -227,7 +232,8 @@ typedef struct l4j_import l4j_import;
 
 /** Takes a DLManagedTensor (versioned = 0) or DLManagedTensorVersioned (versioned = 1, major version 1) without copying. The
     tensor stays valid until l4j_dlpack_release. Bytes and layouts: the DLPack specification. */
-L4J_API l4j_status l4j_dlpack_import(void *managed, int32_t versioned, l4j_import **import, l4j_tensor *tensor, l4j_error *error);
+L4J_API l4j_status l4j_dlpack_import(void *managed, int32_t versioned, l4j_import **import, l4j_tensor *tensor,
+                                     l4j_error *error);
 /** Waits until `queue` (may be NULL) has passed, then runs the producer's deleter and frees the handle. */
 L4J_API l4j_status l4j_dlpack_release(l4j_import *import, l4j_queue *queue, l4j_error *error);
 /** Makes a DLManagedTensorVersioned (1.0) for the caller's memory. The consumer's deleter frees the descriptor and stores 1 to
@@ -292,17 +298,17 @@ typedef struct l4j_lora {
     const float *scaling;             /**< [adapter_count · G], read when the operation runs */
     const l4j_tensor *magnitudes;     /**< DoRA; must be NULL for now */
 
-    const uint64_t *dropout_seed;   /**< [1]; these five are needed when dropout_p > 0 only */
-    const int64_t *dropout_step;    /**< [1] */
-    const uint32_t *token_index;    /**< [M]: index of the token in the epoch's row order */
-    const int32_t *module_id;       /**< [G], 0 to 65535 */
-    const int32_t *adapter_id;      /**< [adapter_count], 0 to 65535 */
+    const uint64_t *dropout_seed; /**< [1]; these five are needed when dropout_p > 0 only */
+    const int64_t *dropout_step;  /**< [1] */
+    const uint32_t *token_index;  /**< [M]: index of the token in the epoch's row order */
+    const int32_t *module_id;     /**< [G], 0 to 65535 */
+    const int32_t *adapter_id;    /**< [adapter_count], 0 to 65535 */
 
-    int32_t segment_capacity;          /**< several adapters in a batch; must be 0 for now */
+    int32_t segment_capacity; /**< several adapters in a batch; must be 0 for now */
     int32_t reserved0;
-    const int32_t *segment_count;      /**< [1], live segments; must be NULL for now */
-    const int32_t *segment_offsets;    /**< [segment_capacity + 1] rows; must be NULL for now */
-    const int32_t *segment_adapters;   /**< [segment_capacity], -1 = none; must be NULL for now */
+    const int32_t *segment_count;    /**< [1], live segments; must be NULL for now */
+    const int32_t *segment_offsets;  /**< [segment_capacity + 1] rows; must be NULL for now */
+    const int32_t *segment_adapters; /**< [segment_capacity], -1 = none; must be NULL for now */
 
     const l4j_tensor *y; /**< forward, out, [G]: [M, N_g] */
     const l4j_tensor *s; /**< forward, out; backward, in. [G]: [M, R_g]; data NULL where there is no adapter */
@@ -314,14 +320,18 @@ typedef struct l4j_lora {
     int64_t reserved[8];
 } l4j_lora;
 
-L4J_API l4j_status l4j_lora_forward_workspace(const l4j_queue *queue, const l4j_lora *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_lora_forward(l4j_queue *queue, const l4j_lora *args, void *workspace, size_t workspace_bytes, l4j_error *error);
-L4J_API l4j_status l4j_lora_backward_workspace(const l4j_queue *queue, const l4j_lora *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_lora_backward(l4j_queue *queue, const l4j_lora *args, void *workspace, size_t workspace_bytes, l4j_error *error);
+L4J_API l4j_status l4j_lora_forward_workspace(const l4j_queue *queue, const l4j_lora *args, size_t *bytes,
+                                              l4j_error *error);
+L4J_API l4j_status l4j_lora_forward(l4j_queue *queue, const l4j_lora *args, void *workspace, size_t workspace_bytes,
+                                    l4j_error *error);
+L4J_API l4j_status l4j_lora_backward_workspace(const l4j_queue *queue, const l4j_lora *args, size_t *bytes,
+                                               l4j_error *error);
+L4J_API l4j_status l4j_lora_backward(l4j_queue *queue, const l4j_lora *args, void *workspace, size_t workspace_bytes,
+                                     l4j_error *error);
 
 /** The 16 random bits of columns 0 to columns − 1 of one token, as the dropout of l4j_lora draws them: out[k]. */
-L4J_API l4j_status l4j_philox_mask16(uint64_t seed, int64_t step, uint32_t token_index, int32_t module_id, int32_t adapter_id,
-                                     int64_t columns, uint16_t *out, l4j_error *error);
+L4J_API l4j_status l4j_philox_mask16(uint64_t seed, int64_t step, uint32_t token_index, int32_t module_id,
+                                     int32_t adapter_id, int64_t columns, uint16_t *out, l4j_error *error);
 
 /* ----------------------------------------------------------------------------------------------------------- dequantize */
 
@@ -335,9 +345,10 @@ typedef struct l4j_dequantize {
     int64_t reserved[4];
 } l4j_dequantize;
 
-L4J_API l4j_status l4j_dequantize_forward_workspace(const l4j_queue *queue, const l4j_dequantize *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_dequantize_forward(l4j_queue *queue, const l4j_dequantize *args, void *workspace, size_t workspace_bytes,
-                                          l4j_error *error);
+L4J_API l4j_status l4j_dequantize_forward_workspace(const l4j_queue *queue, const l4j_dequantize *args, size_t *bytes,
+                                                    l4j_error *error);
+L4J_API l4j_status l4j_dequantize_forward(l4j_queue *queue, const l4j_dequantize *args, void *workspace,
+                                          size_t workspace_bytes, l4j_error *error);
 
 /* ------------------------------------------------------------------------------------------------------------- rms_norm */
 
@@ -364,16 +375,20 @@ typedef struct l4j_rms_norm {
     int64_t reserved[4];
 } l4j_rms_norm;
 
-L4J_API l4j_status l4j_rms_norm_forward_workspace(const l4j_queue *queue, const l4j_rms_norm *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_rms_norm_forward(l4j_queue *queue, const l4j_rms_norm *args, void *workspace, size_t workspace_bytes,
-                                        l4j_error *error);
-L4J_API l4j_status l4j_rms_norm_backward_workspace(const l4j_queue *queue, const l4j_rms_norm *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_rms_norm_backward(l4j_queue *queue, const l4j_rms_norm *args, void *workspace, size_t workspace_bytes,
-                                         l4j_error *error);
+L4J_API l4j_status l4j_rms_norm_forward_workspace(const l4j_queue *queue, const l4j_rms_norm *args, size_t *bytes,
+                                                  l4j_error *error);
+L4J_API l4j_status l4j_rms_norm_forward(l4j_queue *queue, const l4j_rms_norm *args, void *workspace,
+                                        size_t workspace_bytes, l4j_error *error);
+L4J_API l4j_status l4j_rms_norm_backward_workspace(const l4j_queue *queue, const l4j_rms_norm *args, size_t *bytes,
+                                                   l4j_error *error);
+L4J_API l4j_status l4j_rms_norm_backward(l4j_queue *queue, const l4j_rms_norm *args, void *workspace,
+                                         size_t workspace_bytes, l4j_error *error);
 
 /* ----------------------------------------------------------------------------------------------------------------- rope */
 
-enum { L4J_ROPE_INTERLEAVED = 1 /**< pairs (2i, 2i+1) as GGUF's llama; default: halves (i, i + rot/2) as Hugging Face */ };
+enum {
+    L4J_ROPE_INTERLEAVED = 1 /**< pairs (2i, 2i+1) as GGUF's llama; default: halves (i, i + rot/2) as Hugging Face */
+};
 
 /**
  * Rotary position embedding (Su et al. 2021): each pair (a, b) of a head becomes (a·cos − b·sin, b·cos + a·sin); backward turns
@@ -391,11 +406,15 @@ typedef struct l4j_rope {
     int64_t reserved[4];
 } l4j_rope;
 
-L4J_API l4j_status l4j_rope_forward_workspace(const l4j_queue *queue, const l4j_rope *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_rope_forward(l4j_queue *queue, const l4j_rope *args, void *workspace, size_t workspace_bytes, l4j_error *error);
+L4J_API l4j_status l4j_rope_forward_workspace(const l4j_queue *queue, const l4j_rope *args, size_t *bytes,
+                                              l4j_error *error);
+L4J_API l4j_status l4j_rope_forward(l4j_queue *queue, const l4j_rope *args, void *workspace, size_t workspace_bytes,
+                                    l4j_error *error);
 /** src is the gradient of the rotated tensor, dst the gradient of the tensor before. */
-L4J_API l4j_status l4j_rope_backward_workspace(const l4j_queue *queue, const l4j_rope *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_rope_backward(l4j_queue *queue, const l4j_rope *args, void *workspace, size_t workspace_bytes, l4j_error *error);
+L4J_API l4j_status l4j_rope_backward_workspace(const l4j_queue *queue, const l4j_rope *args, size_t *bytes,
+                                               l4j_error *error);
+L4J_API l4j_status l4j_rope_backward(l4j_queue *queue, const l4j_rope *args, void *workspace, size_t workspace_bytes,
+                                     l4j_error *error);
 
 /* ------------------------------------------------------------------------------------------------------------ attention */
 
@@ -413,33 +432,35 @@ enum { L4J_ATTENTION_CAUSAL = 1 };
 typedef struct l4j_attention {
     uint32_t struct_size;
     uint32_t flags;
-    float scale;             /**< usually 1/sqrt(D) */
-    float softcap;           /**< must be 0 for now */
-    int32_t window;          /**< sliding window; must be 0 for now */
-    int32_t sequences;       /**< B */
-    int64_t max_q_length;    /**< no sequence has more queries; checked */
-    int64_t max_kv_length;   /**< no sequence has more keys; checked; sizes the workspace */
+    float scale;               /**< usually 1/sqrt(D) */
+    float softcap;             /**< must be 0 for now */
+    int32_t window;            /**< sliding window; must be 0 for now */
+    int32_t sequences;         /**< B */
+    int64_t max_q_length;      /**< no sequence has more queries; checked */
+    int64_t max_kv_length;     /**< no sequence has more keys; checked; sizes the workspace */
     const int32_t *q_offsets;  /**< [B + 1], ascending, within [0, Mq] */
     const int32_t *kv_starts;  /**< [B] */
     const int32_t *kv_lengths; /**< [B] */
-    const l4j_tensor *q;   /**< [Mq, Hq, D] */
-    const l4j_tensor *k;   /**< [Mk, Hkv, D] */
-    const l4j_tensor *v;   /**< [Mk, Hkv, D] */
-    const l4j_tensor *o;   /**< forward, out; backward, in: [Mq, Hq, D] */
-    const l4j_tensor *lse; /**< forward, out; backward, in: [Mq, Hq]; NULL in a forward without backward */
-    const l4j_tensor *d_o; /**< [Mq, Hq, D] */
-    const l4j_tensor *dq;  /**< out: [Mq, Hq, D] */
-    const l4j_tensor *dk;  /**< out: [Mk, Hkv, D] */
-    const l4j_tensor *dv;  /**< out: [Mk, Hkv, D] */
+    const l4j_tensor *q;       /**< [Mq, Hq, D] */
+    const l4j_tensor *k;       /**< [Mk, Hkv, D] */
+    const l4j_tensor *v;       /**< [Mk, Hkv, D] */
+    const l4j_tensor *o;       /**< forward, out; backward, in: [Mq, Hq, D] */
+    const l4j_tensor *lse;     /**< forward, out; backward, in: [Mq, Hq]; NULL in a forward without backward */
+    const l4j_tensor *d_o;     /**< [Mq, Hq, D] */
+    const l4j_tensor *dq;      /**< out: [Mq, Hq, D] */
+    const l4j_tensor *dk;      /**< out: [Mk, Hkv, D] */
+    const l4j_tensor *dv;      /**< out: [Mk, Hkv, D] */
     int64_t reserved[4];
 } l4j_attention;
 
-L4J_API l4j_status l4j_attention_forward_workspace(const l4j_queue *queue, const l4j_attention *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_attention_forward(l4j_queue *queue, const l4j_attention *args, void *workspace, size_t workspace_bytes,
-                                         l4j_error *error);
-L4J_API l4j_status l4j_attention_backward_workspace(const l4j_queue *queue, const l4j_attention *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_attention_backward(l4j_queue *queue, const l4j_attention *args, void *workspace, size_t workspace_bytes,
-                                          l4j_error *error);
+L4J_API l4j_status l4j_attention_forward_workspace(const l4j_queue *queue, const l4j_attention *args, size_t *bytes,
+                                                   l4j_error *error);
+L4J_API l4j_status l4j_attention_forward(l4j_queue *queue, const l4j_attention *args, void *workspace,
+                                         size_t workspace_bytes, l4j_error *error);
+L4J_API l4j_status l4j_attention_backward_workspace(const l4j_queue *queue, const l4j_attention *args, size_t *bytes,
+                                                    l4j_error *error);
+L4J_API l4j_status l4j_attention_backward(l4j_queue *queue, const l4j_attention *args, void *workspace,
+                                          size_t workspace_bytes, l4j_error *error);
 
 /* --------------------------------------------------------------------------------------------------------------- swiglu */
 
@@ -459,11 +480,14 @@ typedef struct l4j_swiglu {
     int64_t reserved[4];
 } l4j_swiglu;
 
-L4J_API l4j_status l4j_swiglu_forward_workspace(const l4j_queue *queue, const l4j_swiglu *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_swiglu_forward(l4j_queue *queue, const l4j_swiglu *args, void *workspace, size_t workspace_bytes, l4j_error *error);
-L4J_API l4j_status l4j_swiglu_backward_workspace(const l4j_queue *queue, const l4j_swiglu *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_swiglu_backward(l4j_queue *queue, const l4j_swiglu *args, void *workspace, size_t workspace_bytes,
-                                       l4j_error *error);
+L4J_API l4j_status l4j_swiglu_forward_workspace(const l4j_queue *queue, const l4j_swiglu *args, size_t *bytes,
+                                                l4j_error *error);
+L4J_API l4j_status l4j_swiglu_forward(l4j_queue *queue, const l4j_swiglu *args, void *workspace, size_t workspace_bytes,
+                                      l4j_error *error);
+L4J_API l4j_status l4j_swiglu_backward_workspace(const l4j_queue *queue, const l4j_swiglu *args, size_t *bytes,
+                                                 l4j_error *error);
+L4J_API l4j_status l4j_swiglu_backward(l4j_queue *queue, const l4j_swiglu *args, void *workspace,
+                                       size_t workspace_bytes, l4j_error *error);
 
 /* ------------------------------------------------------------------------------------------------------------ embedding */
 
@@ -479,12 +503,14 @@ typedef struct l4j_embedding {
     int64_t reserved[4];
 } l4j_embedding;
 
-L4J_API l4j_status l4j_embedding_forward_workspace(const l4j_queue *queue, const l4j_embedding *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_embedding_forward(l4j_queue *queue, const l4j_embedding *args, void *workspace, size_t workspace_bytes,
-                                         l4j_error *error);
-L4J_API l4j_status l4j_embedding_backward_workspace(const l4j_queue *queue, const l4j_embedding *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_embedding_backward(l4j_queue *queue, const l4j_embedding *args, void *workspace, size_t workspace_bytes,
-                                          l4j_error *error);
+L4J_API l4j_status l4j_embedding_forward_workspace(const l4j_queue *queue, const l4j_embedding *args, size_t *bytes,
+                                                   l4j_error *error);
+L4J_API l4j_status l4j_embedding_forward(l4j_queue *queue, const l4j_embedding *args, void *workspace,
+                                         size_t workspace_bytes, l4j_error *error);
+L4J_API l4j_status l4j_embedding_backward_workspace(const l4j_queue *queue, const l4j_embedding *args, size_t *bytes,
+                                                    l4j_error *error);
+L4J_API l4j_status l4j_embedding_backward(l4j_queue *queue, const l4j_embedding *args, void *workspace,
+                                          size_t workspace_bytes, l4j_error *error);
 
 /* ------------------------------------------------------------------------------------------------- linear_cross_entropy */
 
@@ -497,8 +523,8 @@ L4J_API l4j_status l4j_embedding_backward(l4j_queue *queue, const l4j_embedding 
  */
 typedef struct l4j_linear_cross_entropy {
     uint32_t struct_size;
-    int32_t ignore_index;        /**< usually −100 */
-    float softcap;               /**< must be 0 for now */
+    int32_t ignore_index; /**< usually −100 */
+    float softcap;        /**< must be 0 for now */
     int32_t reserved0;
     const l4j_tensor *x;         /**< [M, K] */
     const l4j_weight *weight;    /**< [V, K] */
@@ -514,10 +540,11 @@ typedef struct l4j_linear_cross_entropy {
     int64_t reserved[4];
 } l4j_linear_cross_entropy;
 
-L4J_API l4j_status l4j_linear_cross_entropy_forward_workspace(const l4j_queue *queue, const l4j_linear_cross_entropy *args,
-                                                              size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_linear_cross_entropy_forward(l4j_queue *queue, const l4j_linear_cross_entropy *args, void *workspace,
-                                                    size_t workspace_bytes, l4j_error *error);
+L4J_API l4j_status l4j_linear_cross_entropy_forward_workspace(const l4j_queue *queue,
+                                                              const l4j_linear_cross_entropy *args, size_t *bytes,
+                                                              l4j_error *error);
+L4J_API l4j_status l4j_linear_cross_entropy_forward(l4j_queue *queue, const l4j_linear_cross_entropy *args,
+                                                    void *workspace, size_t workspace_bytes, l4j_error *error);
 
 /* ---------------------------------------------------------------------------------------------------------------- adamw */
 
@@ -560,8 +587,10 @@ typedef struct l4j_adamw {
     int64_t reserved[4];
 } l4j_adamw;
 
-L4J_API l4j_status l4j_adamw_step_workspace(const l4j_queue *queue, const l4j_adamw *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_adamw_step(l4j_queue *queue, const l4j_adamw *args, void *workspace, size_t workspace_bytes, l4j_error *error);
+L4J_API l4j_status l4j_adamw_step_workspace(const l4j_queue *queue, const l4j_adamw *args, size_t *bytes,
+                                            l4j_error *error);
+L4J_API l4j_status l4j_adamw_step(l4j_queue *queue, const l4j_adamw *args, void *workspace, size_t workspace_bytes,
+                                  l4j_error *error);
 
 /* ---------------------------------------------------------------------------------------------------------------- axpby */
 
@@ -576,8 +605,10 @@ typedef struct l4j_axpby {
     int64_t reserved[4];
 } l4j_axpby;
 
-L4J_API l4j_status l4j_axpby_forward_workspace(const l4j_queue *queue, const l4j_axpby *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_axpby_forward(l4j_queue *queue, const l4j_axpby *args, void *workspace, size_t workspace_bytes, l4j_error *error);
+L4J_API l4j_status l4j_axpby_forward_workspace(const l4j_queue *queue, const l4j_axpby *args, size_t *bytes,
+                                               l4j_error *error);
+L4J_API l4j_status l4j_axpby_forward(l4j_queue *queue, const l4j_axpby *args, void *workspace, size_t workspace_bytes,
+                                     l4j_error *error);
 
 /* --------------------------------------------------------------------------------------------------------------- sample */
 
@@ -601,8 +632,10 @@ typedef struct l4j_sample {
     int64_t reserved[4];
 } l4j_sample;
 
-L4J_API l4j_status l4j_sample_forward_workspace(const l4j_queue *queue, const l4j_sample *args, size_t *bytes, l4j_error *error);
-L4J_API l4j_status l4j_sample_forward(l4j_queue *queue, const l4j_sample *args, void *workspace, size_t workspace_bytes, l4j_error *error);
+L4J_API l4j_status l4j_sample_forward_workspace(const l4j_queue *queue, const l4j_sample *args, size_t *bytes,
+                                                l4j_error *error);
+L4J_API l4j_status l4j_sample_forward(l4j_queue *queue, const l4j_sample *args, void *workspace, size_t workspace_bytes,
+                                      l4j_error *error);
 
 #ifdef __cplusplus
 }

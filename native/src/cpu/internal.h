@@ -15,23 +15,23 @@
 #include <stdbool.h>
 
 /* Every operation: name, argument struct. The one list behind prototypes, tables and the C boundary. */
-#define L4J_OPERATIONS(OP)                                    \
-    OP(lora_forward, l4j_lora)                                \
-    OP(lora_backward, l4j_lora)                               \
-    OP(dequantize_forward, l4j_dequantize)                    \
-    OP(rms_norm_forward, l4j_rms_norm)                        \
-    OP(rms_norm_backward, l4j_rms_norm)                       \
-    OP(rope_forward, l4j_rope)                                \
-    OP(rope_backward, l4j_rope)                               \
-    OP(attention_forward, l4j_attention)                      \
-    OP(attention_backward, l4j_attention)                     \
-    OP(swiglu_forward, l4j_swiglu)                            \
-    OP(swiglu_backward, l4j_swiglu)                           \
-    OP(embedding_forward, l4j_embedding)                      \
-    OP(embedding_backward, l4j_embedding)                     \
+#define L4J_OPERATIONS(OP)                                     \
+    OP(lora_forward, l4j_lora)                                 \
+    OP(lora_backward, l4j_lora)                                \
+    OP(dequantize_forward, l4j_dequantize)                     \
+    OP(rms_norm_forward, l4j_rms_norm)                         \
+    OP(rms_norm_backward, l4j_rms_norm)                        \
+    OP(rope_forward, l4j_rope)                                 \
+    OP(rope_backward, l4j_rope)                                \
+    OP(attention_forward, l4j_attention)                       \
+    OP(attention_backward, l4j_attention)                      \
+    OP(swiglu_forward, l4j_swiglu)                             \
+    OP(swiglu_backward, l4j_swiglu)                            \
+    OP(embedding_forward, l4j_embedding)                       \
+    OP(embedding_backward, l4j_embedding)                      \
     OP(linear_cross_entropy_forward, l4j_linear_cross_entropy) \
-    OP(adamw_step, l4j_adamw)                                 \
-    OP(axpby_forward, l4j_axpby)                              \
+    OP(adamw_step, l4j_adamw)                                  \
+    OP(axpby_forward, l4j_axpby)                               \
     OP(sample_forward, l4j_sample)
 
 /* Every tier compiled in, in ascending order: name, ISA code. */
@@ -50,7 +50,7 @@
 typedef struct l4j_kernels {
     int32_t isa;
     const char *name;
-#define L4J_MEMBER(op, args_t)                              \
+#define L4J_MEMBER(op, args_t)                                 \
     size_t (*op##_workspace)(int threads, const args_t *args); \
     l4j_status (*op)(l4j_queue * queue, const args_t *args, void *workspace, l4j_error *error);
     L4J_OPERATIONS(L4J_MEMBER)
@@ -105,9 +105,7 @@ void l4j_pool_destroy(l4j_pool *pool);
 void l4j_pool_run(l4j_pool *pool, l4j_task task, void *context);
 /* Inside a task: waits until every thread of the pool is here. */
 void l4j_pool_barrier(l4j_pool *pool);
-static inline void l4j_run(l4j_queue *queue, l4j_task task, void *context) {
-    l4j_pool_run(queue->pool, task, context);
-}
+static inline void l4j_run(l4j_queue *queue, l4j_task task, void *context) { l4j_pool_run(queue->pool, task, context); }
 /* Part `thread` of [0, n) in pieces whose inner boundaries are multiples of `grain`. */
 static inline void l4j_partition(int64_t n, int64_t grain, int thread, int threads, int64_t *begin, int64_t *end) {
     int64_t units = (n + grain - 1) / grain;

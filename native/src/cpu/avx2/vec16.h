@@ -83,7 +83,9 @@ static inline __m256 l4j_scale2_(__m256 a, __m256 magic) {
     __m256i half = _mm256_srai_epi32(n, 1);
     return _mm256_mul_ps(_mm256_mul_ps(a, l4j_pow2_(half)), l4j_pow2_(_mm256_sub_epi32(n, half)));
 }
-static inline v16 v16_scale2(v16 a, v16 magic) { return (v16){l4j_scale2_(a.lo, magic.lo), l4j_scale2_(a.hi, magic.hi)}; }
+static inline v16 v16_scale2(v16 a, v16 magic) {
+    return (v16){l4j_scale2_(a.lo, magic.lo), l4j_scale2_(a.hi, magic.hi)};
+}
 
 /* The tree of the contract: 8, 4, 2, 1. */
 static inline float v16_sum(v16 a) {
@@ -106,7 +108,8 @@ static inline v16 v16_load_bf16(const uint16_t *p) {
     return (v16){_mm256_castsi256_ps(_mm256_slli_epi32(lo, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(hi, 16))};
 }
 static inline v16 v16_load_f16(const uint16_t *p) {
-    return (v16){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)), _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8)))};
+    return (v16){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
+                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8)))};
 }
 
 #endif

@@ -33,7 +33,8 @@ static inline v16 v16_select_lt(v16 x, v16 y, v16 a, v16 b) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_LT_OQ), b, a);
 }
 static inline v16 v16_keep(v16 a, const uint16_t *bits, uint16_t threshold) {
-    __mmask16 kept = _mm256_cmpge_epu16_mask(_mm256_loadu_si256((const __m256i *)bits), _mm256_set1_epi16((short)threshold));
+    __mmask16 kept =
+        _mm256_cmpge_epu16_mask(_mm256_loadu_si256((const __m256i *)bits), _mm256_set1_epi16((short)threshold));
     return _mm512_maskz_mov_ps(kept, a);
 }
 

@@ -1,0 +1,205 @@
+/* Devices, queues, and the table of kernels that a device chose. */
+#include "features.h"
+#include "internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- the kernels of every tier ---- */
+#define L4J_DECLARE(tier, op, args_t)                                      \
+    size_t l4j_##tier##_##op##_workspace(int threads, const args_t *args); \
+    l4j_status l4j_##tier##_##op(l4j_queue *queue, const args_t *args, void *workspace, l4j_error *error);
+#define L4J_FILL(tier, op) .op##_workspace = l4j_##tier##_##op##_workspace, .op = l4j_##tier##_##op,
+
+#define OP(op, args_t) L4J_DECLARE(ref, op, args_t)
+L4J_OPERATIONS(OP)
+#undef OP
+#define OP(op, args_t) L4J_DECLARE(ref64, op, args_t)
+L4J_OPERATIONS(OP)
+#undef OP
+
+#define OP(op, args_t) L4J_FILL(ref, op)
+static const l4j_kernels ref_kernels = {L4J_OPERATIONS(OP).isa = L4J_ISA_REF, .name = "ref"};
+#undef OP
+#define OP(op, args_t) L4J_FILL(ref64, op)
+static const l4j_kernels ref64_kernels = {L4J_OPERATIONS(OP).isa = L4J_ISA_REF64, .name = "ref64"};
+#undef OP
+
+#if defined(__x86_64__)
+#define OP(op, args_t) L4J_DECLARE(avx2, op, args_t)
+L4J_OPERATIONS(OP)
+#undef OP
+#define OP(op, args_t) L4J_DECLARE(avx512, op, args_t)
+L4J_OPERATIONS(OP)
+#undef OP
+#define OP(op, args_t) L4J_FILL(avx2, op)
+static const l4j_kernels avx2_kernels = {L4J_OPERATIONS(OP).isa = L4J_ISA_AVX2, .name = "avx2"};
+#undef OP
+#define OP(op, args_t) L4J_FILL(avx512, op)
+static const l4j_kernels avx512_kernels = {L4J_OPERATIONS(OP).isa = L4J_ISA_AVX512, .name = "avx512"};
+#undef OP
+#endif
+
+static const l4j_kernels *const tiers[] = {
+    &ref_kernels,
+#if defined(__x86_64__)
+    &avx2_kernels,
+    &avx512_kernels,
+#endif
+};
+
+/* The best table whose tier is not above `isa`. */
+static const l4j_kernels *kernels_for(int32_t isa) {
+    if (isa == L4J_ISA_REF64) return &ref64_kernels;
+    const l4j_kernels *best = &ref_kernels;
+    for (size_t i = 0; i < sizeof tiers / sizeof *tiers; i++) {
+        if (tiers[i]->isa <= isa) best = tiers[i];
+    }
+    return best;
+}
+
+static l4j_status isa_from_environment(int32_t *cap, l4j_error *error) {
+    const char *text = getenv("LORA4J_MAX_ISA");
+    *cap = L4J_ISA_AVX512;
+    if (!text || !*text) return L4J_OK;
+    if (strcmp(text, "ref") == 0) {
+        *cap = L4J_ISA_REF;
+    } else if (strcmp(text, "avx2") == 0) {
+        *cap = L4J_ISA_AVX2;
+    } else if (strcmp(text, "avx512") != 0) {
+        return l4j_fail(error, L4J_EINVAL, "environment LORA4J_MAX_ISA is \"%s\", expected ref, avx2 or avx512", text);
+    }
+    return L4J_OK;
+}
+
+l4j_status l4j_device_open(const l4j_device_options *options, l4j_device **device, l4j_error *error) {
+    if (!device) return l4j_fail(error, L4J_EINVAL, "device_open: device is NULL");
+    *device = NULL;
+    int32_t asked = L4J_ISA_AUTO, cap;
+    if (options) {
+        if (options->struct_size != sizeof *options) {
+            return l4j_fail(error, L4J_EABI, "device_open: options.struct_size is %u, expected %zu",
+                            options->struct_size, sizeof *options);
+        }
+        if (options->device_type != L4J_DEVICE_CPU || options->device_id != 0) {
+            return l4j_fail(error, L4J_ENOTSUP,
+                            "device_open: device type %d, id %d; this library has the CPU (type %d, id 0) only",
+                            options->device_type, options->device_id, L4J_DEVICE_CPU);
+        }
+        asked = options->max_isa;
+        if (asked != L4J_ISA_REF64 && (asked < L4J_ISA_AUTO || asked > L4J_ISA_AVX512)) {
+            return l4j_fail(error, L4J_EINVAL, "device_open: options.max_isa is %d, expected an L4J_ISA_ constant",
+                            asked);
+        }
+    }
+    l4j_status status = isa_from_environment(&cap, error);
+    if (status != L4J_OK) return status;
+
+    l4j_device *d = calloc(1, sizeof *d);
+    if (!d) return l4j_fail(error, L4J_ENOMEM, "device_open: no memory for %zu bytes", sizeof *d);
+    d->best_isa = kernels_for(l4j_best_isa())->isa;
+    if (asked == L4J_ISA_REF64) {
+        d->isa = L4J_ISA_REF64;
+    } else {
+        int32_t limit = asked == L4J_ISA_AUTO ? d->best_isa : asked;
+        limit = limit < cap ? limit : cap;
+        d->isa = limit < d->best_isa ? limit : d->best_isa;
+    }
+    d->kernels = kernels_for(d->isa);
+    *device = d;
+    return L4J_OK;
+}
+
+l4j_status l4j_device_close(l4j_device *device, l4j_error *error) {
+    if (!device) return L4J_OK;
+    int children = atomic_load(&device->children);
+    if (children > 0) {
+        return l4j_fail(error, L4J_EBUSY,
+                        "device_close: %d queues or weights of the device still exist; destroy them first", children);
+    }
+    free(device);
+    return L4J_OK;
+}
+
+l4j_status l4j_device_query(const l4j_device *device, l4j_device_info *info, l4j_error *error) {
+    if (!device || !info) return l4j_fail(error, L4J_EINVAL, "device_query: %s is NULL", device ? "info" : "device");
+    if (info->struct_size != sizeof *info) {
+        return l4j_fail(error, L4J_EABI, "device_query: info.struct_size is %u, expected %zu", info->struct_size,
+                        sizeof *info);
+    }
+    *info = (l4j_device_info){
+        .struct_size = sizeof *info,
+        .device_type = L4J_DEVICE_CPU,
+        .isa = device->isa,
+        .best_isa = device->best_isa,
+        .logical_cpus = l4j_logical_cpus(),
+        .memory_bytes = l4j_memory_bytes(),
+    };
+    snprintf(info->isa_name, sizeof info->isa_name, "%s", device->kernels->name);
+    l4j_cpu_name(info->cpu_name, sizeof info->cpu_name);
+    return L4J_OK;
+}
+
+/* ---- queues ---- */
+enum { DEFAULT_SPIN_US = 50, MAX_THREADS = 1024 };
+
+l4j_status l4j_queue_create(l4j_device *device, const l4j_queue_options *options, l4j_queue **queue, l4j_error *error) {
+    if (!device || !queue) return l4j_fail(error, L4J_EINVAL, "queue_create: %s is NULL", device ? "queue" : "device");
+    *queue = NULL;
+    int threads = 0, spin_us = 0;
+    if (options) {
+        if (options->struct_size != sizeof *options) {
+            return l4j_fail(error, L4J_EABI, "queue_create: options.struct_size is %u, expected %zu",
+                            options->struct_size, sizeof *options);
+        }
+        threads = options->threads;
+        spin_us = options->spin_us;
+    }
+    if (threads < 0 || threads > MAX_THREADS) {
+        return l4j_fail(error, L4J_EINVAL, "queue_create: threads is %d, expected 0 (all CPUs) to %d", threads,
+                        MAX_THREADS);
+    }
+    if (threads == 0) threads = l4j_logical_cpus();
+    if (threads > MAX_THREADS) threads = MAX_THREADS;
+    if (spin_us == 0) spin_us = DEFAULT_SPIN_US;
+    l4j_queue *q = calloc(1, sizeof *q);
+    if (!q) return l4j_fail(error, L4J_ENOMEM, "queue_create: no memory for %zu bytes", sizeof *q);
+    q->device = device;
+    q->threads = threads;
+    atomic_flag_clear(&q->held);
+    q->pool = l4j_pool_create(threads, spin_us < 0 ? 0 : spin_us, error);
+    if (!q->pool) {
+        free(q);
+        return L4J_ENOMEM;
+    }
+    atomic_fetch_add(&device->children, 1);
+    *queue = q;
+    return L4J_OK;
+}
+
+l4j_status l4j_queue_destroy(l4j_queue *queue, l4j_error *error) {
+    if (!queue) return L4J_OK;
+    if (atomic_flag_test_and_set(&queue->held)) {
+        return l4j_fail(error, L4J_EBUSY, "queue_destroy: an operation is running on the queue");
+    }
+    l4j_pool_destroy(queue->pool);
+    atomic_fetch_sub(&queue->device->children, 1);
+    free(queue);
+    return L4J_OK;
+}
+
+l4j_status l4j_queue_synchronize(l4j_queue *queue, l4j_error *error) {
+    if (!queue) return l4j_fail(error, L4J_EINVAL, "queue_synchronize: queue is NULL");
+    return L4J_OK; /* calls on the CPU return when the work is done */
+}
+
+l4j_status l4j_queue_poll(l4j_queue *queue, l4j_error *error) {
+    if (!queue) return l4j_fail(error, L4J_EINVAL, "queue_poll: queue is NULL");
+    if (atomic_flag_test_and_set(&queue->held))
+        return l4j_fail(error, L4J_EBUSY, "queue_poll: an operation is running");
+    atomic_flag_clear(&queue->held);
+    return L4J_OK;
+}
+
+int32_t l4j_queue_threads(const l4j_queue *queue) { return queue ? queue->threads : 0; }

@@ -1,0 +1,17 @@
+/* What the machine offers: ISA tier, CPUs, memory. */
+#ifndef L4J_FEATURES_H
+#define L4J_FEATURES_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+/* Best tier that the processor has and the operating system has switched on (CPUID and XCR0): L4J_ISA_... */
+int32_t l4j_best_isa(void);
+/* Brand string of the processor. */
+void l4j_cpu_name(char *name, size_t capacity);
+/* CPUs that this process may use: affinity mask, then the cgroup's quota. At least 1. */
+int32_t l4j_logical_cpus(void);
+/* Physical memory in bytes, or the cgroup's limit where that is lower. */
+int64_t l4j_memory_bytes(void);
+
+#endif

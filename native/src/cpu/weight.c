@@ -1,0 +1,239 @@
+/* Base weights: checked once, then read by any number of operations. */
+#include "internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+static int64_t element_bytes(int32_t dtype) { return dtype == L4J_F32 ? 4 : 2; }
+
+static const char *float_name(int32_t dtype) { return dtype == L4J_F32 ? "F32" : dtype == L4J_F16 ? "F16" : "BF16"; }
+
+/* Runs the task on the queue's threads, or on this one. */
+static void run(l4j_queue *queue, l4j_task task, void *context) {
+    if (queue) {
+        l4j_run(queue, task, context);
+    } else {
+        task(context, 0, 1);
+    }
+}
+
+/* ---- finiteness: the exponent is not all ones ---- */
+typedef struct {
+    const l4j_weight *weight; /* in rows */
+    _Atomic int64_t first;    /* lowest index n * K + k of a NaN or Inf */
+} finite_check;
+
+static int64_t first_nonfinite(const void *row, int32_t dtype, int64_t n) {
+    uint32_t found = 0;
+    if (dtype == L4J_F32) {
+        const uint32_t *v = row;
+        for (int64_t i = 0; i < n; i++) found |= (v[i] & 0x7F800000u) == 0x7F800000u;
+        for (int64_t i = 0; found && i < n; i++)
+            if ((v[i] & 0x7F800000u) == 0x7F800000u) return i;
+    } else {
+        const uint16_t *v = row, mask = dtype == L4J_F16 ? 0x7C00 : 0x7F80;
+        for (int64_t i = 0; i < n; i++) found |= (v[i] & mask) == mask;
+        for (int64_t i = 0; found && i < n; i++)
+            if ((v[i] & mask) == mask) return i;
+    }
+    return -1;
+}
+
+static void check_finite(void *context, int thread, int threads) {
+    finite_check *c = context;
+    const l4j_weight *w = c->weight;
+    int64_t begin, end;
+    l4j_partition(w->rows, 1, thread, threads, &begin, &end);
+    for (int64_t n = begin; n < end; n++) {
+        const char *row = (const char *)w->data + n * w->row_stride * element_bytes(w->dtype);
+        int64_t k = first_nonfinite(row, w->dtype, w->cols);
+        if (k < 0) continue;
+        int64_t index = n * w->cols + k, old = atomic_load(&c->first);
+        while (index < old && !atomic_compare_exchange_weak(&c->first, &old, index)) {
+        }
+        return;
+    }
+}
+
+/* ---- packing: panels of 16 rows, interleaved by row ---- */
+typedef struct {
+    const l4j_weight *rows;
+    void *panels;
+} pack_task;
+
+/* Columns are taken in blocks, so that the 16 rows' lines are used whole while they are in the cache. */
+#define PACK(T)                                                                                    \
+    for (int64_t p = begin; p < end; p++) {                                                        \
+        int live = (int)l4j_min64(L4J_PANEL, w->rows - p * L4J_PANEL);                             \
+        T *restrict out = (T *)task->panels + p * w->cols * L4J_PANEL;                             \
+        const T *in = (const T *)w->data + p * L4J_PANEL * w->row_stride;                          \
+        for (int64_t k0 = 0; k0 < w->cols; k0 += 32) {                                             \
+            int64_t k1 = l4j_min64(k0 + 32, w->cols);                                              \
+            for (int64_t k = k0; k < k1; k++) {                                                    \
+                for (int i = 0; i < live; i++) out[k * L4J_PANEL + i] = in[i * w->row_stride + k]; \
+                for (int i = live; i < L4J_PANEL; i++) out[k * L4J_PANEL + i] = 0;                 \
+            }                                                                                      \
+        }                                                                                          \
+    }
+
+static void pack(void *context, int thread, int threads) {
+    pack_task *task = context;
+    const l4j_weight *w = task->rows;
+    int64_t begin, end;
+    l4j_partition((w->rows + L4J_PANEL - 1) / L4J_PANEL, 1, thread, threads, &begin, &end);
+    if (w->dtype == L4J_F32) {
+        PACK(uint32_t)
+    } else {
+        PACK(uint16_t)
+    }
+}
+
+static l4j_status to_panels(l4j_weight *w, l4j_queue *queue, l4j_error *error) {
+    int64_t panels = (w->rows + L4J_PANEL - 1) / L4J_PANEL, values, bytes;
+    if (__builtin_mul_overflow(panels * L4J_PANEL, w->cols, &values) ||
+        __builtin_mul_overflow(values, element_bytes(w->dtype), &bytes) || bytes > INT64_MAX - 4096) {
+        return l4j_fail(error, L4J_EINVAL, "weight_create: [%lld, %lld] overflows 64 bits", (long long)w->rows,
+                        (long long)w->cols);
+    }
+    int64_t size = bytes + 64; /* a vector may be loaded past the last panel's end */
+    size_t alignment = size >= (4 << 20) ? (2 << 20) : 64;
+    size = (size + (int64_t)alignment - 1) / (int64_t)alignment * (int64_t)alignment;
+    void *memory = aligned_alloc(alignment, (size_t)size);
+    if (!memory) return l4j_fail(error, L4J_ENOMEM, "weight_create: no memory for %lld bytes", (long long)size);
+    if (alignment > 64) madvise(memory, (size_t)size, MADV_HUGEPAGE);
+    memset((char *)memory + bytes, 0, 64);
+    pack_task task = {w, memory};
+    run(queue, pack, &task);
+    w->data = w->owned = memory;
+    w->bytes_held = size;
+    w->layout = L4J_LAYOUT_PANELS;
+    w->row_stride = 0;
+    return L4J_OK;
+}
+
+static l4j_status check_options(const l4j_weight_options *o, const l4j_device *device, l4j_error *error) {
+    if (o->struct_size != sizeof *o) {
+        return l4j_fail(error, L4J_EABI, "weight_create: options.struct_size is %u, expected %zu", o->struct_size,
+                        sizeof *o);
+    }
+    if (o->scheme != L4J_SCHEME_DENSE) {
+        return l4j_fail(error, L4J_ENOTSUP, "weight_create: scheme %d is not supported; expected L4J_SCHEME_DENSE",
+                        o->scheme);
+    }
+    if (o->mode != L4J_WEIGHT_BORROW && o->mode != L4J_WEIGHT_PACK) {
+        return l4j_fail(error, L4J_EINVAL, "weight_create: mode is %d, expected L4J_WEIGHT_BORROW or L4J_WEIGHT_PACK",
+                        o->mode);
+    }
+    if (o->flags & ~(uint32_t)L4J_WEIGHT_ALLOW_NONFINITE) {
+        return l4j_fail(error, L4J_EINVAL, "weight_create: flags are 0x%x, expected L4J_WEIGHT_ALLOW_NONFINITE or 0",
+                        o->flags);
+    }
+    if (o->part_count != 1 || !o->part_roles || !o->part_values || o->part_roles[0] != L4J_ROLE_VALUES) {
+        return l4j_fail(error, L4J_EINVAL,
+                        "weight_create: a dense weight has one part, L4J_ROLE_VALUES; found %d parts", o->part_count);
+    }
+    const l4j_tensor *t = &o->part_values[0];
+    if (t->dtype != L4J_F32 && t->dtype != L4J_F16 && t->dtype != L4J_BF16) {
+        return l4j_fail(error, L4J_ENOTSUP, "weight_create: values have dtype %d, expected F32, F16 or BF16", t->dtype);
+    }
+    if (t->device_type != L4J_DEVICE_CPU || t->device_id != 0) {
+        return l4j_fail(error, L4J_EDEVICE,
+                        "weight_create: values lie on device type %d, id %d; the weight's device is the CPU",
+                        t->device_type, t->device_id);
+    }
+    (void)device;
+    if (o->rows < 1 || o->cols < 1 || t->ndim != 2 || t->shape[0] != o->rows || t->shape[1] != o->cols) {
+        return l4j_fail(error, L4J_EINVAL,
+                        "weight_create: values are %s [%lld, %lld] in %d dimensions, expected [%lld, %lld]",
+                        float_name(t->dtype), (long long)t->shape[0], (long long)t->shape[1], t->ndim,
+                        (long long)o->rows, (long long)o->cols);
+    }
+    if ((t->stride[1] != 1 && o->cols > 1) || (t->stride[0] < o->cols && o->rows > 1)) {
+        return l4j_fail(error, L4J_EINVAL, "weight_create: strides are [%lld, %lld], expected [>= %lld, 1]",
+                        (long long)t->stride[0], (long long)t->stride[1], (long long)o->cols);
+    }
+    if (!t->data) return l4j_fail(error, L4J_EINVAL, "weight_create: values.data is NULL");
+    if ((uintptr_t)t->data % (uintptr_t)element_bytes(t->dtype) != 0) {
+        return l4j_fail(error, L4J_EALIGN, "weight_create: values.data is not aligned to its element size");
+    }
+    return L4J_OK;
+}
+
+l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_weight_options *options,
+                             l4j_weight **weight, l4j_error *error) {
+    if (!device || !options || !weight) {
+        return l4j_fail(error, L4J_EINVAL, "weight_create: %s is NULL",
+                        !device    ? "device"
+                        : !options ? "options"
+                                   : "weight");
+    }
+    *weight = NULL;
+    l4j_status status = check_options(options, device, error);
+    if (status != L4J_OK) return status;
+    if (queue && queue->device != device)
+        return l4j_fail(error, L4J_EDEVICE, "weight_create: the queue belongs to another device");
+    if (queue && atomic_flag_test_and_set(&queue->held)) {
+        return l4j_fail(error, L4J_EBUSY, "weight_create: the queue is in use by another thread");
+    }
+
+    const l4j_tensor *t = &options->part_values[0];
+    l4j_weight *w = calloc(1, sizeof *w);
+    if (!w) {
+        status = l4j_fail(error, L4J_ENOMEM, "weight_create: no memory for %zu bytes", sizeof *w);
+    } else {
+        *w = (l4j_weight){.device = device,
+                          .scheme = options->scheme,
+                          .mode = options->mode,
+                          .dtype = t->dtype,
+                          .layout = L4J_LAYOUT_ROWS,
+                          .rows = options->rows,
+                          .cols = options->cols,
+                          .row_stride = t->stride[0],
+                          .data = t->data};
+        if (!(options->flags & L4J_WEIGHT_ALLOW_NONFINITE)) {
+            finite_check check = {w, INT64_MAX};
+            run(queue, check_finite, &check);
+            int64_t first = atomic_load(&check.first);
+            if (first != INT64_MAX) {
+                status = l4j_fail(error, L4J_ENUMERIC,
+                                  "weight_create: value [%lld, %lld] is NaN or Inf; expected finite weights",
+                                  (long long)(first / w->cols), (long long)(first % w->cols));
+            }
+        }
+        if (status == L4J_OK && options->mode == L4J_WEIGHT_PACK) status = to_panels(w, queue, error);
+    }
+    if (queue) atomic_flag_clear(&queue->held);
+    if (status != L4J_OK) {
+        free(w);
+        return status;
+    }
+    atomic_fetch_add(&device->children, 1);
+    *weight = w;
+    return L4J_OK;
+}
+
+l4j_status l4j_weight_destroy(l4j_weight *weight, l4j_error *error) {
+    (void)error;
+    if (!weight) return L4J_OK;
+    atomic_fetch_sub(&weight->device->children, 1);
+    free(weight->owned);
+    free(weight);
+    return L4J_OK;
+}
+
+l4j_status l4j_weight_query(const l4j_weight *weight, l4j_weight_info *info, l4j_error *error) {
+    if (!weight || !info) return l4j_fail(error, L4J_EINVAL, "weight_query: %s is NULL", weight ? "info" : "weight");
+    if (info->struct_size != sizeof *info) {
+        return l4j_fail(error, L4J_EABI, "weight_query: info.struct_size is %u, expected %zu", info->struct_size,
+                        sizeof *info);
+    }
+    *info = (l4j_weight_info){.struct_size = sizeof *info,
+                              .scheme = weight->scheme,
+                              .mode = weight->mode,
+                              .dtype = weight->dtype,
+                              .rows = weight->rows,
+                              .cols = weight->cols,
+                              .bytes_held = weight->bytes_held};
+    return L4J_OK;
+}
