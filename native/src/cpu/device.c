@@ -26,7 +26,7 @@ static const l4j_kernels ref_kernels = {L4J_OPERATIONS(OP).isa = L4J_ISA_REF, .n
 static const l4j_kernels ref64_kernels = {L4J_OPERATIONS(OP).isa = L4J_ISA_REF64, .name = "ref64"};
 #undef OP
 
-#if defined(__x86_64__)
+#if defined(L4J_HAS_X86_TIERS)
 #define OP(op, args_t) L4J_DECLARE(avx2, op, args_t)
 L4J_OPERATIONS(OP)
 #undef OP
@@ -43,7 +43,7 @@ static const l4j_kernels avx512_kernels = {L4J_OPERATIONS(OP).isa = L4J_ISA_AVX5
 
 static const l4j_kernels *const tiers[] = {
     &ref_kernels,
-#if defined(__x86_64__)
+#if defined(L4J_HAS_X86_TIERS)
     &avx2_kernels,
     &avx512_kernels,
 #endif

@@ -34,8 +34,11 @@
     OP(axpby_forward, l4j_axpby)                               \
     OP(sample_forward, l4j_sample)
 
-/* Every tier compiled in, in ascending order: name, ISA code. */
-#if defined(__x86_64__)
+/* Every tier compiled in, in ascending order: name, ISA code. L4J_REF_ONLY leaves out all but the portable ones. */
+#if defined(__x86_64__) && !defined(L4J_REF_ONLY)
+#define L4J_HAS_X86_TIERS 1
+#endif
+#if defined(L4J_HAS_X86_TIERS)
 #define L4J_TIERS(TIER)          \
     TIER(ref, L4J_ISA_REF)       \
     TIER(avx2, L4J_ISA_AVX2)     \

@@ -1,0 +1,100 @@
+#include "support.h"
+
+#include <fstream>
+
+namespace {
+
+std::string cpu_flags() {
+    std::ifstream file("/proc/cpuinfo");
+    for (std::string line; std::getline(file, line);) {
+        if (line.rfind("flags", 0) == 0) return line + " ";
+    }
+    return "";
+}
+
+bool has(const std::string &flags, const char *flag) {
+    return flags.find(std::string(" ") + flag + " ") != std::string::npos;
+}
+
+l4j_device_info query(int32_t max_isa) {
+    l4j_device_options options = {};
+    options.struct_size = sizeof options;
+    options.device_type = L4J_DEVICE_CPU;
+    options.max_isa = max_isa;
+    l4j_device *device = nullptr;
+    l4j_error error = {};
+    EXPECT_EQ(L4J_OK, l4j_device_open(&options, &device, &error)) << error.message;
+    l4j_device_info info = {};
+    info.struct_size = sizeof info;
+    EXPECT_EQ(L4J_OK, l4j_device_query(device, &info, &error)) << error.message;
+    EXPECT_EQ(L4J_OK, l4j_device_close(device, &error));
+    return info;
+}
+
+// The tier is what the operating system's own list of CPU flags calls for.
+TEST(DeviceTest, BestTierIsWhatTheCpuHas) {
+    std::string flags = cpu_flags();
+    if (flags.empty()) GTEST_SKIP() << "no CPU flags in /proc/cpuinfo";
+    int32_t expected = L4J_ISA_REF;
+    if (has(flags, "avx2") && has(flags, "fma") && has(flags, "f16c")) expected = L4J_ISA_AVX2;
+    if (expected == L4J_ISA_AVX2 && has(flags, "avx512f") && has(flags, "avx512bw") && has(flags, "avx512dq") &&
+        has(flags, "avx512vl"))
+        expected = L4J_ISA_AVX512;
+    EXPECT_EQ(expected, query(L4J_ISA_AUTO).best_isa);
+}
+
+TEST(DeviceTest, OptionCapsTheTier) {
+    int32_t best = query(L4J_ISA_AUTO).best_isa;
+    for (int32_t cap : {L4J_ISA_REF, L4J_ISA_AVX2, L4J_ISA_AVX512}) {
+        l4j_device_info info = query(cap);
+        EXPECT_EQ(std::min(cap, best), info.isa);
+        EXPECT_STREQ(l4j::tier_name(info.isa), info.isa_name);
+    }
+    EXPECT_EQ(L4J_ISA_REF64, query(L4J_ISA_REF64).isa);
+}
+
+TEST(DeviceTest, EnvironmentCapsTheTier) {
+    const char *old = getenv("LORA4J_MAX_ISA");
+    std::string saved = old ? old : "";
+    setenv("LORA4J_MAX_ISA", "ref", 1);
+    EXPECT_EQ(L4J_ISA_REF, query(L4J_ISA_AUTO).isa);
+    EXPECT_EQ(L4J_ISA_REF, query(L4J_ISA_AVX2).isa);
+    setenv("LORA4J_MAX_ISA", "sse", 1);
+    l4j_device *device = nullptr;
+    l4j_error error = {};
+    EXPECT_EQ(L4J_EINVAL, l4j_device_open(nullptr, &device, &error));
+    EXPECT_STREQ("environment LORA4J_MAX_ISA is \"sse\", expected ref, avx2 or avx512", error.message);
+    if (old)
+        setenv("LORA4J_MAX_ISA", saved.c_str(), 1);
+    else
+        unsetenv("LORA4J_MAX_ISA");
+}
+
+TEST(DeviceTest, TellsAboutTheMachine) {
+    l4j_device_info info = query(L4J_ISA_AUTO);
+    EXPECT_GE(info.logical_cpus, 1);
+    EXPECT_GT(info.memory_bytes, 1 << 20);
+    EXPECT_GT(strlen(info.cpu_name), 0u);
+}
+
+TEST(DeviceTest, RefusesUnknownStructs) {
+    l4j_error error = {};
+    l4j_device *device = nullptr;
+    l4j_device_options options = {};
+    options.struct_size = 4;
+    EXPECT_EQ(L4J_EABI, l4j_device_open(&options, &device, &error));
+    options.struct_size = sizeof options;
+    options.device_type = L4J_DEVICE_CUDA;
+    EXPECT_EQ(L4J_ENOTSUP, l4j_device_open(&options, &device, &error));
+    EXPECT_EQ(L4J_EINVAL, l4j_device_open(nullptr, nullptr, &error));
+    EXPECT_EQ(L4J_EINVAL, l4j_device_open(nullptr, nullptr, nullptr)); // a message is not required
+}
+
+TEST(DeviceTest, VersionsAgree) {
+    EXPECT_EQ(static_cast<uint32_t>(L4J_ABI_VERSION), l4j_abi_version());
+    EXPECT_NE(nullptr, strstr(l4j_build_info(), l4j_version_string()));
+    EXPECT_STREQ("L4J_EWORKSPACE", l4j_status_name(L4J_EWORKSPACE));
+    EXPECT_STREQ("unknown", l4j_status_name(99));
+}
+
+} // namespace

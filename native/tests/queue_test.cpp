@@ -1,0 +1,128 @@
+#include "support.h"
+
+#include <atomic>
+#include <thread>
+
+extern "C" {
+struct l4j_pool;
+typedef void (*l4j_task)(void *context, int thread, int threads);
+l4j_pool *l4j_pool_create(int threads, int spin_us, l4j_error *error);
+void l4j_pool_destroy(l4j_pool *pool);
+void l4j_pool_run(l4j_pool *pool, l4j_task task, void *context);
+void l4j_pool_barrier(l4j_pool *pool);
+}
+
+namespace {
+
+struct Counts {
+    l4j_pool *pool;
+    std::vector<int64_t> runs;
+    std::vector<int64_t> phase;
+    std::atomic<int> wrong{0};
+};
+
+void count(void *context, int thread, int threads) {
+    auto *c = static_cast<Counts *>(context);
+    c->runs[static_cast<size_t>(thread)]++;
+    for (int round = 0; round < 3; round++) {
+        c->phase[static_cast<size_t>(thread)]++;
+        l4j_pool_barrier(c->pool);
+        for (int t = 0; t < threads; t++) { // everybody has reached this round and nobody has left it
+            if (c->phase[static_cast<size_t>(t)] != c->phase[static_cast<size_t>(thread)]) c->wrong++;
+        }
+        l4j_pool_barrier(c->pool);
+    }
+}
+
+// Every thread runs every task once and the barrier holds, spinning or sleeping.
+TEST(QueueTest, PoolRunsEveryThreadAndBarriersHold) {
+    for (int spin_us : {0, 50}) {
+        for (int threads : {1, 2, 5, 16}) {
+            l4j_error error = {};
+            Counts c;
+            c.pool = l4j_pool_create(threads, spin_us, &error);
+            ASSERT_NE(nullptr, c.pool) << error.message;
+            c.runs.assign(static_cast<size_t>(threads), 0);
+            c.phase.assign(static_cast<size_t>(threads), 0);
+            const int kRuns = 200;
+            for (int i = 0; i < kRuns; i++) l4j_pool_run(c.pool, count, &c);
+            l4j_pool_destroy(c.pool);
+            for (int t = 0; t < threads; t++) EXPECT_EQ(kRuns, c.runs[static_cast<size_t>(t)]);
+            EXPECT_EQ(0, c.wrong.load());
+        }
+    }
+}
+
+TEST(QueueTest, SleepingWorkersWakeUp) {
+    l4j_error error = {};
+    Counts c;
+    c.pool = l4j_pool_create(3, 0, &error);
+    ASSERT_NE(nullptr, c.pool);
+    c.runs.assign(3, 0);
+    c.phase.assign(3, 0);
+    for (int i = 0; i < 5; i++) {
+        usleep(2000);
+        l4j_pool_run(c.pool, count, &c);
+    }
+    EXPECT_EQ(5, c.runs[2]);
+    l4j_pool_destroy(c.pool);
+}
+
+TEST(QueueTest, ThreadsAreBoundedAndDefaulted) {
+    l4j::Context context(L4J_ISA_REF, 3);
+    EXPECT_EQ(3, l4j_queue_threads(context.queue()));
+    l4j_error error = {};
+    l4j_queue *queue = nullptr;
+    l4j_queue_options options = {};
+    options.struct_size = sizeof options;
+    options.threads = 100000;
+    EXPECT_EQ(L4J_EINVAL, l4j_queue_create(context.device(), &options, &queue, &error));
+    EXPECT_STREQ("queue_create: threads is 100000, expected 0 (all CPUs) to 1024", error.message);
+    options.threads = 0;
+    L4J_ASSERT_OK(l4j_queue_create(context.device(), &options, &queue, error));
+    l4j_device_info info = {};
+    info.struct_size = sizeof info;
+    L4J_ASSERT_OK(l4j_device_query(context.device(), &info, error));
+    EXPECT_EQ(info.logical_cpus, l4j_queue_threads(queue));
+    EXPECT_EQ(L4J_EBUSY, l4j_device_close(context.device(), &error));
+    L4J_ASSERT_OK(l4j_queue_synchronize(queue, error));
+    L4J_ASSERT_OK(l4j_queue_poll(queue, error));
+    L4J_ASSERT_OK(l4j_queue_destroy(queue, error));
+}
+
+// A second thread that calls while an operation runs gets L4J_EBUSY, and nothing else happens to it.
+TEST(QueueTest, OneOperationAtATime) {
+    l4j::Context context(L4J_ISA_REF, 2);
+    const int64_t n = 1 << 22;
+    std::vector<float> x(n, 1.0f), y(n, 0.0f);
+    float alpha = 1.0f, beta = 1.0f;
+    l4j_tensor tx = l4j::tensor(x.data(), L4J_F32, {1, n}), ty = l4j::tensor(y.data(), L4J_F32, {1, n});
+    l4j_axpby args = {};
+    args.struct_size = sizeof args;
+    args.alpha = &alpha;
+    args.beta = &beta;
+    args.x = &tx;
+    args.y = &ty;
+    std::atomic<int> done{0}, busy{0}, failed{0};
+    auto work = [&] {
+        for (int i = 0; i < 20; i++) {
+            l4j_error error = {};
+            l4j_status status = L4J_RUN(axpby_forward, context.queue(), &args)(&error);
+            if (status == L4J_OK)
+                done++;
+            else if (status == L4J_EBUSY)
+                busy++;
+            else
+                failed++;
+        }
+    };
+    std::thread other(work);
+    work();
+    other.join();
+    EXPECT_EQ(0, failed.load());
+    EXPECT_EQ(40, done.load() + busy.load());
+    EXPECT_EQ(static_cast<float>(done.load()), y[0]);
+    EXPECT_EQ(static_cast<float>(done.load()), y[n - 1]);
+}
+
+} // namespace

@@ -1,0 +1,299 @@
+// What the tests share: tiers, operands next to guard pages, poison, seeded values, comparisons.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <lora4j/lora4j.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace l4j {
+
+// Fails the test with the library's message when a call does not return L4J_OK.
+#define L4J_ASSERT_OK(call)                                                               \
+    do {                                                                                  \
+        l4j_error error_ = {};                                                            \
+        l4j_error *error = &error_;                                                       \
+        (void)error;                                                                      \
+        l4j_status status_ = (call);                                                      \
+        ASSERT_EQ(L4J_OK, status_) << l4j_status_name(status_) << ": " << error_.message; \
+    } while (0)
+
+// The fp32 tiers that this CPU has, lowest first: the first is the bitwise oracle of the others.
+inline std::vector<int32_t> tiers() {
+    l4j_device *device = nullptr;
+    l4j_device_info info = {};
+    info.struct_size = sizeof info;
+    l4j_error error = {};
+    if (l4j_device_open(nullptr, &device, &error) != L4J_OK) ADD_FAILURE() << error.message;
+    l4j_device_query(device, &info, &error);
+    l4j_device_close(device, &error);
+    std::vector<int32_t> all;
+    for (int32_t isa = L4J_ISA_REF; isa <= info.isa; isa++) all.push_back(isa);
+    return all;
+}
+
+inline const char *tier_name(int32_t isa) {
+    return isa == L4J_ISA_REF ? "ref" : isa == L4J_ISA_AVX2 ? "avx2" : isa == L4J_ISA_AVX512 ? "avx512" : "ref64";
+}
+
+// A device of one tier with a queue of so many threads.
+class Context {
+public:
+    explicit Context(int32_t isa, int threads = 1) {
+        l4j_device_options device_options = {};
+        device_options.struct_size = sizeof device_options;
+        device_options.device_type = L4J_DEVICE_CPU;
+        device_options.max_isa = isa;
+        l4j_queue_options queue_options = {};
+        queue_options.struct_size = sizeof queue_options;
+        queue_options.threads = threads;
+        l4j_error error = {};
+        if (l4j_device_open(&device_options, &device_, &error) != L4J_OK) ADD_FAILURE() << error.message;
+        if (l4j_queue_create(device_, &queue_options, &queue_, &error) != L4J_OK) ADD_FAILURE() << error.message;
+    }
+    Context(const Context &) = delete;
+    ~Context() {
+        l4j_error error = {};
+        l4j_queue_destroy(queue_, &error);
+        if (l4j_device_close(device_, &error) != L4J_OK) ADD_FAILURE() << error.message;
+    }
+    l4j_device *device() const { return device_; }
+    l4j_queue *queue() const { return queue_; }
+
+private:
+    l4j_device *device_ = nullptr;
+    l4j_queue *queue_ = nullptr;
+};
+
+// Memory whose end (or begin) touches a page that may not be read or written; filled with 0xFF bytes (NaN as a float).
+class Guarded {
+public:
+    enum Side { kAfter, kBefore };
+    explicit Guarded(size_t bytes, Side side = kAfter, size_t misalign = 0) : bytes_(bytes) {
+        size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+        size_t inner = (bytes + misalign + page - 1) / page * page;
+        if (inner == 0) inner = page;
+        mapped_ = inner + 2 * page;
+        base_ = static_cast<char *>(mmap(nullptr, mapped_, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+        mprotect(base_ + page, inner, PROT_READ | PROT_WRITE);
+        memset(base_ + page, 0xFF, inner);
+        data_ = side == kAfter ? base_ + page + inner - bytes : base_ + page + misalign;
+    }
+    Guarded(const Guarded &) = delete;
+    ~Guarded() { munmap(base_, mapped_); }
+    template <typename T = void> T *as() const { return reinterpret_cast<T *>(data_); }
+    size_t bytes() const { return bytes_; }
+
+private:
+    char *base_, *data_;
+    size_t bytes_, mapped_;
+};
+
+// Runs l4j_<op> with a workspace of exactly the size that the library asks for, poisoned, against a guard page.
+#define L4J_RUN(op, queue_, args_)                                                          \
+    [&](l4j_error *error_) -> l4j_status {                                                  \
+        size_t bytes_ = 0;                                                                  \
+        l4j_status status_ = l4j_##op##_workspace(queue_, args_, &bytes_, error_);          \
+        if (status_ != L4J_OK) return status_;                                              \
+        ::l4j::Guarded workspace_((bytes_ + 63) / 64 * 64);                                 \
+        return l4j_##op(queue_, args_, bytes_ ? workspace_.as() : nullptr, bytes_, error_); \
+    }
+
+// Uniform in [-1, 1), the same on every machine: SplitMix64.
+class Random {
+public:
+    explicit Random(uint64_t seed) : state_(seed) {}
+    uint64_t bits() {
+        uint64_t z = (state_ += 0x9E3779B97F4A7C15ull);
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9ull;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EBull;
+        return z ^ (z >> 31);
+    }
+    float uniform() { return static_cast<float>(static_cast<int64_t>(bits() >> 40) - (1 << 23)) * 0x1p-23f; }
+    int64_t below(int64_t n) { return static_cast<int64_t>(bits() % static_cast<uint64_t>(n)); }
+    std::vector<float> floats(int64_t n, float scale = 1.0f) {
+        std::vector<float> v(static_cast<size_t>(n));
+        for (float &x : v) x = scale * uniform();
+        return v;
+    }
+
+private:
+    uint64_t state_;
+};
+
+// Round to nearest even, as stored weights are made.
+inline uint16_t to_bf16(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    return static_cast<uint16_t>((u + 0x7FFF + ((u >> 16) & 1)) >> 16);
+}
+inline uint16_t to_f16(float x) {
+    _Float16 h = static_cast<_Float16>(x);
+    uint16_t u;
+    memcpy(&u, &h, 2);
+    return u;
+}
+
+inline int64_t dtype_bytes(int32_t dtype) {
+    return dtype == L4J_F64 || dtype == L4J_I64 ? 8 : dtype == L4J_F32 || dtype == L4J_I32 ? 4 : 2;
+}
+
+// A contiguous descriptor.
+inline l4j_tensor tensor(void *data, int32_t dtype, std::vector<int64_t> shape) {
+    l4j_tensor t = {};
+    t.data = data;
+    t.dtype = dtype;
+    t.device_type = L4J_DEVICE_CPU;
+    t.ndim = static_cast<int32_t>(shape.size());
+    int64_t stride = 1;
+    for (int i = t.ndim - 1; i >= 0; i--) {
+        t.shape[i] = shape[static_cast<size_t>(i)];
+        t.stride[i] = stride;
+        stride *= t.shape[i];
+    }
+    return t;
+}
+
+// A tensor in guarded memory of its own: fp32 on the fp32 tiers, fp64 on the oracle. Poisoned until it is filled. `pad` elements
+// lie between rows (dimension 0) and stay poisoned.
+class Operand {
+public:
+    Operand() = default;
+    Operand(int32_t isa, std::vector<int64_t> shape, int64_t pad = 0, Guarded::Side side = Guarded::kAfter,
+            size_t misalign = 0)
+        : real64_(isa == L4J_ISA_REF64) {
+        t_ = tensor(nullptr, real64_ ? L4J_F64 : L4J_F32, shape);
+        if (t_.ndim > 1) t_.stride[0] += pad;
+        int64_t elements = 1;
+        for (int i = 0; i < t_.ndim; i++) {
+            if (t_.shape[i] == 0) elements = 0;
+            if (elements) elements += (t_.shape[i] - 1) * t_.stride[i];
+        }
+        memory_ = std::make_shared<Guarded>(static_cast<size_t>(elements) * (real64_ ? 8 : 4), side, misalign);
+        t_.data = memory_->as();
+    }
+    Operand &fill(const std::vector<float> &values) {
+        for (int64_t i = 0; i < size(); i++) set(i, values[static_cast<size_t>(i)]);
+        return *this;
+    }
+    Operand &fill(double value) {
+        for (int64_t i = 0; i < size(); i++) set(i, value);
+        return *this;
+    }
+    const l4j_tensor *get() const { return &t_; }
+    l4j_tensor &mutable_tensor() { return t_; }
+    int64_t size() const {
+        int64_t n = 1;
+        for (int i = 0; i < t_.ndim; i++) n *= t_.shape[i];
+        return n;
+    }
+    // Element i in row-major order.
+    double at(int64_t i) const {
+        return real64_ ? static_cast<double *>(t_.data)[offset(i)]
+                       : static_cast<double>(static_cast<float *>(t_.data)[offset(i)]);
+    }
+    void set(int64_t i, double value) {
+        if (real64_) {
+            static_cast<double *>(t_.data)[offset(i)] = value;
+        } else {
+            static_cast<float *>(t_.data)[offset(i)] = static_cast<float>(value);
+        }
+    }
+    std::vector<double> values() const {
+        std::vector<double> v;
+        for (int64_t i = 0; i < size(); i++) v.push_back(at(i));
+        return v;
+    }
+    std::vector<float> floats() const {
+        std::vector<float> v;
+        for (int64_t i = 0; i < size(); i++) v.push_back(static_cast<float>(at(i)));
+        return v;
+    }
+
+private:
+    int64_t offset(int64_t i) const {
+        int64_t at = 0;
+        for (int d = t_.ndim - 1; d >= 0; d--) {
+            at += i % t_.shape[d] * t_.stride[d];
+            i /= t_.shape[d];
+        }
+        return at;
+    }
+    bool real64_ = false;
+    l4j_tensor t_ = {};
+    std::shared_ptr<Guarded> memory_;
+};
+
+// ‖x − reference‖₂ / ‖reference‖₂; 0 for two zero vectors; infinite when a value is not finite.
+inline double relative_error(const std::vector<double> &x, const std::vector<double> &reference) {
+    double difference = 0, norm = 0;
+    for (size_t i = 0; i < reference.size(); i++) {
+        if (!std::isfinite(x[i])) return std::numeric_limits<double>::infinity();
+        difference += (x[i] - reference[i]) * (x[i] - reference[i]);
+        norm += reference[i] * reference[i];
+    }
+    return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
+}
+
+// Equal bits (a NaN differs from everything but the same NaN).
+inline ::testing::AssertionResult same_bits(const std::vector<float> &a, const std::vector<float> &b) {
+    if (a.size() != b.size()) return ::testing::AssertionFailure() << a.size() << " values against " << b.size();
+    for (size_t i = 0; i < a.size(); i++) {
+        if (memcmp(&a[i], &b[i], sizeof(float)) != 0) {
+            return ::testing::AssertionFailure() << "element " << i << ": " << a[i] << " against " << b[i];
+        }
+    }
+    return ::testing::AssertionSuccess();
+}
+
+// A base weight of any stored dtype with its own memory.
+class TestWeight {
+public:
+    TestWeight(const Context &context, int64_t rows, int64_t cols, const std::vector<float> &values,
+               int32_t dtype = L4J_F32, int32_t mode = L4J_WEIGHT_BORROW, int64_t pad = 0)
+        : memory_(
+              std::make_shared<Guarded>(static_cast<size_t>(((rows - 1) * (cols + pad) + cols) * dtype_bytes(dtype)))) {
+        for (int64_t n = 0; n < rows; n++) {
+            for (int64_t k = 0; k < cols; k++) {
+                float x = values[static_cast<size_t>(n * cols + k)];
+                int64_t at = n * (cols + pad) + k;
+                if (dtype == L4J_F32) memory_->as<float>()[at] = x;
+                if (dtype == L4J_BF16) memory_->as<uint16_t>()[at] = to_bf16(x);
+                if (dtype == L4J_F16) memory_->as<uint16_t>()[at] = to_f16(x);
+            }
+        }
+        l4j_tensor t = tensor(memory_->as(), dtype, {rows, cols});
+        t.stride[0] = cols + pad;
+        int32_t role = L4J_ROLE_VALUES;
+        l4j_weight_options options = {};
+        options.struct_size = sizeof options;
+        options.scheme = L4J_SCHEME_DENSE;
+        options.mode = mode;
+        options.rows = rows;
+        options.cols = cols;
+        options.part_count = 1;
+        options.part_roles = &role;
+        options.part_values = &t;
+        l4j_error error = {};
+        if (l4j_weight_create(context.device(), context.queue(), &options, &handle_, &error) != L4J_OK)
+            ADD_FAILURE() << error.message;
+        if (mode == L4J_WEIGHT_PACK) memory_.reset(); // the copy must be enough
+    }
+    TestWeight(const TestWeight &) = delete;
+    ~TestWeight() { l4j_weight_destroy(handle_, nullptr); }
+    const l4j_weight *get() const { return handle_; }
+
+private:
+    std::shared_ptr<Guarded> memory_;
+    l4j_weight *handle_ = nullptr;
+};
+
+} // namespace l4j
