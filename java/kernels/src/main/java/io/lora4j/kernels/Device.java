@@ -1,0 +1,105 @@
+package io.lora4j.kernels;
+
+import io.lora4j.kernels.generated.LoraNative;
+import io.lora4j.kernels.generated.l4j_device_info;
+import io.lora4j.kernels.generated.l4j_device_options;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+
+/**
+ * Where work can run: the CPU, with one instruction-set tier chosen when the device is opened.
+ *
+ * <p>Opening the first device loads the native library. Several devices may be open at once, with different tiers for instance.
+ * The environment variable {@code LORA4J_MAX_ISA} ({@code ref}, {@code avx2} or {@code avx512}) caps every device's tier.
+ *
+ * <p>Threads: any number of threads may use a device. {@link #close} fails with {@link Status#EBUSY} while queues or weights of
+ * the device are open.
+ */
+public final class Device implements AutoCloseable {
+    private final Handle state = new Handle("device");
+    private final MemorySegment handle;
+    private final DeviceInfo info;
+
+    private Device(MemorySegment handle, DeviceInfo info) {
+        this.handle = handle;
+        this.info = info;
+    }
+
+    /**
+     * Opens the CPU with the best tier.
+     *
+     * @throws UnsatisfiedLinkError if the native library cannot be loaded; the message says what to do
+     */
+    public static Device cpu() {
+        return cpu(Isa.AUTO);
+    }
+
+    /**
+     * Opens the CPU.
+     *
+     * @param max the highest tier to use; a tier that the CPU does not have is capped to the best that it has
+     * @throws UnsatisfiedLinkError if the native library cannot be loaded; the message says what to do
+     */
+    public static Device cpu(Isa max) {
+        NativeLibrary.load();
+        try (Arena arena = Arena.ofConfined()) {
+            NativeError error = new NativeError(arena);
+            MemorySegment options = arena.allocate(l4j_device_options.layout());
+            l4j_device_options.struct_size(
+                    options, (int) l4j_device_options.layout().byteSize());
+            l4j_device_options.device_type(options, LoraNative.L4J_DEVICE_CPU());
+            l4j_device_options.max_isa(options, max.code());
+            MemorySegment out = arena.allocate(ValueLayout.ADDRESS);
+            error.check(LoraNative.l4j_device_open(options, out, error.segment()));
+            MemorySegment handle = out.get(ValueLayout.ADDRESS, 0);
+
+            MemorySegment info = arena.allocate(l4j_device_info.layout());
+            l4j_device_info.struct_size(info, (int) l4j_device_info.layout().byteSize());
+            error.check(LoraNative.l4j_device_query(handle, info, error.segment()));
+            return new Device(
+                    handle,
+                    new DeviceInfo(
+                            Isa.of(l4j_device_info.isa(info)),
+                            Isa.of(l4j_device_info.best_isa(info)),
+                            l4j_device_info.logical_cpus(info),
+                            l4j_device_info.cpu_name(info).getString(0),
+                            l4j_device_info.memory_bytes(info)));
+        }
+    }
+
+    /** Returns what this device is; also after it is closed. */
+    public DeviceInfo info() {
+        return info;
+    }
+
+    /**
+     * Closes the device. Closing it again has no effect.
+     *
+     * @throws Lora4jException with {@link Status#EBUSY}, and nothing is closed, while queues or weights of it are open
+     */
+    @Override
+    public void close() {
+        if (state.close()) {
+            try (Arena arena = Arena.ofConfined()) {
+                NativeError error = new NativeError(arena);
+                error.check(LoraNative.l4j_device_close(handle, error.segment()));
+            }
+        }
+    }
+
+    /** Keeps the device open until {@link #release}: one share for each queue and weight. */
+    MemorySegment acquire() {
+        state.acquire();
+        return handle;
+    }
+
+    void release() {
+        state.release();
+    }
+
+    @Override
+    public String toString() {
+        return "cpu(" + info.isa().name().toLowerCase(java.util.Locale.ROOT) + ")";
+    }
+}

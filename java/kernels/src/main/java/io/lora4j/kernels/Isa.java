@@ -1,0 +1,39 @@
+package io.lora4j.kernels;
+
+/**
+ * Instruction-set tiers of the CPU. Every tier but {@link #REF64} gives the same fp32 bits.
+ *
+ * <p>Thread-safe: an immutable enum.
+ */
+public enum Isa {
+    /** The best that CPU, operating system and build allow. */
+    AUTO(0),
+    /** Plain C; any CPU. */
+    REF(1),
+    /** AVX2, FMA and F16C. */
+    AVX2(2),
+    /** AVX-512 F, BW, DQ and VL. */
+    AVX512(3),
+    /** The accuracy oracle: {@link #REF} in fp64; activations, adapters and gradients are {@link DType#F64} tensors. */
+    REF64(100);
+
+    private final int code;
+
+    Isa(int code) {
+        this.code = code;
+    }
+
+    /** Returns the code in the C ABI. */
+    public int code() {
+        return code;
+    }
+
+    static Isa of(int code) {
+        for (Isa isa : values()) {
+            if (isa.code == code) {
+                return isa;
+            }
+        }
+        throw new AssertionError("the native library reports the unknown ISA tier " + code);
+    }
+}

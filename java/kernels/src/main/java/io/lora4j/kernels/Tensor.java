@@ -1,0 +1,570 @@
+package io.lora4j.kernels;
+
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.SegmentAllocator;
+import java.lang.foreign.ValueLayout;
+import java.util.Arrays;
+
+/**
+ * An immutable view of off-heap memory with a dtype, one to four dimensions, and strides in elements. The view is immutable; the
+ * elements are not. Memory belongs to whoever made the segment: a tensor keeps it reachable, not open.
+ *
+ * <p>Every element of a tensor lies inside its segment: that is proved when the tensor is made, so that no kernel can be led
+ * outside. Heap segments are refused, because kernels cannot read them. Strides may be zero or negative; operations take such
+ * tensors as inputs.
+ *
+ * <p>Element-wise access here is for set-up, tests and results, not for arithmetic.
+ *
+ * <p>Threads: as for the segment. A tensor of a confined arena may be used by the arena's thread only; a tensor of a shared arena
+ * by any thread, if the threads agree about who writes.
+ */
+public final class Tensor {
+    /** Alignment, in bytes, of what {@link #allocate} gives: a cache line and the widest vector. */
+    public static final long ALIGNMENT = 64;
+
+    private static final int MAX_DIMENSIONS = 4;
+
+    private static final ValueLayout.OfFloat F32 = ValueLayout.JAVA_FLOAT_UNALIGNED;
+    private static final ValueLayout.OfDouble F64 = ValueLayout.JAVA_DOUBLE_UNALIGNED;
+    private static final ValueLayout.OfShort I16 = ValueLayout.JAVA_SHORT_UNALIGNED;
+    private static final ValueLayout.OfInt I32 = ValueLayout.JAVA_INT_UNALIGNED;
+    private static final ValueLayout.OfLong I64 = ValueLayout.JAVA_LONG_UNALIGNED;
+
+    /** From the element at the lowest address to the end of the one at the highest. */
+    private final MemorySegment data;
+    /** Where element [0, ..., 0] begins in {@code data}: zero unless a stride is negative. */
+    private final long origin;
+
+    private final DType dtype;
+    private final long[] shape;
+    private final long[] strides;
+    private final long elements;
+
+    private Tensor(MemorySegment segment, long offset, DType dtype, long[] shape, long[] strides) {
+        if (shape.length == 0 || shape.length > MAX_DIMENSIONS) {
+            throw new IllegalArgumentException(
+                    "a tensor has 1 to 4 dimensions, not the shape " + Arrays.toString(shape));
+        }
+        if (strides.length != shape.length) {
+            throw new IllegalArgumentException(
+                    "strides " + Arrays.toString(strides) + " do not fit the shape " + Arrays.toString(shape));
+        }
+        if (!segment.isNative()) {
+            throw new IllegalArgumentException("kernels need off-heap memory; found a heap segment of "
+                    + segment.byteSize() + " bytes. Allocate it with Tensor.allocate or copy into one");
+        }
+        this.dtype = dtype;
+        this.shape = shape;
+        this.strides = strides;
+        this.elements = product(shape);
+
+        long low = 0;
+        long high = 0;
+        try {
+            for (int i = 0; i < shape.length && elements > 0; i++) {
+                long reach = Math.multiplyExact(Math.multiplyExact(shape[i] - 1, strides[i]), (long) dtype.bytes());
+                if (reach < 0) {
+                    low = Math.addExact(low, reach);
+                } else {
+                    high = Math.addExact(high, reach);
+                }
+            }
+            long size = elements == 0 ? 0 : Math.addExact(Math.subtractExact(high, low), dtype.bytes());
+            this.data = segment.asSlice(Math.addExact(offset, low), size);
+        } catch (ArithmeticException | IndexOutOfBoundsException e) {
+            throw new IndexOutOfBoundsException("a " + dtype + " tensor " + Arrays.toString(shape) + " with strides "
+                    + Arrays.toString(strides) + " at byte " + offset + " does not fit a segment of "
+                    + segment.byteSize() + " bytes");
+        }
+        this.origin = -low;
+    }
+
+    // ------------------------------------------------------------------------------------------------------- making
+
+    /**
+     * Allocates a contiguous tensor of zeros, aligned to {@value #ALIGNMENT} bytes.
+     *
+     * @param allocator an arena, or an allocator over memory of one
+     * @param shape one to four sizes, zero or more each
+     */
+    public static Tensor allocate(SegmentAllocator allocator, DType dtype, long... shape) {
+        long[] sizes = shape.clone();
+        long bytes;
+        try {
+            bytes = Math.multiplyExact(product(sizes), (long) dtype.bytes());
+        } catch (ArithmeticException e) {
+            throw new IllegalArgumentException(
+                    "a " + dtype + " tensor " + Arrays.toString(shape) + " has too many bytes");
+        }
+        MemorySegment segment = allocator.allocate(bytes, ALIGNMENT);
+        if (!(allocator instanceof Arena)) {
+            segment.fill((byte) 0); // an arena promises zeros, an allocator does not
+        }
+        return new Tensor(segment, 0, dtype, sizes, rowMajor(sizes));
+    }
+
+    /**
+     * Returns a contiguous row-major view of the beginning of a segment.
+     *
+     * @throws IndexOutOfBoundsException if the segment is too small
+     */
+    public static Tensor of(MemorySegment segment, DType dtype, long... shape) {
+        long[] sizes = shape.clone();
+        return new Tensor(segment, 0, dtype, sizes, rowMajor(sizes));
+    }
+
+    /**
+     * Returns a strided view of a segment.
+     *
+     * @param offset where element [0, ..., 0] begins, in bytes
+     * @param shape one to four sizes
+     * @param strides in elements, one for each size; zero and negative ones are allowed
+     * @throws IndexOutOfBoundsException if an element lies outside the segment
+     */
+    public static Tensor strided(MemorySegment segment, long offset, DType dtype, long[] shape, long[] strides) {
+        return new Tensor(segment, offset, dtype, shape.clone(), strides.clone());
+    }
+
+    /** Returns a new one-dimensional {@link DType#I32} tensor with these values. */
+    public static Tensor ofInts(SegmentAllocator allocator, int... values) {
+        Tensor tensor = allocate(allocator, DType.I32, values.length);
+        tensor.copyFrom(values);
+        return tensor;
+    }
+
+    /** Returns a new one-dimensional {@link DType#I64} tensor with these values. */
+    public static Tensor ofLongs(SegmentAllocator allocator, long... values) {
+        Tensor tensor = allocate(allocator, DType.I64, values.length);
+        MemorySegment.copy(values, 0, tensor.data, I64, 0, values.length);
+        return tensor;
+    }
+
+    /** Returns a new one-dimensional {@link DType#F32} tensor with these values. */
+    public static Tensor ofFloats(SegmentAllocator allocator, float... values) {
+        Tensor tensor = allocate(allocator, DType.F32, values.length);
+        tensor.copyFrom(values);
+        return tensor;
+    }
+
+    // ------------------------------------------------------------------------------------------------------ questions
+
+    /** Returns the element type. */
+    public DType dtype() {
+        return dtype;
+    }
+
+    /** Returns the number of dimensions, 1 to 4. */
+    public int dimensions() {
+        return shape.length;
+    }
+
+    /** Returns the sizes, in a new array. */
+    public long[] shape() {
+        return shape.clone();
+    }
+
+    /** Returns the size of one dimension. */
+    public long size(int dimension) {
+        return shape[dimension];
+    }
+
+    /** Returns the strides in elements, in a new array. */
+    public long[] strides() {
+        return strides.clone();
+    }
+
+    /** Returns the stride of one dimension, in elements. */
+    public long stride(int dimension) {
+        return strides[dimension];
+    }
+
+    /** Returns the number of elements. */
+    public long elements() {
+        return elements;
+    }
+
+    /** Returns the bytes that the elements take when they are packed: elements times their size. */
+    public long bytes() {
+        return elements * dtype.bytes();
+    }
+
+    /** Returns the memory from the element at the lowest address to the end of the one at the highest. */
+    public MemorySegment data() {
+        return data;
+    }
+
+    /** Returns whether the elements lie in row-major order without gaps. */
+    public boolean isContiguous() {
+        long expected = 1;
+        for (int i = shape.length - 1; i >= 0; i--) {
+            if (shape[i] != 1 && strides[i] != expected && elements > 0) {
+                return false;
+            }
+            expected *= shape[i];
+        }
+        return true;
+    }
+
+    // ---------------------------------------------------------------------------------------------------------- views
+
+    /** Returns the view of [from, to) of the first dimension. */
+    public Tensor rows(long from, long to) {
+        return narrow(0, from, to);
+    }
+
+    /** Returns the view of [from, to) of the last dimension. */
+    public Tensor columns(long from, long to) {
+        return narrow(shape.length - 1, from, to);
+    }
+
+    /** Returns the view of [from, to) of one dimension. */
+    public Tensor narrow(int dimension, long from, long to) {
+        if (from < 0 || to < from || to > shape[dimension]) {
+            throw new IndexOutOfBoundsException(
+                    "[" + from + ", " + to + ") of dimension " + dimension + " of " + this + " does not exist");
+        }
+        long[] sizes = shape.clone();
+        sizes[dimension] = to - from;
+        return view(from == to ? 0 : from * strides[dimension], sizes, strides.clone());
+    }
+
+    /** Returns the view of one index of the first dimension, without that dimension. */
+    public Tensor select(long index) {
+        if (shape.length == 1) {
+            throw new IllegalArgumentException(
+                    "cannot select from " + this + ": it has one dimension; use rows(i, i + 1)");
+        }
+        checkIndex(index, 0);
+        return view(
+                index * strides[0],
+                Arrays.copyOfRange(shape, 1, shape.length),
+                Arrays.copyOfRange(strides, 1, strides.length));
+    }
+
+    /**
+     * Returns the same elements in another shape.
+     *
+     * @param newShape sizes whose product is {@link #elements()}
+     * @throws IllegalArgumentException if the tensor is not contiguous or the product differs
+     */
+    public Tensor reshape(long... newShape) {
+        long[] sizes = newShape.clone();
+        if (!isContiguous()) {
+            throw new IllegalArgumentException("cannot reshape " + this + ": it is not contiguous");
+        }
+        if (product(sizes) != elements) {
+            throw new IllegalArgumentException("cannot reshape " + this + " to " + Arrays.toString(newShape));
+        }
+        return new Tensor(data, origin, dtype, sizes, rowMajor(sizes));
+    }
+
+    /** Returns the view with two dimensions exchanged. */
+    public Tensor transpose(int first, int second) {
+        long[] sizes = shape.clone();
+        long[] steps = strides.clone();
+        sizes[first] = shape[second];
+        sizes[second] = shape[first];
+        steps[first] = strides[second];
+        steps[second] = strides[first];
+        return view(0, sizes, steps);
+    }
+
+    private Tensor view(long elementOffset, long[] sizes, long[] steps) {
+        return new Tensor(data, product(sizes) == 0 ? 0 : origin + elementOffset * dtype.bytes(), dtype, sizes, steps);
+    }
+
+    // ------------------------------------------------------------------------------------------------------- elements
+
+    /** Returns the element at these indices as a float: floating-point types are converted, integers are refused. */
+    public float getFloat(long... indices) {
+        return (float) getDouble(indices);
+    }
+
+    /** Returns the element at these indices as a double; floating-point types only. */
+    public double getDouble(long... indices) {
+        return read(address(indices));
+    }
+
+    /** Sets the element at these indices, rounded to nearest even in the dtype; floating-point types only. */
+    public void setFloat(double value, long... indices) {
+        write(address(indices), value);
+    }
+
+    /** Returns the element at these indices; {@link DType#I32}, and the smaller integers, which are widened. */
+    public int getInt(long... indices) {
+        long at = address(indices);
+        return switch (dtype) {
+            case I8 -> data.get(ValueLayout.JAVA_BYTE, at);
+            case U8, BOOL -> data.get(ValueLayout.JAVA_BYTE, at) & 0xff;
+            case I16 -> data.get(I16, at);
+            case I32 -> data.get(I32, at);
+            default -> throw wrongType("getInt", "an integer of 32 bits or less");
+        };
+    }
+
+    /** Sets the element at these indices; {@link DType#I32} only. */
+    public void setInt(int value, long... indices) {
+        require(DType.I32, "setInt");
+        data.set(I32, address(indices), value);
+    }
+
+    /** Returns the element at these indices; {@link DType#I64} only. */
+    public long getLong(long... indices) {
+        require(DType.I64, "getLong");
+        return data.get(I64, address(indices));
+    }
+
+    /** Sets the element at these indices; {@link DType#I64} only. */
+    public void setLong(long value, long... indices) {
+        require(DType.I64, "setLong");
+        data.set(I64, address(indices), value);
+    }
+
+    // ----------------------------------------------------------------------------------------------------------- bulk
+
+    /** Copies these values in row-major order, rounded to nearest even in the dtype; floating-point types only. */
+    public void copyFrom(float[] values) {
+        checkLength(values.length);
+        if (dtype == DType.F32 && isContiguous()) {
+            MemorySegment.copy(values, 0, data, F32, 0, values.length);
+            return;
+        }
+        Walk walk = new Walk();
+        for (float value : values) {
+            write(walk.next(), value);
+        }
+    }
+
+    /** Copies these values in row-major order; {@link DType#I32} only. */
+    public void copyFrom(int[] values) {
+        require(DType.I32, "copyFrom(int[])");
+        checkLength(values.length);
+        if (isContiguous()) {
+            MemorySegment.copy(values, 0, data, I32, 0, values.length);
+            return;
+        }
+        Walk walk = new Walk();
+        for (int value : values) {
+            data.set(I32, walk.next(), value);
+        }
+    }
+
+    /**
+     * Copies the elements of a tensor of the same shape. Equal dtypes keep every bit; floating-point types convert, rounding to
+     * nearest even. The two must not overlap unless they are the same view.
+     */
+    public void copyFrom(Tensor source) {
+        if (!Arrays.equals(shape, source.shape)) {
+            throw new IllegalArgumentException("cannot copy " + source + " to " + this + ": the shapes differ");
+        }
+        if (dtype == source.dtype && isContiguous() && source.isContiguous()) {
+            data.copyFrom(source.data);
+            return;
+        }
+        Walk to = new Walk();
+        Walk from = source.new Walk();
+        for (long i = 0; i < elements; i++) {
+            if (dtype == source.dtype) {
+                MemorySegment.copy(source.data, from.next(), data, to.next(), dtype.bytes());
+            } else {
+                write(to.next(), source.read(from.next()));
+            }
+        }
+    }
+
+    /** Returns the elements in row-major order, converted to float; floating-point types only. */
+    public float[] toFloatArray() {
+        float[] values = new float[arrayLength()];
+        if (dtype == DType.F32 && isContiguous()) {
+            MemorySegment.copy(data, F32, 0, values, 0, values.length);
+            return values;
+        }
+        Walk walk = new Walk();
+        for (int i = 0; i < values.length; i++) {
+            values[i] = (float) read(walk.next());
+        }
+        return values;
+    }
+
+    /** Returns the elements in row-major order, converted to double; floating-point types only. */
+    public double[] toDoubleArray() {
+        double[] values = new double[arrayLength()];
+        Walk walk = new Walk();
+        for (int i = 0; i < values.length; i++) {
+            values[i] = read(walk.next());
+        }
+        return values;
+    }
+
+    /** Returns the elements in row-major order; {@link DType#I32} only. */
+    public int[] toIntArray() {
+        require(DType.I32, "toIntArray");
+        int[] values = new int[arrayLength()];
+        Walk walk = new Walk();
+        for (int i = 0; i < values.length; i++) {
+            values[i] = data.get(I32, walk.next());
+        }
+        return values;
+    }
+
+    /** Sets every element to a value, rounded to nearest even in the dtype; floating-point types only. */
+    public void fill(double value) {
+        Walk walk = new Walk();
+        for (long i = 0; i < elements; i++) {
+            write(walk.next(), value);
+        }
+    }
+
+    /** Sets every element to zero; any dtype. */
+    public void zero() {
+        if (isContiguous()) {
+            data.fill((byte) 0);
+            return;
+        }
+        Walk walk = new Walk();
+        for (long i = 0; i < elements; i++) {
+            data.asSlice(walk.next(), dtype.bytes()).fill((byte) 0);
+        }
+    }
+
+    /** Returns dtype and shape, and the strides of a tensor that is not contiguous: {@code F32[2, 3]}. */
+    @Override
+    public String toString() {
+        return dtype + Arrays.toString(shape) + (isContiguous() ? "" : " strides " + Arrays.toString(strides));
+    }
+
+    // -------------------------------------------------------------------------------------------------------- helpers
+
+    /** Address of element [0, ..., 0]; valid while the segment is open. */
+    long originAddress() {
+        return data.address() + origin;
+    }
+
+    boolean hasShape(long... sizes) {
+        return Arrays.equals(shape, sizes);
+    }
+
+    private double read(long at) {
+        return switch (dtype) {
+            case F32 -> data.get(F32, at);
+            case F64 -> data.get(F64, at);
+            case F16 -> Float.float16ToFloat(data.get(I16, at));
+            case BF16 -> Float.intBitsToFloat(data.get(I16, at) << 16);
+            default -> throw wrongType("reading as floating point", "F32, F16, BF16 or F64");
+        };
+    }
+
+    private void write(long at, double value) {
+        switch (dtype) {
+            case F32 -> data.set(F32, at, (float) value);
+            case F64 -> data.set(F64, at, value);
+            case F16 -> data.set(I16, at, Float.floatToFloat16((float) value));
+            case BF16 -> data.set(I16, at, toBfloat16((float) value));
+            default -> throw wrongType("writing as floating point", "F32, F16, BF16 or F64");
+        }
+    }
+
+    /** Rounds to nearest even; a NaN stays a NaN. */
+    static short toBfloat16(float value) {
+        int bits = Float.floatToRawIntBits(value);
+        if (Float.isNaN(value)) {
+            return (short) ((bits >>> 16) | 0x40);
+        }
+        return (short) ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16);
+    }
+
+    private long address(long... indices) {
+        if (indices.length != shape.length) {
+            throw new IndexOutOfBoundsException(
+                    Arrays.toString(indices) + " does not index " + this + ": it has " + shape.length + " dimensions");
+        }
+        long at = origin;
+        for (int i = 0; i < shape.length; i++) {
+            checkIndex(indices[i], i);
+            at += indices[i] * strides[i] * dtype.bytes();
+        }
+        return at;
+    }
+
+    private void checkIndex(long index, int dimension) {
+        if (index < 0 || index >= shape[dimension]) {
+            throw new IndexOutOfBoundsException(
+                    "index " + index + " of dimension " + dimension + " of " + this + " does not exist");
+        }
+    }
+
+    private void checkLength(int length) {
+        if (length != elements) {
+            throw new IllegalArgumentException("cannot copy " + length + " values to " + this + ": it has " + elements);
+        }
+    }
+
+    private int arrayLength() {
+        if (elements > Integer.MAX_VALUE - 8) {
+            throw new IllegalArgumentException(this + " has too many elements for an array; take it in rows");
+        }
+        return (int) elements;
+    }
+
+    private void require(DType expected, String operation) {
+        if (dtype != expected) {
+            throw wrongType(operation, expected.toString());
+        }
+    }
+
+    private IllegalArgumentException wrongType(String operation, String expected) {
+        return new IllegalArgumentException(operation + " needs " + expected + ", found " + this);
+    }
+
+    private static long product(long[] shape) {
+        long product = 1;
+        boolean empty = false;
+        for (long size : shape) {
+            if (size < 0) {
+                throw new IllegalArgumentException("negative size in the shape " + Arrays.toString(shape));
+            }
+            empty |= size == 0;
+        }
+        if (empty) {
+            return 0;
+        }
+        try {
+            for (long size : shape) {
+                product = Math.multiplyExact(product, size);
+            }
+        } catch (ArithmeticException e) {
+            throw new IllegalArgumentException("the shape " + Arrays.toString(shape) + " has too many elements");
+        }
+        return product;
+    }
+
+    private static long[] rowMajor(long[] shape) {
+        long[] strides = new long[shape.length];
+        long stride = 1;
+        for (int i = shape.length - 1; i >= 0; i--) {
+            strides[i] = stride;
+            stride *= Math.max(shape[i], 1);
+        }
+        return strides;
+    }
+
+    /** Byte offsets of the elements in {@code data}, in row-major order. */
+    private final class Walk {
+        private final long[] index = new long[shape.length];
+        private long at = origin;
+
+        long next() {
+            long result = at;
+            for (int i = shape.length - 1; i >= 0; i--) {
+                at += strides[i] * dtype.bytes();
+                if (++index[i] < shape[i]) {
+                    break;
+                }
+                at -= shape[i] * strides[i] * dtype.bytes();
+                index[i] = 0;
+            }
+            return result;
+        }
+    }
+}
