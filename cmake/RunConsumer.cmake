@@ -28,7 +28,7 @@ elseif(HOW STREQUAL "pkg_config")
     message(FATAL_ERROR "pkg-config does not find lora4j in ${stage}")
   endif()
   separate_arguments(flags UNIX_COMMAND "${flags}")
-  run(${CC} -std=c99 -Wall -Wextra -Werror -pedantic ${SOURCE}/consumer.c -o ${WORK}/build/consumer ${flags} -lm
+  run(${CC} -std=c11 -Wall -Wextra -Werror -pedantic ${SOURCE}/consumer.c -o ${WORK}/build/consumer ${flags} -lm
       -Wl,-rpath,${stage}/${LIBDIR})
 else()
   message(FATAL_ERROR "HOW is find_package or pkg_config, not '${HOW}'")
