@@ -3,4 +3,9 @@ module io.lora4j.train {
     requires transitive io.lora4j.formats;
     requires static org.jspecify;
     requires org.slf4j;
+    requires tools.jackson.databind;
+
+    exports io.lora4j.train;
+    exports io.lora4j.train.checkpoint;
+    exports io.lora4j.train.data;
 }

@@ -1,0 +1,85 @@
+package io.lora4j.train;
+
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+
+/**
+ * The options of a command, in the order in which help shows them, found by any of their spellings. Immutable.
+ *
+ * @param command the command they belong to, for messages
+ * @param options the options
+ */
+public record OptionTable(String command, List<Option<?>> options) {
+
+    /** Copies the list and refuses two options of one name. */
+    public OptionTable {
+        options = List.copyOf(options);
+        long names = options.stream().map(Option::name).distinct().count();
+        if (names != options.size()) {
+            throw new IllegalArgumentException("two options of " + command + " have the same name");
+        }
+    }
+
+    /**
+     * Finds an option by its name or a short name; upper and lower case, {@code -} and {@code _} are the same, leading dashes
+     * are ignored.
+     *
+     * @throws OptionException if there is none; the message has the nearest name
+     */
+    public Option<?> find(String key) {
+        String wanted = normal(key);
+        Option<?> option = byName().get(wanted);
+        if (option == null) {
+            String nearest = nearest(wanted);
+            throw new OptionException("unknown option " + key + " of " + command
+                    + (nearest.isEmpty() ? "" : "; did you mean " + nearest + "?") + " (see lora4j " + command + " --help)");
+        }
+        return option;
+    }
+
+    private Map<String, Option<?>> byName() {
+        Map<String, Option<?>> names = new LinkedHashMap<>();
+        for (Option<?> option : options) {
+            names.put(option.name(), option);
+            option.aliases().forEach(alias -> names.put(alias, option));
+        }
+        return names;
+    }
+
+    private String nearest(String wanted) {
+        String best = "";
+        int bestDistance = Math.max(2, wanted.length() / 2) + 1;
+        for (String name : byName().keySet()) {
+            int distance = distance(wanted, name);
+            if (distance < bestDistance) {
+                bestDistance = distance;
+                best = name;
+            }
+        }
+        return best;
+    }
+
+    private static String normal(String key) {
+        return key.replaceFirst("^-{1,2}", "").replace('-', '_').toLowerCase(Locale.ROOT);
+    }
+
+    /** Returns Levenshtein's edit distance. */
+    static int distance(String a, String b) {
+        int[] row = new int[b.length() + 1];
+        for (int j = 0; j <= b.length(); j++) {
+            row[j] = j;
+        }
+        for (int i = 1; i <= a.length(); i++) {
+            int diagonal = row[0];
+            row[0] = i;
+            for (int j = 1; j <= b.length(); j++) {
+                int replaced = diagonal + (a.charAt(i - 1) == b.charAt(j - 1) ? 0 : 1);
+                diagonal = row[j];
+                row[j] = Math.min(replaced, 1 + Math.min(row[j], row[j - 1]));
+            }
+        }
+        return row[b.length()];
+    }
+}

@@ -1,0 +1,195 @@
+package io.lora4j.train.data;
+
+import io.lora4j.formats.FormatException;
+import java.io.BufferedInputStream;
+import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.nio.ByteBuffer;
+import java.nio.charset.CharacterCodingException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeSet;
+import tools.jackson.core.JacksonException;
+import tools.jackson.core.StreamReadFeature;
+import tools.jackson.core.json.JsonFactory;
+import tools.jackson.databind.DeserializationFeature;
+import tools.jackson.databind.JsonNode;
+import tools.jackson.databind.json.JsonMapper;
+
+/**
+ * Reads JSONL: UTF-8, one JSON object in each line, lines of white space skipped. All rows of a file are of one kind. Every
+ * failure names the file and the line.
+ */
+public final class JsonlReader {
+    private static final JsonMapper MAPPER = JsonMapper.builder(JsonFactory.builder()
+                    .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
+                    .build())
+            .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
+            .build();
+
+    private final Path file;
+
+    private JsonlReader(Path file) {
+        this.file = file;
+    }
+
+    /**
+     * Reads a file.
+     *
+     * @throws FormatException if it is missing, empty, or has a line that is not a row, or is one of another kind
+     */
+    public static List<Example> read(Path file) throws IOException {
+        List<Example> examples = new ArrayList<>();
+        try (InputStream in = new BufferedInputStream(Files.newInputStream(file), 1 << 16)) {
+            new JsonlReader(file).read(in, examples);
+        } catch (NoSuchFileException e) {
+            throw new FormatException(file + ": no such file; check the path", e);
+        }
+        if (examples.isEmpty()) {
+            throw new FormatException(file + ": has no rows; expected a JSON object in every line, such as {\"text\": \"…\"}");
+        }
+        return examples;
+    }
+
+    private void read(InputStream in, List<Example> examples) throws IOException {
+        ByteArrayOutputStream bytes = new ByteArrayOutputStream();
+        int line = 1;
+        for (int b = in.read(); b >= 0 || bytes.size() > 0; b = in.read()) {
+            if (b >= 0 && b != '\n') {
+                bytes.write(b);
+                continue;
+            }
+            String text = decode(bytes.toByteArray(), line);
+            bytes.reset();
+            if (!text.isBlank()) {
+                add(examples, example(text, line));
+            }
+            line++;
+        }
+    }
+
+    private void add(List<Example> examples, Example example) throws FormatException {
+        if (!examples.isEmpty() && !examples.getFirst().kind().equals(example.kind())) {
+            Example first = examples.getFirst();
+            throw error(example.line(), "is a row of " + example.kind() + ", but line " + first.line() + " is one of "
+                    + first.kind() + "; put each kind into a file of its own");
+        }
+        examples.add(example);
+    }
+
+    private String decode(byte[] bytes, int line) throws FormatException {
+        try {
+            String text = StandardCharsets.UTF_8.newDecoder().decode(ByteBuffer.wrap(bytes)).toString();
+            return line == 1 && text.startsWith("\uFEFF") ? text.substring(1) : text;
+        } catch (CharacterCodingException e) {
+            throw error(line, "is not valid UTF-8; convert the file to UTF-8", e);
+        }
+    }
+
+    private Example example(String text, int line) throws FormatException {
+        JsonNode row;
+        try {
+            row = MAPPER.readTree(text);
+        } catch (JacksonException e) {
+            throw error(line, "is not valid JSON: " + e.getOriginalMessage(), e);
+        }
+        if (!row.isObject()) {
+            throw error(line, "holds " + row.getNodeType() + "; expected a JSON object");
+        }
+        if (row.has("tools")) {
+            throw error(line, "has tools, which are not supported; leave the field out");
+        }
+        List<String> kinds = new ArrayList<>();
+        for (String name : List.of("text", "messages", "prompt", "completion")) {
+            if (row.hasNonNull(name)) {
+                kinds.add(name);
+            }
+        }
+        return switch (String.join("+", kinds)) {
+            case "text" -> new Example.Text(line, string(row, "text", line));
+            case "messages" -> new Example.Chat(line, messages(row, "messages", line), -1);
+            case "prompt+completion" -> completion(row, line);
+            default ->
+                throw error(line, "has the fields " + new TreeSet<>(row.propertyNames())
+                        + "; expected text, or messages, or prompt and completion, and only one of these");
+        };
+    }
+
+    private Example completion(JsonNode row, int line) throws FormatException {
+        if (!row.path("prompt").isArray() && !row.path("completion").isArray()) {
+            return new Example.Completion(line, string(row, "prompt", line), string(row, "completion", line));
+        }
+        List<Map<String, Object>> messages = messages(row, "prompt", line);
+        int given = messages.size();
+        List<Map<String, Object>> answers = messages(row, "completion", line);
+        for (Map<String, Object> answer : answers) {
+            if (!"assistant".equals(answer.get("role"))) {
+                throw error(line, "has a message of role " + answer.get("role")
+                        + " in completion; expected messages of the assistant only: use messages for a longer conversation");
+            }
+        }
+        messages.addAll(answers);
+        return new Example.Chat(line, messages, given);
+    }
+
+    private String string(JsonNode row, String name, int line) throws FormatException {
+        JsonNode value = row.path(name);
+        if (!value.isString()) {
+            throw error(line, "field " + name + " is " + value.getNodeType() + "; expected a string");
+        }
+        return wellFormed(value.stringValue(), name, line);
+    }
+
+    private List<Map<String, Object>> messages(JsonNode row, String name, int line) throws FormatException {
+        JsonNode list = row.path(name);
+        if (!list.isArray() || list.isEmpty()) {
+            throw error(line, "field " + name + " is " + (list.isArray() ? "empty" : list.getNodeType())
+                    + "; expected a list of messages");
+        }
+        List<Map<String, Object>> messages = new ArrayList<>();
+        for (JsonNode message : list.values()) {
+            String where = name + "[" + messages.size() + "]";
+            if (!message.isObject()) {
+                throw error(line, where + " is " + message.getNodeType() + "; expected {\"role\": …, \"content\": …}");
+            }
+            for (String field : message.propertyNames()) {
+                if (!field.equals("role") && !field.equals("content")) {
+                    throw error(line, where + " has the field " + field + ", which is not supported; expected role and content");
+                }
+            }
+            Map<String, Object> map = new LinkedHashMap<>();
+            for (String field : List.of("role", "content")) {
+                JsonNode value = message.path(field);
+                if (!value.isString()) {
+                    throw error(line, where + "." + field + " is " + value.getNodeType() + "; expected a string");
+                }
+                map.put(field, wellFormed(value.stringValue(), where + "." + field, line));
+            }
+            messages.add(map);
+        }
+        return messages;
+    }
+
+    /** JSON can spell half a surrogate pair, which no tokenizer can encode. */
+    private String wellFormed(String text, String name, int line) throws FormatException {
+        if (!StandardCharsets.UTF_8.newEncoder().canEncode(text)) {
+            throw error(line, "field " + name + " has half a surrogate pair (\\ud800 to \\udfff); it is not Unicode text");
+        }
+        return text;
+    }
+
+    private FormatException error(int line, String what) {
+        return new FormatException(file + ":" + line + ": " + what);
+    }
+
+    private FormatException error(int line, String what, Exception cause) {
+        return new FormatException(file + ":" + line + ": " + what, cause);
+    }
+}
