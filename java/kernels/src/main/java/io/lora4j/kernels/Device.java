@@ -6,6 +6,7 @@ import io.lora4j.kernels.generated.l4j_device_options;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.util.Locale;
 
 /**
  * Where work can run: the CPU, with one instruction-set tier chosen when the device is opened.
@@ -24,6 +25,15 @@ public final class Device implements AutoCloseable {
     private Device(MemorySegment handle, DeviceInfo info) {
         this.handle = handle;
         this.info = info;
+    }
+
+    /**
+     * Loads the native library unless it is loaded, and tells where it came from.
+     *
+     * @throws UnsatisfiedLinkError if it cannot be loaded; the message says what to do
+     */
+    public static LibraryInfo library() {
+        return NativeLibrary.load();
     }
 
     /**
@@ -100,6 +110,6 @@ public final class Device implements AutoCloseable {
 
     @Override
     public String toString() {
-        return "cpu(" + info.isa().name().toLowerCase(java.util.Locale.ROOT) + ")";
+        return "cpu(" + info.isa().name().toLowerCase(Locale.ROOT) + ")";
     }
 }

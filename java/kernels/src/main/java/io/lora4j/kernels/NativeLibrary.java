@@ -1,10 +1,169 @@
 package io.lora4j.kernels;
 
-/** Finds and loads the native library, once. */
+import io.lora4j.kernels.generated.LoraNative;
+import java.io.IOException;
+import java.lang.System.Logger.Level;
+import java.net.URL;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Locale;
+import java.util.Set;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Finds and loads the native library, once:
+ *
+ * <ol>
+ *   <li>{@code -Dlora4j.native.path=<file or folder>}; set but wrong fails;
+ *   <li>the jar resource {@code META-INF/native/<os>-<arch>/}, extracted to a cache (see {@link NativeCache});
+ *   <li>{@code java.library.path}.
+ * </ol>
+ *
+ * Then its ABI version is compared with the one of the bindings. Whatever goes wrong is an {@link UnsatisfiedLinkError} that says
+ * what to do, and says it again at the next attempt.
+ */
 final class NativeLibrary {
+    static final String PATH_PROPERTY = "lora4j.native.path";
+
+    private static final String NAME = "lora4j";
+    private static final String FILE_NAME = System.mapLibraryName(NAME);
+    private static final Set<String> PLATFORMS = Set.of("linux-x86_64", "linux-aarch64");
+    private static final System.Logger LOG = System.getLogger(NativeLibrary.class.getName());
+
+    private static @Nullable LibraryInfo loaded;
+    private static @Nullable UnsatisfiedLinkError failure;
+
     private NativeLibrary() {}
 
-    static synchronized void load() {
-        System.loadLibrary("lora4j");
+    /** Loads the library unless it is loaded, and returns what was loaded. */
+    static synchronized LibraryInfo load() {
+        if (loaded != null) {
+            return loaded;
+        }
+        if (failure != null) {
+            throw error(String.valueOf(failure.getMessage()), failure);
+        }
+        try {
+            String path = find();
+            checkAbi(path);
+            LibraryInfo info = new LibraryInfo(path, LoraNative.l4j_build_info().getString(0));
+            LOG.log(Level.DEBUG, () -> "loaded " + info.path() + ": " + info.build());
+            loaded = info;
+            return info;
+        } catch (UnsatisfiedLinkError e) {
+            failure = e;
+            throw e;
+        }
+    }
+
+    /** Loads the first library of the look-up order and returns where it came from. */
+    private static String find() {
+        String override = System.getProperty(PATH_PROPERTY);
+        if (override != null) {
+            return loadFile(overridden(override), "");
+        }
+        String platform = platform();
+        if (!PLATFORMS.contains(platform)) {
+            throw error("lora4j has no native library for " + platform + ", only for " + String.join(", ", PLATFORMS)
+                    + ". If you built one, name it with -D" + PATH_PROPERTY + "=<file>");
+        }
+        String name = "META-INF/native/" + platform + "/" + FILE_NAME;
+        URL resource = NativeLibrary.class.getClassLoader().getResource(name);
+        return resource != null ? loadFile(extracted(resource), NativeCache.ADVICE) : loadFromLibraryPath(platform, name);
+    }
+
+    private static Path overridden(String override) {
+        Path path = Path.of(override);
+        Path file = Files.isDirectory(path) ? path.resolve(FILE_NAME) : path;
+        if (!Files.isRegularFile(file)) {
+            throw error("-D" + PATH_PROPERTY + "=" + override + ": no file " + file
+                    + ". Give the path of " + FILE_NAME + " or of the folder that holds it, or leave the property out");
+        }
+        return file;
+    }
+
+    private static Path extracted(URL resource) {
+        try {
+            return NativeCache.extract(resource, FILE_NAME);
+        } catch (IOException e) {
+            throw error("cannot extract " + resource + ": " + e + NativeCache.ADVICE, e);
+        }
+    }
+
+    @SuppressWarnings("restricted")
+    private static String loadFile(Path file, String advice) {
+        try {
+            System.load(file.toAbsolutePath().toString());
+            return file.toString();
+        } catch (IllegalCallerException e) {
+            throw nativeAccess(e);
+        } catch (UnsatisfiedLinkError e) {
+            throw error("cannot load " + file + ": " + e.getMessage() + advice, e);
+        }
+    }
+
+    @SuppressWarnings("restricted")
+    private static String loadFromLibraryPath(String platform, String resource) {
+        try {
+            System.loadLibrary(NAME);
+            return FILE_NAME + " of java.library.path";
+        } catch (IllegalCallerException e) {
+            throw nativeAccess(e);
+        } catch (UnsatisfiedLinkError e) {
+            throw error(
+                    "no native library: there is no resource " + resource + " and no " + FILE_NAME
+                            + " in java.library.path (" + e.getMessage() + "). Add the dependency io.lora4j:lora4j-native"
+                            + " with the classifier " + platform + ", or name the file with -D" + PATH_PROPERTY
+                            + "=<file>",
+                    e);
+        }
+    }
+
+    private static void checkAbi(String path) {
+        int found;
+        try {
+            found = LoraNative.l4j_abi_version();
+        } catch (ExceptionInInitializerError e) {
+            if (e.getCause() instanceof IllegalCallerException cause) {
+                throw nativeAccess(cause);
+            }
+            throw error(path + " is not a native library of lora4j: it has no symbol l4j_abi_version", e);
+        } catch (IllegalCallerException e) {
+            throw nativeAccess(e);
+        }
+        int expected = LoraNative.L4J_ABI_VERSION();
+        if (found != expected) {
+            throw error("the native library " + path + " has the ABI version " + abi(found) + ", but these classes need "
+                    + abi(expected) + ". Use the lora4j-native of the same release as lora4j-kernels");
+        }
+    }
+
+    private static String abi(int version) {
+        return version / 1000 + "." + version % 1000;
+    }
+
+    private static UnsatisfiedLinkError nativeAccess(Throwable cause) {
+        Module module = NativeLibrary.class.getModule();
+        String who = module.isNamed() ? module.getName() : "ALL-UNNAMED";
+        return error("lora4j may not load its native library: add --enable-native-access=" + who
+                + " to the options of java", cause);
+    }
+
+    /** Returns os and arch as the resources are named, such as linux-x86_64. */
+    private static String platform() {
+        String os = System.getProperty("os.name").toLowerCase(Locale.ROOT);
+        String arch = System.getProperty("os.arch");
+        String family = os.startsWith("linux") ? "linux" : os.startsWith("mac") ? "osx" : os.startsWith("windows") ? "windows" : os;
+        return family + "-" + (arch.equals("amd64") ? "x86_64" : arch);
+    }
+
+    private static UnsatisfiedLinkError error(String message) {
+        return new UnsatisfiedLinkError(message);
+    }
+
+    private static UnsatisfiedLinkError error(String message, Throwable cause) {
+        UnsatisfiedLinkError error = error(message);
+        error.initCause(cause);
+        return error;
     }
 }
