@@ -69,15 +69,17 @@ final class NativeLibrary {
         }
         String name = "META-INF/native/" + platform + "/" + FILE_NAME;
         URL resource = NativeLibrary.class.getClassLoader().getResource(name);
-        return resource != null ? loadFile(extracted(resource), NativeCache.ADVICE) : loadFromLibraryPath(platform, name);
+        return resource != null
+                ? loadFile(extracted(resource), NativeCache.ADVICE)
+                : loadFromLibraryPath(platform, name);
     }
 
     private static Path overridden(String override) {
         Path path = Path.of(override);
         Path file = Files.isDirectory(path) ? path.resolve(FILE_NAME) : path;
         if (!Files.isRegularFile(file)) {
-            throw error("-D" + PATH_PROPERTY + "=" + override + ": no file " + file
-                    + ". Give the path of " + FILE_NAME + " or of the folder that holds it, or leave the property out");
+            throw error("-D" + PATH_PROPERTY + "=" + override + ": no file " + file + ". Give the path of " + FILE_NAME
+                    + " or of the folder that holds it, or leave the property out");
         }
         return file;
     }
@@ -112,7 +114,8 @@ final class NativeLibrary {
         } catch (UnsatisfiedLinkError e) {
             throw error(
                     "no native library: there is no resource " + resource + " and no " + FILE_NAME
-                            + " in java.library.path (" + e.getMessage() + "). Add the dependency io.lora4j:lora4j-native"
+                            + " in java.library.path (" + e.getMessage()
+                            + "). Add the dependency io.lora4j:lora4j-native"
                             + " with the classifier " + platform + ", or name the file with -D" + PATH_PROPERTY
                             + "=<file>",
                     e);
@@ -133,8 +136,9 @@ final class NativeLibrary {
         }
         int expected = LoraNative.L4J_ABI_VERSION();
         if (found != expected) {
-            throw error("the native library " + path + " has the ABI version " + abi(found) + ", but these classes need "
-                    + abi(expected) + ". Use the lora4j-native of the same release as lora4j-kernels");
+            throw error(
+                    "the native library " + path + " has the ABI version " + abi(found) + ", but these classes need "
+                            + abi(expected) + ". Use the lora4j-native of the same release as lora4j-kernels");
         }
     }
 
@@ -145,15 +149,18 @@ final class NativeLibrary {
     private static UnsatisfiedLinkError nativeAccess(Throwable cause) {
         Module module = NativeLibrary.class.getModule();
         String who = module.isNamed() ? module.getName() : "ALL-UNNAMED";
-        return error("lora4j may not load its native library: add --enable-native-access=" + who
-                + " to the options of java", cause);
+        return error(
+                "lora4j may not load its native library: add --enable-native-access=" + who + " to the options of java",
+                cause);
     }
 
     /** Returns os and arch as the resources are named, such as linux-x86_64. */
     private static String platform() {
         String os = System.getProperty("os.name").toLowerCase(Locale.ROOT);
         String arch = System.getProperty("os.arch");
-        String family = os.startsWith("linux") ? "linux" : os.startsWith("mac") ? "osx" : os.startsWith("windows") ? "windows" : os;
+        String family = os.startsWith("linux")
+                ? "linux"
+                : os.startsWith("mac") ? "osx" : os.startsWith("windows") ? "windows" : os;
         return family + "-" + (arch.equals("amd64") ? "x86_64" : arch);
     }
 

@@ -6,6 +6,7 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.lang.ref.Reference;
+import java.util.function.Function;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -129,7 +130,7 @@ public final class Queue implements AutoCloseable {
     }
 
     /** Lends the native queue to something that is not an operation. */
-    <T extends @Nullable Object> T lend(java.util.function.Function<MemorySegment, T> use) {
+    <T extends @Nullable Object> T lend(Function<MemorySegment, T> use) {
         state.acquireExclusively();
         try {
             return use.apply(handle);
