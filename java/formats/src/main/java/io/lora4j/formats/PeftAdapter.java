@@ -5,15 +5,12 @@ import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
-import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
-import java.nio.file.StandardCopyOption;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.stream.Stream;
 
 /**
  * A LoRA adapter in PEFT's layout: a directory with {@code adapter_config.json} and {@code adapter_model.safetensors}, whose
@@ -188,17 +185,7 @@ public record PeftAdapter(AdapterConfig config, Map<String, LoraWeights> modules
             writeFiles(target);
             return;
         }
-        Files.createDirectories(AtomicFile.directory(target));
-        Path temp = AtomicFile.temporary(target);
-        try {
-            Files.createDirectory(temp);
-            writeFiles(temp);
-            Files.move(temp, target, StandardCopyOption.ATOMIC_MOVE);
-        } catch (IOException e) {
-            deleteDirectory(temp);
-            throw AtomicFile.explain(target, e);
-        }
-        AtomicFile.sync(AtomicFile.directory(target));
+        AtomicDirectory.write(target, this::writeFiles);
     }
 
     private void writeFiles(Path dir) throws IOException {
@@ -210,16 +197,5 @@ public record PeftAdapter(AdapterConfig config, Map<String, LoraWeights> modules
         });
         SafetensorsWriter.write(dir.resolve(FILE_NAME), tensors, Map.of());
         AtomicFile.write(dir.resolve(AdapterConfig.FILE_NAME), config.toJson());
-    }
-
-    private static void deleteDirectory(Path dir) throws IOException {
-        try (Stream<Path> files = Files.list(dir)) {
-            for (Path file : files.toList()) {
-                Files.deleteIfExists(file);
-            }
-        } catch (NoSuchFileException e) {
-            return; // It was never made.
-        }
-        Files.deleteIfExists(dir);
     }
 }

@@ -1,0 +1,202 @@
+package io.lora4j.formats;
+
+import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import org.jspecify.annotations.Nullable;
+import tools.jackson.databind.JsonNode;
+import tools.jackson.databind.node.ObjectNode;
+
+/**
+ * What the files of a tokenizer say: the vocabulary, the special tokens, the chat template, and {@code tokenizer.json} with
+ * truncation and padding taken out and the BOS and EOS rules of {@code tokenizer_config.json} put in, as transformers does.
+ */
+final class TokenizerFiles {
+    private final Path file;
+    private final ObjectNode json;
+    private final ObjectNode config;
+    private final Path configFile;
+    private final Map<String, Integer> vocabulary = new HashMap<>();
+    private final Map<String, SpecialToken> special = new HashMap<>();
+    private @Nullable String template;
+    private String templateSource = "";
+
+    private TokenizerFiles(Path file, ObjectNode json, Path configFile, ObjectNode config) {
+        this.file = file;
+        this.json = json;
+        this.configFile = configFile;
+        this.config = config;
+    }
+
+    static TokenizerFiles read(Path dir) throws IOException {
+        Path file = dir.resolve("tokenizer.json");
+        if (!Files.exists(file) && Files.exists(dir.resolve("tokenizer.model"))) {
+            throw new FormatException(dir + ": has tokenizer.model but no tokenizer.json; convert it once with"
+                    + " transformers: AutoTokenizer.from_pretrained(dir).save_pretrained(dir)");
+        }
+        ObjectNode json = Json.readObject(file);
+        Path configFile = dir.resolve("tokenizer_config.json");
+        ObjectNode config = Files.exists(configFile)
+                ? Json.readObject(configFile)
+                : Json.parseObject("{}".getBytes(StandardCharsets.UTF_8), configFile.toString());
+        TokenizerFiles files = new TokenizerFiles(file, json, configFile, config);
+        files.readVocabulary();
+        files.readSpecialTokens(dir);
+        files.readTemplate(dir);
+        files.checkAddedTokens();
+        files.patch();
+        return files;
+    }
+
+    private void readVocabulary() throws FormatException {
+        JsonNode vocab = json.path("model").path("vocab");
+        if (vocab.isObject()) {
+            for (Map.Entry<String, JsonNode> entry : vocab.properties()) {
+                vocabulary.put(entry.getKey(), id(entry.getKey(), entry.getValue()));
+            }
+        } else if (vocab.isArray()) {
+            int next = 0;
+            for (JsonNode piece : vocab.values()) {
+                vocabulary.put(piece.path(0).stringValue(""), next++);
+            }
+        } else {
+            throw new FormatException(file + ": has no model.vocab; expected a tokenizer.json of Hugging Face tokenizers");
+        }
+        for (JsonNode added : json.path("added_tokens").values()) {
+            String content = added.path("content").stringValue("");
+            vocabulary.put(content, id(content, added.path("id")));
+        }
+    }
+
+    private int id(String token, JsonNode node) throws FormatException {
+        if (!node.isIntegralNumber() || !node.canConvertToInt() || node.intValue() < 0) {
+            throw new FormatException(file + ": token \"" + token + "\" has the id " + node + "; expected an integer >= 0");
+        }
+        return node.intValue();
+    }
+
+    private void readSpecialTokens(Path dir) throws IOException {
+        Path mapFile = dir.resolve("special_tokens_map.json");
+        ObjectNode map = Files.exists(mapFile) ? Json.readObject(mapFile) : null;
+        for (String role : List.of("bos_token", "eos_token", "pad_token", "unk_token")) {
+            JsonNode node = config.has(role) || map == null ? config.path(role) : map.path(role);
+            String text = node.isObject() ? node.path("content").stringValue(null) : node.stringValue(null);
+            if (text == null) {
+                continue;
+            }
+            Integer id = vocabulary.get(text);
+            if (id == null) {
+                throw new FormatException(configFile + ": " + role + " \"" + text + "\" is not in the vocabulary of " + file
+                        + "; the files are of different models");
+            }
+            special.put(role, new SpecialToken(text, id));
+        }
+    }
+
+    private void readTemplate(Path dir) throws IOException {
+        Path templateFile = dir.resolve("chat_template.jinja");
+        if (Files.exists(templateFile)) {
+            template = Files.readString(templateFile);
+            templateSource = templateFile.toString();
+            return;
+        }
+        JsonNode node = config.path("chat_template");
+        templateSource = configFile + ": chat_template";
+        if (node.isArray()) {
+            List<String> names = new ArrayList<>();
+            for (JsonNode named : node.values()) {
+                names.add(named.path("name").stringValue(""));
+                if (names.getLast().equals("default")) {
+                    template = named.path("template").stringValue(null);
+                }
+            }
+            if (template == null) {
+                throw new FormatException(templateSource + " has the templates " + names + " but none named \"default\"");
+            }
+        } else {
+            template = node.stringValue(null);
+        }
+    }
+
+    /** transformers adds tokens of the config that tokenizer.json lacks; ids would shift, so they are refused instead. */
+    private void checkAddedTokens() throws FormatException {
+        for (Map.Entry<String, JsonNode> entry : config.path("added_tokens_decoder").properties()) {
+            String content = entry.getValue().path("content").stringValue("");
+            Integer id = vocabulary.get(content);
+            if (id == null || !id.toString().equals(entry.getKey())) {
+                throw new FormatException(configFile + ": added_tokens_decoder gives \"" + content + "\" the id "
+                        + entry.getKey() + ", " + file + " " + (id == null ? "does not have it" : "the id " + id)
+                        + "; save the tokenizer again with transformers");
+            }
+        }
+    }
+
+    private void patch() throws FormatException {
+        json.putNull("truncation");
+        json.putNull("padding");
+        boolean explicit = config.has("add_bos_token") || config.has("add_eos_token");
+        if (!explicit && !json.path("post_processor").isNull() && json.has("post_processor")) {
+            return;
+        }
+        List<Object> single = new ArrayList<>();
+        List<Object> pair = new ArrayList<>();
+        Map<String, Object> tokens = new LinkedHashMap<>();
+        SpecialToken bos = config.path("add_bos_token").asBoolean(false) ? special.get("bos_token") : null;
+        SpecialToken eos = config.path("add_eos_token").asBoolean(false) ? special.get("eos_token") : null;
+        for (int sequence = 0; sequence < 2; sequence++) {
+            List<Object> pieces = new ArrayList<>();
+            addSpecial(pieces, tokens, bos, sequence);
+            pieces.add(Map.of("Sequence", Map.of("id", sequence == 0 ? "A" : "B", "type_id", sequence)));
+            addSpecial(pieces, tokens, eos, sequence);
+            if (sequence == 0) {
+                single.addAll(pieces);
+            }
+            pair.addAll(pieces);
+        }
+        Map<String, Object> processor =
+                Map.of("type", "TemplateProcessing", "single", single, "pair", pair, "special_tokens", tokens);
+        byte[] bytes = PythonJson.compact().write(processor).getBytes(StandardCharsets.UTF_8);
+        json.set("post_processor", Json.parseObject(bytes, "post_processor"));
+    }
+
+    private static void addSpecial(
+            List<Object> pieces, Map<String, Object> tokens, @Nullable SpecialToken token, int sequence) {
+        if (token != null) {
+            pieces.add(Map.of("SpecialToken", Map.of("id", token.text(), "type_id", sequence)));
+            tokens.put(
+                    token.text(),
+                    Map.of("id", token.text(), "ids", List.of(token.id()), "tokens", List.of(token.text())));
+        }
+    }
+
+    Path file() {
+        return file;
+    }
+
+    /** Returns the text of the tokenizer.json to load. */
+    byte[] effectiveJson() {
+        return json.toString().getBytes(StandardCharsets.UTF_8);
+    }
+
+    Map<String, Integer> vocabulary() {
+        return vocabulary;
+    }
+
+    @Nullable SpecialToken special(String role) {
+        return special.get(role);
+    }
+
+    @Nullable String template() {
+        return template;
+    }
+
+    String templateSource() {
+        return templateSource;
+    }
+}

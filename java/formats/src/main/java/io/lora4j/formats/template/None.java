@@ -1,0 +1,6 @@
+package io.lora4j.formats.template;
+
+/** Python's {@code None}. */
+enum None {
+    NONE
+}
