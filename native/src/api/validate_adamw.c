@@ -1,0 +1,68 @@
+#include "check.h"
+
+#include <stdio.h>
+
+/* Tensor t of a group: present, contiguous, of the parameter's shape. */
+static l4j_status check_member(const l4j_device *device, int64_t g, const char *list, int64_t t,
+                               const l4j_tensor *tensor, const l4j_tensor *param, l4j_error *error) {
+    char name[64];
+    snprintf(name, sizeof name, "groups[%lld].%s[%lld]", (long long)g, list, (long long)t);
+    if (param->ndim < 1 || param->ndim > 4) {
+        return l4j_fail(error, L4J_EINVAL, "adamw_step: groups[%lld].params[%lld].ndim is %d, expected 1 to 4",
+                        (long long)g, (long long)t, param->ndim);
+    }
+    l4j_expect expect = {.flags = L4J_EXPECT_OUTPUT, .ndim = param->ndim};
+    for (int i = 0; i < param->ndim; i++) expect.shape[i] = tensor == param ? L4J_ANY : param->shape[i];
+    L4J_TRY(l4j_check_tensor(device, "adamw_step", name, tensor, expect, error));
+    int64_t stride = 1;
+    for (int i = tensor->ndim - 1; i >= 0; i--) {
+        if (tensor->shape[i] > 1 && tensor->stride[i] != stride) {
+            return l4j_fail(error, L4J_EINVAL,
+                            "adamw_step: %s has stride %lld in dimension %d, expected %lld: contiguous", name,
+                            (long long)tensor->stride[i], i, (long long)stride);
+        }
+        stride *= tensor->shape[i];
+    }
+    return L4J_OK;
+}
+
+static l4j_status check_group(const l4j_device *device, int64_t g, const l4j_adamw_group *group, l4j_error *error) {
+    if (group->tensor_count < 0) {
+        return l4j_fail(error, L4J_EINVAL, "adamw_step: groups[%lld].tensor_count is %lld, expected 0 or more",
+                        (long long)g, (long long)group->tensor_count);
+    }
+    const struct {
+        const char *name;
+        const l4j_tensor *tensors;
+    } lists[] = {{"params", group->params},
+                 {"grads", group->grads},
+                 {"exp_avgs", group->exp_avgs},
+                 {"exp_avg_sqs", group->exp_avg_sqs}};
+    for (size_t i = 0; i < 4 && group->tensor_count > 0; i++) {
+        if (!lists[i].tensors) {
+            return l4j_fail(error, L4J_EINVAL, "adamw_step: groups[%lld].%s is NULL", (long long)g, lists[i].name);
+        }
+    }
+    if (!group->hyper) return l4j_fail(error, L4J_EINVAL, "adamw_step: groups[%lld].hyper is NULL", (long long)g);
+    for (int64_t t = 0; t < group->tensor_count; t++) {
+        for (size_t i = 0; i < 4; i++) {
+            L4J_TRY(check_member(device, g, lists[i].name, t, &lists[i].tensors[t], &group->params[t], error));
+        }
+    }
+    return L4J_OK;
+}
+
+l4j_status l4j_validate_adamw_step(const l4j_device *device, const l4j_adamw *args, l4j_error *error) {
+    const char *op = "adamw_step";
+    L4J_TRY(l4j_check_struct(op, args->struct_size, sizeof *args, args->reserved, 4, error));
+    if (args->flags & ~(uint32_t)L4J_ADAMW_ZERO_GRADS) {
+        return l4j_fail(error, L4J_EINVAL, "%s: flags are 0x%x, expected L4J_ADAMW_ZERO_GRADS or 0", op, args->flags);
+    }
+    if (args->group_count < 0) {
+        return l4j_fail(error, L4J_EINVAL, "%s: group_count is %lld, expected 0 or more", op,
+                        (long long)args->group_count);
+    }
+    if (args->group_count > 0) L4J_TRY(l4j_check_pointer(op, "groups", args->groups, error));
+    for (int64_t g = 0; g < args->group_count; g++) L4J_TRY(check_group(device, g, &args->groups[g], error));
+    return L4J_OK;
+}

@@ -1,0 +1,113 @@
+#include "values.h"
+
+#include <math.h>
+
+l4j_status l4j_check_positions(const l4j_rope *args, l4j_error *error) {
+    int64_t limit = args->cosine->shape[0];
+    for (int64_t m = 0; m < args->src->shape[0]; m++) {
+        if (args->positions[m] < 0 || args->positions[m] >= limit) {
+            return l4j_fail(error, L4J_EINVAL,
+                            "rope: positions[%lld] is %d, expected 0 to %lld, the rows of cosine and sine",
+                            (long long)m, args->positions[m], (long long)limit - 1);
+        }
+    }
+    return L4J_OK;
+}
+
+/* The gradients of keys are written once: no two sequences may share a key. */
+static l4j_status check_disjoint_keys(const l4j_attention *args, l4j_error *error) {
+    for (int b = 1; b < args->sequences; b++) {
+        int64_t begin = args->kv_starts[b], end = begin + args->kv_lengths[b];
+        for (int a = b - 1; a >= 0; a--) {
+            int64_t other = args->kv_starts[a], other_end = other + args->kv_lengths[a];
+            if (l4j_max64(begin, other) < l4j_min64(end, other_end)) {
+                return l4j_fail(
+                    error, L4J_EINVAL,
+                    "attention_backward: sequences %d and %d share keys (rows %lld to %lld); their gradients "
+                    "would overwrite each other",
+                    a, b, (long long)l4j_max64(begin, other), (long long)l4j_min64(end, other_end) - 1);
+            }
+        }
+    }
+    return L4J_OK;
+}
+
+l4j_status l4j_check_sequences(const l4j_attention *args, bool backward, l4j_error *error) {
+    const char *op = backward ? "attention_backward" : "attention_forward";
+    int64_t rows = args->q->shape[0], key_rows = args->k->shape[0];
+    for (int b = 0; b < args->sequences; b++) {
+        int64_t begin = args->q_offsets[b], end = args->q_offsets[b + 1];
+        int64_t start = args->kv_starts[b], keys = args->kv_lengths[b], queries = end - begin;
+        if (begin < 0 || queries < 0 || end > rows) {
+            return l4j_fail(
+                error, L4J_EINVAL,
+                "%s: q_offsets[%d..%d] are %lld and %lld, expected ascending within 0 to %lld, the rows of q", op, b,
+                b + 1, (long long)begin, (long long)end, (long long)rows);
+        }
+        if (start < 0 || keys < 0 || start + keys > key_rows) {
+            return l4j_fail(
+                error, L4J_EINVAL,
+                "%s: sequence %d has kv_starts %lld and kv_lengths %lld, expected keys within 0 to %lld, the "
+                "rows of k",
+                op, b, (long long)start, (long long)keys, (long long)key_rows);
+        }
+        if (queries > args->max_q_length || keys > args->max_kv_length) {
+            return l4j_fail(error, L4J_EINVAL,
+                            "%s: sequence %d has %lld queries and %lld keys, expected at most max_q_length = %lld and "
+                            "max_kv_length = %lld",
+                            op, b, (long long)queries, (long long)keys, (long long)args->max_q_length,
+                            (long long)args->max_kv_length);
+        }
+        bool causal = args->flags & L4J_ATTENTION_CAUSAL;
+        if (queries > 0 && (causal ? keys < queries : keys == 0)) {
+            return l4j_fail(error, L4J_EINVAL,
+                            "%s: sequence %d has %lld queries and %lld keys: its first query would see no key", op, b,
+                            (long long)queries, (long long)keys);
+        }
+    }
+    return backward ? check_disjoint_keys(args, error) : L4J_OK;
+}
+
+l4j_status l4j_check_adamw_hyper(const l4j_adamw *args, l4j_error *error) {
+    for (int64_t g = 0; g < args->group_count; g++) {
+        const l4j_adamw_hyper *h = args->groups[g].hyper;
+        const struct {
+            const char *name;
+            double value, limit; /* 0 ≤ value < limit */
+        } checks[] = {{"learning_rate", h->learning_rate, INFINITY},
+                      {"beta1", h->beta1, 1},
+                      {"beta2", h->beta2, 1},
+                      {"epsilon", h->epsilon, INFINITY},
+                      {"weight_decay", h->weight_decay, INFINITY},
+                      {"max_grad_norm", h->max_grad_norm, INFINITY},
+                      {"grad_scale", h->grad_scale, INFINITY}};
+        for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
+            if (checks[i].value >= 0 && checks[i].value < checks[i].limit) continue;
+            return l4j_fail(error, L4J_EINVAL, "adamw_step: groups[%lld].hyper->%s is %g, expected %s", (long long)g,
+                            checks[i].name, checks[i].value,
+                            checks[i].limit == 1 ? "0 ≤ value < 1" : "a finite value ≥ 0");
+        }
+        if (h->step < 1) {
+            return l4j_fail(error, L4J_EINVAL, "adamw_step: groups[%lld].hyper->step is %lld, expected 1 or more",
+                            (long long)g, (long long)h->step);
+        }
+    }
+    return L4J_OK;
+}
+
+l4j_status l4j_check_sample_hyper(const l4j_sample *args, l4j_error *error) {
+    const l4j_sample_hyper *h = args->hyper;
+    if (!(h->temperature >= 0 && isfinite(h->temperature))) {
+        return l4j_fail(error, L4J_EINVAL, "sample_forward: hyper->temperature is %g, expected a finite value ≥ 0",
+                        h->temperature);
+    }
+    if (!(h->top_p > 0 && h->top_p <= 1)) {
+        return l4j_fail(error, L4J_EINVAL, "sample_forward: hyper->top_p is %g, expected 0 < top_p ≤ 1 (1 = off)",
+                        h->top_p);
+    }
+    if (h->top_k < 0) {
+        return l4j_fail(error, L4J_EINVAL, "sample_forward: hyper->top_k is %d, expected 0 (off) or more", h->top_k);
+    }
+    if (h->reserved != 0) return l4j_fail(error, L4J_EINVAL, "sample_forward: hyper->reserved is not zero");
+    return L4J_OK;
+}
