@@ -1,0 +1,13 @@
+/* Shape of the register tile and of the cache blocks on AVX-512: 12 x 32, 24 accumulators of the 32 registers. */
+#ifndef L4J_GEMM_KERNEL_H
+#define L4J_GEMM_KERNEL_H
+
+enum {
+    GEMM_MR = 12,  /* rows of a tile */
+    GEMM_NV = 2,   /* panels of 16 columns in a tile */
+    GEMM_KC = 320, /* most contraction steps of a block: two panels of B (32·KC floats) stay close to L1 */
+    GEMM_MC = 144, /* rows whose packed block stays in L2 */
+    GEMM_NC = 2048 /* columns whose packed block stays in L3 */
+};
+
+#endif

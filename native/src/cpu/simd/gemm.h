@@ -1,0 +1,149 @@
+/*
+ * Matrix products C[m, n] (+)= Σ_k A[m, k] · B[k, n] in the order of the numeric contract: one chain of fused multiply-adds for
+ * each element of C, k ascending. A is packed into panels of up to GEMM_MR rows ([k][rows]), B into panels of 16 columns
+ * ([k][16]); the contraction is cut into blocks, between which the chain waits in C. So bits do not depend on any block size.
+ * Packing pads rows and columns with zeros, never the contraction.
+ */
+#ifndef L4J_GEMM_H
+#define L4J_GEMM_H
+
+#include "../dropout.h"
+#include "../internal.h"
+#include "gemm_kernel.h"
+#include "vec16.h"
+
+enum {
+    GEMM_NR = GEMM_NV * L4J_PANEL, /* columns of a tile */
+    GEMM_SMALL = 64,               /* a segment this short shares a block with its neighbour */
+    GEMM_SEGMENTS = 18
+};
+
+/* Left operand: element (m, k) at data[m * row_stride + k * col_stride], +0 where dropout does not keep (row m, column k). */
+typedef struct gemm_a {
+    const float *data;
+    int64_t row_stride, col_stride;
+    const l4j_dropout *dropout; /* NULL = none */
+} gemm_a;
+
+typedef enum {
+    GEMM_B_STRIDED,     /* element (k, n) at data[k * row_stride + n * col_stride] */
+    GEMM_B_WEIGHT,      /* weight (k, n): contraction over its rows */
+    GEMM_B_WEIGHT_TRANS /* weight (n, k): contraction over its columns */
+} gemm_b_kind;
+
+/* Right operand. Dropout, of strided ones only, decides on (row k, column n). */
+typedef struct gemm_b {
+    gemm_b_kind kind;
+    const l4j_weight *weight;
+    const float *data;
+    int64_t row_stride, col_stride;
+    const l4j_dropout *dropout;
+} gemm_b;
+
+/* What one run of the micro-kernel reads. */
+typedef struct gemm_piece {
+    const float *a; /* row i of step k at a[k * a_step + i] */
+    int64_t a_step;
+    const float *b; /* column j of step k at b[(j / 16) * b_panel + k * 16 + j % 16] */
+    int64_t b_panel;
+    int64_t k; /* steps */
+} gemm_piece;
+
+/* A stretch of the contraction. `packed` is A as gemm_pack_a_block lays it out; where it is NULL, `a` is packed on the way. */
+typedef struct gemm_segment {
+    int64_t k;
+    const float *packed;
+    gemm_a a;
+    gemm_b b;
+} gemm_segment;
+
+typedef struct gemm_product {
+    int64_t m, n;
+    int height;         /* rows of a panel of A: gemm_height(m) */
+    const float *start; /* first value of each chain at start[m * start_stride + n]; NULL = +0; c itself to continue */
+    int64_t start_stride;
+    float *c;
+    int64_t ldc;
+    int segments;
+    gemm_segment segment[GEMM_SEGMENTS];
+} gemm_product;
+
+/* What the threads of one operation share and keep while they multiply. */
+typedef struct gemm_team {
+    l4j_pool *pool;
+    int thread, threads;
+    float *b[2]; /* packed blocks of B, used in turn; shared */
+    float *a[2]; /* packed blocks of A, for segments that are not packed yet; shared */
+    float *own;  /* packed block of one tile's columns; each thread's own */
+    int turn;
+} gemm_team;
+
+#define gemm_tile L4J_NAME(gemm_tile)
+#define gemm_pack_a L4J_NAME(gemm_pack_a)
+#define gemm_pack_b L4J_NAME(gemm_pack_b)
+#define gemm_run L4J_NAME(gemm_run)
+#define gemm_outer L4J_NAME(gemm_outer)
+
+/* The first n ≤ 16 lanes; whole vectors skip the mask, which is slow on some processors. */
+static inline v16 gemm_load(const float *p, int n) { return n == L4J_PANEL ? v16_load(p) : v16_load_n(p, n); }
+static inline void gemm_store(float *p, v16 a, int n) {
+    if (n == L4J_PANEL) {
+        v16_store(p, a);
+    } else {
+        v16_store_n(p, a, n);
+    }
+}
+
+/* Element i of stored floats. */
+static inline float gemm_read(const void *data, int32_t dtype, int64_t i) {
+    if (dtype == L4J_F32) return ((const float *)data)[i];
+    uint16_t h = ((const uint16_t *)data)[i];
+    return dtype == L4J_BF16 ? l4j_bf16_to_f32(h) : _cvtsh_ss(h);
+}
+
+/* Rows of a panel such that m rows fill their panels evenly. */
+static inline int gemm_height(int64_t m) {
+    int64_t panels = (m + GEMM_MR - 1) / GEMM_MR;
+    return panels ? (int)((m + panels - 1) / panels) : 1;
+}
+static inline int64_t gemm_panels(int64_t m, int height) { return (m + height - 1) / height; }
+/* Steps of a block of a contraction of k steps: even, a multiple of 32, at most GEMM_KC. */
+static inline int64_t gemm_block(int64_t k) {
+    int64_t blocks = (k + GEMM_KC - 1) / GEMM_KC;
+    return blocks ? ((k + blocks - 1) / blocks + 31) / 32 * 32 : 32;
+}
+static inline int64_t gemm_ceil(int64_t n, int64_t unit) { return (n + unit - 1) / unit * unit; }
+
+/* C[0..rows, 0..cols) = start + Σ pieces, rows ≤ GEMM_MR, cols ≤ GEMM_NR. start may be NULL (+0) or c. */
+void gemm_tile(int rows, int cols, const gemm_piece *pieces, int count, const float *start, int64_t start_stride,
+               float *c, int64_t ldc);
+
+/* Rows [m, m + rows) of steps [k, k + steps) as one panel of `height` rows: out[step * height + row]. steps ≤ GEMM_KC;
+   with dropout k is a multiple of 32. */
+void gemm_pack_a(float *out, int height, const gemm_a *a, int64_t m, int rows, int64_t k, int64_t steps);
+
+/* Columns [n, n + cols) of steps [k, k + steps) as panels: out[(j / 16) * steps * 16 + step * 16 + j % 16]. For weights k is a
+   multiple of 32, n of 16; with dropout n is a multiple of 16. */
+void gemm_pack_b(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t n, int64_t cols);
+
+/* All threads of the pool call it with the same product; results are complete after the next barrier. */
+void gemm_run(gemm_team *team, const gemm_product *product);
+
+/* Whether a product whose A is packed lets each thread stream its own columns: few rows, and columns to occupy the threads. */
+static inline bool gemm_streams(int64_t m, int64_t n, int threads) {
+    int64_t units = gemm_ceil(n, GEMM_NR) / GEMM_NR, each = (units + threads - 1) / threads;
+    return m <= 2 * GEMM_MR || (m <= GEMM_MC && 8 * units >= 7 * each * threads);
+}
+
+/* Sizes in floats of a team's buffers b[i], a[i] (m rows packed on the way) and own. */
+static inline int64_t gemm_b_floats(int64_t n) {
+    return (GEMM_KC + GEMM_SMALL) * gemm_ceil(l4j_min64(n, GEMM_NC), L4J_PANEL);
+}
+static inline int64_t gemm_a_floats(int64_t m) { return (GEMM_KC + GEMM_SMALL) * (m + GEMM_MR); }
+enum { GEMM_OWN_FLOATS = (GEMM_KC + GEMM_SMALL) * L4J_DROPOUT_BLOCK };
+
+/* c[i * 16 + j] = fma chain over panel rows m ascending of a[i][m] · s[m][j]: the product with a transposed packed panel.
+   a[i * height + m], s[m * 16 + j]; i = 0..count-1, m = 0..rows-1, rows ≤ GEMM_MR. */
+void gemm_outer(float *c, int64_t count, const float *a, int height, int rows, const float *s);
+
+#endif

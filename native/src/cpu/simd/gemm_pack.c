@@ -1,0 +1,254 @@
+/* Packing of operands: from rows or panels, fp32 or stored halves, plain or transposed, with dropout. */
+#include "dropout16.h"
+#include "gemm.h"
+#include <string.h>
+
+/* ---- transposition ---- */
+
+/* out[k * step + i] = rows[i][k], eight by eight. */
+static inline void pack_transpose8(float *out, int64_t step, __m256 r0, __m256 r1, __m256 r2, __m256 r3, __m256 r4,
+                                   __m256 r5, __m256 r6, __m256 r7) {
+    __m256 a0 = _mm256_unpacklo_ps(r0, r1), a1 = _mm256_unpackhi_ps(r0, r1), a2 = _mm256_unpacklo_ps(r2, r3),
+           a3 = _mm256_unpackhi_ps(r2, r3), a4 = _mm256_unpacklo_ps(r4, r5), a5 = _mm256_unpackhi_ps(r4, r5),
+           a6 = _mm256_unpacklo_ps(r6, r7), a7 = _mm256_unpackhi_ps(r6, r7);
+    __m256 b0 = _mm256_shuffle_ps(a0, a2, 0x44), b1 = _mm256_shuffle_ps(a0, a2, 0xEE),
+           b2 = _mm256_shuffle_ps(a1, a3, 0x44), b3 = _mm256_shuffle_ps(a1, a3, 0xEE),
+           b4 = _mm256_shuffle_ps(a4, a6, 0x44), b5 = _mm256_shuffle_ps(a4, a6, 0xEE),
+           b6 = _mm256_shuffle_ps(a5, a7, 0x44), b7 = _mm256_shuffle_ps(a5, a7, 0xEE);
+    _mm256_storeu_ps(out + 0 * step, _mm256_permute2f128_ps(b0, b4, 0x20));
+    _mm256_storeu_ps(out + 1 * step, _mm256_permute2f128_ps(b1, b5, 0x20));
+    _mm256_storeu_ps(out + 2 * step, _mm256_permute2f128_ps(b2, b6, 0x20));
+    _mm256_storeu_ps(out + 3 * step, _mm256_permute2f128_ps(b3, b7, 0x20));
+    _mm256_storeu_ps(out + 4 * step, _mm256_permute2f128_ps(b0, b4, 0x31));
+    _mm256_storeu_ps(out + 5 * step, _mm256_permute2f128_ps(b1, b5, 0x31));
+    _mm256_storeu_ps(out + 6 * step, _mm256_permute2f128_ps(b2, b6, 0x31));
+    _mm256_storeu_ps(out + 7 * step, _mm256_permute2f128_ps(b3, b7, 0x31));
+}
+
+/* ---- stored values ---- */
+
+static inline __m256 pack_load8_f32(const void *p, int64_t i) { return _mm256_loadu_ps((const float *)p + i); }
+static inline __m256 pack_load8_bf16(const void *p, int64_t i) {
+    __m128i h = _mm_loadu_si128((const __m128i *)((const uint16_t *)p + i));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+static inline __m256 pack_load8_f16(const void *p, int64_t i) {
+    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)p + i)));
+}
+static inline v16 pack_load16(const void *data, int32_t dtype, int64_t i) {
+    if (dtype == L4J_F32) return v16_load((const float *)data + i);
+    const uint16_t *h = (const uint16_t *)data + i;
+    return dtype == L4J_BF16 ? v16_load_bf16(h) : v16_load_f16(h);
+}
+static inline int64_t pack_size(int32_t dtype) { return dtype == L4J_F32 ? 4 : 2; }
+
+/* ---- B from weights ---- */
+
+/* Up to sixteen rows, `stride` elements apart, transposed: out[k * 16 + i] = row i, column k; +0 where i ≥ live. */
+#define PACK_ROWS_TRANSPOSED(load8)                                                                                 \
+    for (; k + 8 <= steps; k += 8) {                                                                                \
+        for (int h = 0; h < 2; h++) {                                                                               \
+            const void *const *r = row + 8 * h;                                                                     \
+            pack_transpose8(out + k * L4J_PANEL + 8 * h, L4J_PANEL, load8(r[0], k), load8(r[1], k), load8(r[2], k), \
+                            load8(r[3], k), load8(r[4], k), load8(r[5], k), load8(r[6], k), load8(r[7], k));        \
+        }                                                                                                           \
+    }
+
+static void pack_rows_transposed(float *out, const void *data, int32_t dtype, int64_t first, int64_t stride,
+                                 int64_t live, int64_t steps) {
+    const void *row[L4J_PANEL];
+    for (int64_t i = 0; i < L4J_PANEL; i++) { /* rows past the end repeat the last one, then become zero */
+        row[i] = (const char *)data + (first + l4j_min64(i, live - 1) * stride) * pack_size(dtype);
+    }
+    int64_t k = 0;
+    if (dtype == L4J_F32) {
+        PACK_ROWS_TRANSPOSED(pack_load8_f32)
+    } else if (dtype == L4J_BF16) {
+        PACK_ROWS_TRANSPOSED(pack_load8_bf16)
+    } else {
+        PACK_ROWS_TRANSPOSED(pack_load8_f16)
+    }
+    for (; k < steps; k++) {
+        for (int i = 0; i < L4J_PANEL; i++) out[k * L4J_PANEL + i] = gemm_read(row[i], dtype, k);
+    }
+    for (k = 0; k < steps && live < L4J_PANEL; k++) {
+        for (int64_t i = live; i < L4J_PANEL; i++) out[k * L4J_PANEL + i] = 0;
+    }
+}
+
+/* B[k, n] = W[n, k]. */
+static void pack_weight_trans(float *out, const l4j_weight *w, int64_t k, int64_t steps, int64_t n, int64_t cols) {
+    for (int64_t j = 0; j < cols; j += L4J_PANEL, out += steps * L4J_PANEL) {
+        if (w->layout == L4J_LAYOUT_ROWS) {
+            pack_rows_transposed(out, w->data, w->dtype, (n + j) * w->row_stride + k, w->row_stride,
+                                 l4j_min64(L4J_PANEL, cols - j), steps);
+            continue;
+        }
+        int64_t from = ((n + j) / L4J_PANEL * w->cols + k) * L4J_PANEL;
+        for (int64_t i = 0; i < steps * L4J_PANEL; i += L4J_PANEL)
+            v16_store(out + i, pack_load16(w->data, w->dtype, from + i));
+    }
+}
+
+/* B[k, n] = W[k, n] from rows: slices of sixteen columns. */
+static void pack_weight_rows(float *out, const l4j_weight *w, int64_t k, int64_t steps, int64_t n, int64_t cols) {
+    for (int64_t s = 0; s < steps; s++) {
+        int64_t from = (k + s) * w->row_stride + n;
+        float *to = out + s * L4J_PANEL;
+        int64_t j = 0;
+        for (; j + L4J_PANEL <= cols; j += L4J_PANEL, to += steps * L4J_PANEL) {
+            v16_store(to, pack_load16(w->data, w->dtype, from + j));
+        }
+        if (j == cols) continue;
+        for (int64_t i = 0; i < L4J_PANEL; i++) to[i] = j + i < cols ? gemm_read(w->data, w->dtype, from + j + i) : 0;
+    }
+}
+
+/* B[k, n] = W[k, n] from panels, whose lanes are the contraction: blocks of sixteen steps are transposed. */
+static void pack_weight_panels(float *out, const l4j_weight *w, int64_t k, int64_t steps, int64_t n, int64_t cols) {
+    for (int64_t s = 0; s < steps; s += L4J_PANEL) {
+        int64_t live = l4j_min64(L4J_PANEL, steps - s), from = ((k + s) / L4J_PANEL * w->cols + n) * L4J_PANEL;
+        float *to = out + s * L4J_PANEL;
+        for (int64_t j = 0; j < cols; j += L4J_PANEL, to += steps * L4J_PANEL) {
+            float in[L4J_PANEL * L4J_PANEL], block[L4J_PANEL * L4J_PANEL];
+            for (int64_t i = 0; i < L4J_PANEL; i++) {
+                v16_store(in + i * L4J_PANEL,
+                          j + i < cols ? pack_load16(w->data, w->dtype, from + (j + i) * L4J_PANEL) : v16_zero());
+            }
+            float *target = live == L4J_PANEL ? to : block;
+            for (int h = 0; h < 4; h++) {
+                const float *r = in + (h & 1) * 8 * L4J_PANEL + (h >> 1) * 8;
+                pack_transpose8(target + (h >> 1) * 8 * L4J_PANEL + (h & 1) * 8, L4J_PANEL, _mm256_loadu_ps(r),
+                                _mm256_loadu_ps(r + 16), _mm256_loadu_ps(r + 32), _mm256_loadu_ps(r + 48),
+                                _mm256_loadu_ps(r + 64), _mm256_loadu_ps(r + 80), _mm256_loadu_ps(r + 96),
+                                _mm256_loadu_ps(r + 112));
+            }
+            for (int64_t i = 0; i < live * L4J_PANEL && target == block; i++) to[i] = block[i];
+        }
+    }
+}
+
+/* ---- B from strided tensors ---- */
+
+static void pack_strided(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t n, int64_t cols) {
+    for (int64_t j = 0; j < cols; j += L4J_PANEL, out += steps * L4J_PANEL) {
+        int64_t live = l4j_min64(L4J_PANEL, cols - j);
+        if (b->row_stride == 1 && b->col_stride != 1) {
+            int64_t first = k + (n + j) * b->col_stride;
+            pack_rows_transposed(out, b->data, L4J_F32, first, b->col_stride, live, steps);
+            continue;
+        }
+        for (int64_t s = 0; s < steps; s++) {
+            const float *from = b->data + (k + s) * b->row_stride + (n + j) * b->col_stride;
+            float *to = out + s * L4J_PANEL;
+            if (b->col_stride == 1 && live == L4J_PANEL) {
+                v16_store(to, v16_load(from));
+            } else {
+                for (int64_t i = 0; i < L4J_PANEL; i++) to[i] = i < live ? from[i * b->col_stride] : 0;
+            }
+        }
+    }
+}
+
+/* Dropout over packed panels of columns [n, n + cols), n a multiple of 16. */
+static void pack_drop(float *panels, const l4j_dropout *d, int64_t k, int64_t steps, int64_t n, int64_t cols) {
+    int64_t first = n / L4J_DROPOUT_BLOCK, last = (n + cols - 1) / L4J_DROPOUT_BLOCK;
+    for (int64_t block = first; block <= last; block++) {
+        for (int64_t s = 0; s < steps; s++) {
+            uint16_t bits[L4J_DROPOUT_BLOCK];
+            dropout_bits16(d, d->token_index[k + s], block, bits);
+            for (int half = 0; half < 2; half++) {
+                int64_t j = block * L4J_DROPOUT_BLOCK + half * L4J_PANEL - n;
+                if (j < 0 || j >= cols) continue;
+                float *p = panels + j * steps + s * L4J_PANEL;
+                v16_store(p, v16_keep(v16_load(p), bits + half * L4J_PANEL, (uint16_t)d->threshold));
+            }
+        }
+    }
+}
+
+void gemm_pack_b(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t n, int64_t cols) {
+    if (cols <= 0) return;
+    if (b->kind == GEMM_B_STRIDED) {
+        pack_strided(out, b, k, steps, n, cols);
+        if (b->dropout && b->dropout->threshold) pack_drop(out, b->dropout, k, steps, n, cols);
+    } else if (b->kind == GEMM_B_WEIGHT_TRANS) {
+        pack_weight_trans(out, b->weight, k, steps, n, cols);
+    } else if (b->weight->layout == L4J_LAYOUT_ROWS) {
+        pack_weight_rows(out, b->weight, k, steps, n, cols);
+    } else {
+        pack_weight_panels(out, b->weight, k, steps, n, cols);
+    }
+}
+
+/* ---- A ---- */
+
+/* Four rows (`live` of them real) transposed into a panel: out[k * height + i]. Only `live` floats of a step are written. */
+static inline __attribute__((always_inline)) void pack_quad(float *out, int height, const float *const rows[4],
+                                                            const int live, int64_t steps) {
+    int64_t k = 0;
+    for (; k + 8 <= steps; k += 8) {
+        __m256 r0 = _mm256_loadu_ps(rows[0] + k), r1 = live > 1 ? _mm256_loadu_ps(rows[1] + k) : r0;
+        __m256 r2 = live > 2 ? _mm256_loadu_ps(rows[2] + k) : r0, r3 = live > 3 ? _mm256_loadu_ps(rows[3] + k) : r0;
+        __m256 t0 = _mm256_unpacklo_ps(r0, r1), t1 = _mm256_unpackhi_ps(r0, r1);
+        __m256 t2 = _mm256_unpacklo_ps(r2, r3), t3 = _mm256_unpackhi_ps(r2, r3);
+        __m256 q[4] = {_mm256_shuffle_ps(t0, t2, 0x44), _mm256_shuffle_ps(t0, t2, 0xEE),
+                       _mm256_shuffle_ps(t1, t3, 0x44), _mm256_shuffle_ps(t1, t3, 0xEE)};
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            __m128 column = i < 4 ? _mm256_castps256_ps128(q[i]) : _mm256_extractf128_ps(q[i - 4], 1);
+            float *to = out + (k + i) * height;
+            if (live == 4) _mm_storeu_ps(to, column);
+            if (live == 2 || live == 3) _mm_storel_pi((__m64 *)to, column);
+            if (live == 3) _mm_store_ss(to + 2, _mm_movehl_ps(column, column));
+            if (live == 1) _mm_store_ss(to, column);
+        }
+    }
+    for (; k < steps; k++) {
+        for (int i = 0; i < live; i++) out[k * height + i] = rows[i][k];
+    }
+}
+
+static void pack_panel(float *out, int height, const float *const rows[GEMM_MR], int64_t steps) {
+    int i = 0;
+    for (; i + 4 <= height; i += 4) pack_quad(out + i, height, rows + i, 4, steps);
+    switch (height - i) {
+    case 3: pack_quad(out + i, height, rows + i, 3, steps); break;
+    case 2: pack_quad(out + i, height, rows + i, 2, steps); break;
+    case 1: pack_quad(out + i, height, rows + i, 1, steps); break;
+    default: break;
+    }
+}
+
+/* One row of A, contiguous and with dropout. */
+static void pack_gather(float *out, const gemm_a *a, int64_t m, int64_t k, int64_t steps) {
+    const float *from = a->data + m * a->row_stride + k * a->col_stride;
+    for (int64_t s = 0; s < steps; s++) out[s] = from[s * a->col_stride];
+    if (!a->dropout || !a->dropout->threshold) return;
+    for (int64_t s = 0; s < steps; s += L4J_DROPOUT_BLOCK) {
+        uint16_t bits[L4J_DROPOUT_BLOCK];
+        dropout_bits16(a->dropout, a->dropout->token_index[m], (k + s) / L4J_DROPOUT_BLOCK, bits);
+        for (int half = 0; half < 2; half++) { /* `out` has room for whole dropout blocks */
+            float *p = out + s + half * L4J_PANEL;
+            v16_store(p, v16_keep(v16_load(p), bits + half * L4J_PANEL, (uint16_t)a->dropout->threshold));
+        }
+    }
+}
+
+void gemm_pack_a(float *out, int height, const gemm_a *a, int64_t m, int rows, int64_t k, int64_t steps) {
+    float buffer[GEMM_MR + 1][GEMM_KC];
+    const float *row[GEMM_MR];
+    bool plain = a->col_stride == 1 && !(a->dropout && a->dropout->threshold);
+    if (rows < height) memset(buffer[GEMM_MR], 0, sizeof(buffer[0]));
+    for (int i = 0; i < height; i++) {
+        if (i >= rows) {
+            row[i] = buffer[GEMM_MR];
+        } else if (plain) {
+            row[i] = a->data + (m + i) * a->row_stride + k;
+        } else {
+            pack_gather(buffer[i], a, m + i, k, steps);
+            row[i] = buffer[i];
+        }
+    }
+    pack_panel(out, height, row, steps);
+}
