@@ -16,7 +16,7 @@ import org.jspecify.annotations.Nullable;
 /**
  * Makes and removes a directory whole or not at all, whatever interrupts it: it is filled under a hidden name beside its place
  * and renamed when every file is on the disk; to be removed it is renamed first. What a killed process leaves behind has a
- * hidden name and goes with {@link #clean}.
+ * hidden name and goes with {@link #clean}. Replacing removes the old directory just before the new one takes its name.
  */
 public final class AtomicDirectory {
     private static final String MARK = ".tmp-";

@@ -50,7 +50,7 @@ public record OptionTable(String command, List<Option<?>> options) {
 
     private String nearest(String wanted) {
         String best = "";
-        int bestDistance = Math.max(2, wanted.length() / 2) + 1;
+        int bestDistance = wanted.length() + 1;
         for (String name : byName().keySet()) {
             int distance = distance(wanted, name);
             if (distance < bestDistance) {
@@ -65,21 +65,23 @@ public record OptionTable(String command, List<Option<?>> options) {
         return key.replaceFirst("^-{1,2}", "").replace('-', '_').toLowerCase(Locale.ROOT);
     }
 
-    /** Returns Levenshtein's edit distance. */
-    static int distance(String a, String b) {
-        int[] row = new int[b.length() + 1];
-        for (int j = 0; j <= b.length(); j++) {
+    /**
+     * Returns an edit distance in which a letter left out costs half of one that is wrong or too many: users shorten long names.
+     */
+    private static int distance(String typed, String name) {
+        int[] row = new int[name.length() + 1];
+        for (int j = 0; j <= name.length(); j++) {
             row[j] = j;
         }
-        for (int i = 1; i <= a.length(); i++) {
+        for (int i = 1; i <= typed.length(); i++) {
             int diagonal = row[0];
-            row[0] = i;
-            for (int j = 1; j <= b.length(); j++) {
-                int replaced = diagonal + (a.charAt(i - 1) == b.charAt(j - 1) ? 0 : 1);
+            row[0] = 2 * i;
+            for (int j = 1; j <= name.length(); j++) {
+                int replaced = diagonal + (typed.charAt(i - 1) == name.charAt(j - 1) ? 0 : 2);
                 diagonal = row[j];
-                row[j] = Math.min(replaced, 1 + Math.min(row[j], row[j - 1]));
+                row[j] = Math.min(replaced, Math.min(row[j] + 2, row[j - 1] + 1));
             }
         }
-        return row[b.length()];
+        return row[name.length()];
     }
 }

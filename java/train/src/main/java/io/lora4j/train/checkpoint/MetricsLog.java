@@ -1,0 +1,79 @@
+package io.lora4j.train.checkpoint;
+
+import io.lora4j.formats.AtomicFile;
+import io.lora4j.formats.PythonJson;
+import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
+import java.util.Map;
+import tools.jackson.core.JacksonException;
+import tools.jackson.databind.JsonNode;
+import tools.jackson.databind.json.JsonMapper;
+
+/**
+ * {@code metrics.jsonl}: one JSON object in each line, under TRL's keys, with {@code step} in every one. A resumed run goes on
+ * behind the lines up to its step; what an interrupted run wrote after its checkpoint is taken out. One thread at a time.
+ */
+public final class MetricsLog implements AutoCloseable {
+    /** The name of the file. */
+    public static final String FILE_NAME = "metrics.jsonl";
+
+    private static final PythonJson FORM = new PythonJson(false, null, ", ", ": ", false);
+    private static final JsonMapper MAPPER = new JsonMapper();
+
+    private final FileChannel channel;
+
+    private MetricsLog(FileChannel channel) {
+        this.channel = channel;
+    }
+
+    /**
+     * Opens the log of a run.
+     *
+     * @param outputDir the run's output directory
+     * @param step the step that the run goes on from, 0 for a new one; lines of later steps, and a last line that was cut
+     *     off, are removed
+     */
+    public static MetricsLog open(Path outputDir, int step) throws IOException {
+        Path file = outputDir.resolve(FILE_NAME);
+        if (Files.exists(file)) {
+            StringBuilder kept = new StringBuilder();
+            for (String line : new String(Files.readAllBytes(file), StandardCharsets.UTF_8).split("\n", -1)) {
+                if (stepOf(line) <= step) {
+                    kept.append(line).append('\n');
+                }
+            }
+            AtomicFile.write(file, kept.toString().getBytes(StandardCharsets.UTF_8));
+        }
+        return new MetricsLog(FileChannel.open(file, StandardOpenOption.CREATE, StandardOpenOption.APPEND));
+    }
+
+    private static int stepOf(String line) {
+        try {
+            JsonNode json = MAPPER.readTree(line);
+            return json.path("step").asInt(Integer.MAX_VALUE);
+        } catch (JacksonException e) {
+            return Integer.MAX_VALUE; // A line that a killed process wrote in part.
+        }
+    }
+
+    /** Appends a line. */
+    public void write(Map<String, ?> metrics) throws IOException {
+        byte[] line = (FORM.write(metrics) + "\n").getBytes(StandardCharsets.UTF_8);
+        AtomicFile.writeFully(channel, ByteBuffer.wrap(line));
+    }
+
+    /** Makes sure that what was written survives a power failure. */
+    public void flush() throws IOException {
+        channel.force(false);
+    }
+
+    @Override
+    public void close() throws IOException {
+        channel.close();
+    }
+}

@@ -1,0 +1,65 @@
+package io.lora4j.train.checkpoint;
+
+import io.lora4j.formats.Checkpoint;
+import io.lora4j.formats.FormatException;
+import io.lora4j.formats.NamedTensor;
+import io.lora4j.formats.SafetensorsWriter;
+import io.lora4j.formats.TensorInfo;
+import io.lora4j.kernels.DType;
+import io.lora4j.kernels.Tensor;
+import io.lora4j.train.model.Adapter;
+import io.lora4j.train.model.LoraLinear;
+import java.io.IOException;
+import java.lang.foreign.MemorySegment;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+
+/**
+ * AdamW's state of an adapter on disk: {@code optimizer.safetensors} with {@code <parameter>.exp_avg} and
+ * {@code <parameter>.exp_avg_sq} for every parameter, float32.
+ */
+public final class OptimizerFile {
+    /** The name of the file. */
+    public static final String FILE_NAME = "optimizer.safetensors";
+
+    private OptimizerFile() {}
+
+    /** Writes the moments of a trainable adapter. */
+    public static void write(Path dir, Adapter adapter) throws IOException {
+        List<NamedTensor> tensors = new ArrayList<>();
+        for (LoraLinear.Parameter parameter : adapter.parameterList()) {
+            moments(parameter).forEach((name, tensor) -> tensors.add(new NamedTensor(
+                    name, DType.F32, Arrays.stream(tensor.shape()).boxed().toList(), tensor.data())));
+        }
+        SafetensorsWriter.write(dir.resolve(FILE_NAME), tensors, Map.of());
+    }
+
+    /**
+     * Reads the moments into a trainable adapter.
+     *
+     * @throws FormatException if a tensor is missing or has another type or shape
+     */
+    public static void read(Path dir, Adapter adapter) throws IOException {
+        try (Checkpoint file = Checkpoint.open(dir.resolve(FILE_NAME))) {
+            for (LoraLinear.Parameter parameter : adapter.parameterList()) {
+                for (Map.Entry<String, Tensor> moment : moments(parameter).entrySet()) {
+                    TensorInfo info = file.tensor(moment.getKey());
+                    List<Long> shape = Arrays.stream(moment.getValue().shape()).boxed().toList();
+                    if (!info.typeName().equals("F32") || !info.shape().equals(shape)) {
+                        throw new FormatException(file.path() + ": tensor " + info.name() + " is " + info.typeName() + " "
+                                + info.shape() + "; expected F32 " + shape);
+                    }
+                    MemorySegment.copy(file.data(info.name()), 0, moment.getValue().data(), 0, info.elements() * Float.BYTES);
+                }
+            }
+        }
+    }
+
+    private static Map<String, Tensor> moments(LoraLinear.Parameter parameter) {
+        return Map.of(
+                parameter.name() + ".exp_avg", parameter.expAvg(), parameter.name() + ".exp_avg_sq", parameter.expAvgSq());
+    }
+}

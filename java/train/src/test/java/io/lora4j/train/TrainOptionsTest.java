@@ -1,0 +1,134 @@
+package io.lora4j.train;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import io.lora4j.formats.ModuleFilter;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+class TrainOptionsTest {
+    private static Settings.Builder complete() {
+        return TrainOptions.builder()
+                .put("model_name_or_path", "m")
+                .put("train_file", "d.jsonl")
+                .put("output_dir", "out");
+    }
+
+    private static Settings checked(Settings.Builder builder) {
+        Settings settings = builder.build();
+        TrainOptions.check(settings);
+        return settings;
+    }
+
+    @ParameterizedTest
+    @CsvSource({"--lora-r", "lora_r", "LORA_R", "--lora_r", "lora-r"})
+    void spellingsAreTheSame(String key) {
+        assertThat(complete().put(key, "4").build().get(TrainOptions.LORA_R)).isEqualTo(4);
+    }
+
+    @Test
+    void shortNames() {
+        Settings settings = checked(TrainOptions.builder()
+                .put("--model", "m")
+                .put("--data", "d")
+                .put("output_dir", "o")
+                .put("--adapter", "a"));
+        assertThat(settings.get(TrainOptions.MODEL_NAME_OR_PATH)).isEqualTo(Path.of("m"));
+        assertThat(settings.get(TrainOptions.ADAPTER_NAME_OR_PATH)).isEqualTo(Path.of("a"));
+    }
+
+    @ParameterizedTest
+    @CsvSource({
+        "learning_rat, did you mean learning_rate?",
+        "lora_rank, did you mean lora_",
+        "num_epochs, did you mean num_train_epochs?",
+        "per_device_batch_size, did you mean per_device_train_batch_size?",
+        "xyzzy, unknown option xyzzy of train (see lora4j train --help)"
+    })
+    void unknownNamesGetTheNearest(String key, String expected) {
+        assertThatThrownBy(() -> complete().put(key, "1"))
+                .isInstanceOf(OptionException.class)
+                .hasMessageContaining("unknown option " + key)
+                .hasMessageContaining(expected);
+    }
+
+    @ParameterizedTest
+    @CsvSource(delimiter = ';', value = {
+        "lora_r; 0; a whole number from 1",
+        "lora_r; 2.5; a whole number",
+        "lora_dropout; 1; at least 0.0 and below 1.0",
+        "lora_dropout; NaN; a finite number",
+        "learning_rate; fast; a number",
+        "packing; yes; true or false",
+        "lr_scheduler_type; polynomial; one of linear|cosine|constant|constant_with_warmup",
+        "rank_pattern; [1]; a map of module name to rank",
+        "rank_pattern; {\"q_proj\": 1.5}; a map of module name to rank",
+        "adam_epsilon; 0; a number of at least",
+        "seed; 1e3; a whole number"
+    })
+    void wrongValuesNameTheOption(String key, String value, String expected) {
+        assertThatThrownBy(() -> complete().put(key, value))
+                .isInstanceOf(OptionException.class)
+                .hasMessageContaining("option " + key + ": found \"" + value + "\", expected ")
+                .hasMessageContaining(expected);
+    }
+
+    @Test
+    void targetModules() {
+        assertThat(targets("all-linear")).isEqualTo(new ModuleFilter.AllLinear());
+        assertThat(targets("q_proj")).isEqualTo(new ModuleFilter.Names(List.of("q_proj")));
+        assertThat(targets("q_proj,v_proj")).isEqualTo(new ModuleFilter.Names(List.of("q_proj", "v_proj")));
+        assertThat(targets(List.of("q_proj", "v_proj"))).isEqualTo(new ModuleFilter.Names(List.of("q_proj", "v_proj")));
+        assertThat(targets(".*\\.(q|v)_proj")).isEqualTo(new ModuleFilter.Regex(".*\\.(q|v)_proj"));
+    }
+
+    private static ModuleFilter targets(Object value) {
+        return complete().put("lora_target_modules", value).build().get(TrainOptions.LORA_TARGET_MODULES);
+    }
+
+    @Test
+    void valuesSetInJavaAreCheckedToo() {
+        assertThatThrownBy(() -> complete().set(TrainOptions.LORA_R, -1)).hasMessageContaining("option lora_r: found \"-1\"");
+        assertThat(complete().set(TrainOptions.RANK_PATTERN, Map.of("q_proj", 4.0)).build().get(TrainOptions.RANK_PATTERN))
+                .isEqualTo(Map.of("q_proj", 4.0));
+        assertThat(complete().set(TrainOptions.LR_SCHEDULER_TYPE, Schedule.Type.COSINE).build()
+                        .get(TrainOptions.LR_SCHEDULER_TYPE))
+                .isEqualTo(Schedule.Type.COSINE);
+    }
+
+    @ParameterizedTest
+    @CsvSource(delimiter = ';', value = {
+        "max_steps=0; option max_steps: found 0",
+        "packing=true max_length=0; option packing: needs max_length",
+        "lr_scheduler_type=constant warmup_steps=3; use constant_with_warmup",
+        "resume=true overwrite_output_dir=true; exclude each other",
+        "adapter=a lora_r=4; option lora_r: an adapter that is trained further keeps its own"
+    })
+    void optionsThatDoNotGoTogether(String options, String expected) {
+        Settings.Builder builder = complete();
+        for (String option : options.split(" ")) {
+            builder.put(option.split("=")[0], option.split("=")[1]);
+        }
+        assertThatThrownBy(() -> TrainOptions.check(builder.build()))
+                .isInstanceOf(OptionException.class)
+                .hasMessageContaining(expected);
+    }
+
+    @Test
+    void missingOptions() {
+        assertThatThrownBy(() -> TrainOptions.check(TrainOptions.builder().build()))
+                .isInstanceOf(OptionException.class)
+                .hasMessageContaining("option model_name_or_path is missing");
+    }
+
+    @Test
+    void helpSaysWhereTrlDiffers() {
+        assertThat(TrainOptions.ASSISTANT_ONLY_LOSS.describeDefault()).startsWith("default: true; TRL: false");
+        assertThat(TrainOptions.LORA_R.describeDefault()).isEqualTo("default: 16");
+    }
+}

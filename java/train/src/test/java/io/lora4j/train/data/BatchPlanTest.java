@@ -1,0 +1,163 @@
+package io.lora4j.train.data;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import io.lora4j.train.model.Batch;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.BitSet;
+import java.util.Collections;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.stream.IntStream;
+import net.jqwik.api.ForAll;
+import net.jqwik.api.Property;
+import net.jqwik.api.constraints.IntRange;
+import net.jqwik.api.constraints.Size;
+import org.junit.jupiter.api.Test;
+
+class BatchPlanTest {
+    /** Rows that can be told apart: row r has the ids 1000 r, 1000 r + 1, …, and every token is learned. */
+    static List<Row> rows(List<Integer> lengths) {
+        List<Row> rows = new ArrayList<>();
+        for (int r = 0; r < lengths.size(); r++) {
+            int first = 1000 * r;
+            BitSet mask = new BitSet();
+            mask.set(0, lengths.get(r));
+            rows.add(new Row(IntStream.range(0, lengths.get(r)).map(t -> first + t).toArray(), mask, r + 1));
+        }
+        return rows;
+    }
+
+    @Property
+    void orderIsAPermutation(@ForAll @IntRange(max = 300) int rows, @ForAll long seed, @ForAll @IntRange(max = 9) int epoch) {
+        int[] order = RowOrder.of(rows, seed, epoch);
+        assertThat(order).isEqualTo(RowOrder.of(rows, seed, epoch));
+        assertThat(Arrays.stream(order).sorted().toArray()).isEqualTo(IntStream.range(0, rows).toArray());
+    }
+
+    @Test
+    void orderStaysAsItIs() {
+        // From another implementation of the description: a change would make every seed mean something else.
+        assertThat(RowOrder.of(8, 42, 0)).isEqualTo(ORDER_42_0);
+        assertThat(RowOrder.of(8, 42, 1)).isEqualTo(ORDER_42_1);
+        assertThat(RowOrder.of(8, 43, 0)).isEqualTo(ORDER_43_0);
+    }
+
+    private static final int[] ORDER_42_0 = {6, 4, 5, 1, 7, 2, 3, 0};
+    private static final int[] ORDER_42_1 = {4, 3, 1, 5, 6, 0, 2, 7};
+    private static final int[] ORDER_43_0 = {4, 5, 6, 7, 1, 3, 0, 2};
+
+    @Test
+    void everyOrderIsEquallyLikely() {
+        Map<String, Integer> counts = new HashMap<>();
+        int draws = 24_000;
+        for (int seed = 0; seed < draws; seed++) {
+            counts.merge(Arrays.toString(RowOrder.of(4, seed, 0)), 1, Integer::sum);
+        }
+        assertThat(counts).hasSize(24);
+        double chi2 = counts.values().stream().mapToDouble(n -> (n - 1000.0) * (n - 1000.0) / 1000).sum();
+        assertThat(chi2).isLessThan(49.7); // 23 degrees of freedom, p = 0.001
+    }
+
+    @Property
+    void packingKeepsEveryRowAndTheBudget(
+            @ForAll @Size(min = 1, max = 80) List<@IntRange(min = 1, max = 50) Integer> lengths,
+            @ForAll @IntRange(min = 50, max = 120) int budget) {
+        int[] array = lengths.stream().mapToInt(Integer::intValue).toArray();
+        List<int[]> packed = Packing.pack(array, budget);
+        int[] places = packed.stream().flatMapToInt(Arrays::stream).sorted().toArray();
+        assertThat(places).isEqualTo(IntStream.range(0, array.length).toArray());
+        int total = Arrays.stream(array).sum();
+        for (int[] sequence : packed) {
+            assertThat(sequence).isSorted();
+            assertThat(Arrays.stream(sequence).map(p -> array[p]).sum()).isLessThanOrEqualTo(budget);
+        }
+        // Best fit decreasing leaves at most one sequence that is not more than half full.
+        assertThat(packed.size()).isLessThanOrEqualTo(1 + 2 * total / budget);
+        List<Integer> shuffled = new ArrayList<>(lengths);
+        Collections.shuffle(shuffled, new java.util.Random(1));
+        assertThat(Packing.pack(shuffled.stream().mapToInt(Integer::intValue).toArray(), budget)).hasSameSizeAs(packed);
+    }
+
+    @Property
+    void everyTokenComesOnceInEveryEpochWithItsIndex(
+            @ForAll @Size(min = 1, max = 40) List<@IntRange(min = 2, max = 30) Integer> lengths,
+            @ForAll @IntRange(min = 1, max = 5) int batchSize,
+            @ForAll @IntRange(min = 1, max = 4) int accumulation,
+            @ForAll boolean packing,
+            @ForAll long seed) {
+        List<Row> rows = rows(lengths);
+        BatchPlan plan = new BatchPlan(rows, seed, batchSize, accumulation, packing ? 64 : 0);
+        for (int epoch = 0; epoch < 2; epoch++) {
+            int[] order = RowOrder.of(rows.size(), seed, epoch);
+            List<Integer> expected = Arrays.stream(order)
+                    .mapToObj(rows::get)
+                    .flatMapToInt(row -> Arrays.stream(row.ids()))
+                    .boxed()
+                    .toList();
+            Integer[] seen = new Integer[expected.size()];
+            BatchPlan.Epoch steps = plan.epoch(epoch);
+            for (int step = 0; step < plan.stepsPerEpoch(); step++) {
+                List<MicroBatch> microBatches = steps.step(step);
+                assertThat(microBatches).isNotEmpty().hasSizeLessThanOrEqualTo(accumulation);
+                for (MicroBatch micro : microBatches) {
+                    Batch batch = micro.batch();
+                    assertThat(batch.tokens()).isLessThanOrEqualTo(plan.maxTokens());
+                    assertThat(batch.sequences()).isLessThanOrEqualTo(plan.maxRows());
+                    assertThat(micro.lines()).hasSize(batch.sequences());
+                    for (int m = 0; m < batch.tokens(); m++) {
+                        assertThat(seen[batch.tokenIndex()[m]]).isNull();
+                        seen[batch.tokenIndex()[m]] = batch.ids()[m];
+                    }
+                }
+            }
+            assertThat(seen).containsExactly(expected.toArray(new Integer[0]));
+        }
+    }
+
+    @Test
+    void batchSizeAndAccumulationTakeTheSameRowsInTheSameOrder() {
+        List<Row> rows = rows(List.of(3, 4, 5, 6, 7, 8, 9, 10));
+        BatchPlan.Epoch whole = new BatchPlan(rows, 7, 4, 1, 0).epoch(0);
+        BatchPlan.Epoch parts = new BatchPlan(rows, 7, 1, 4, 0).epoch(0);
+        for (int step = 0; step < 2; step++) {
+            assertThat(ids(parts.step(step))).isEqualTo(ids(whole.step(step)));
+        }
+    }
+
+    private static List<Integer> ids(List<MicroBatch> step) {
+        return step.stream().flatMapToInt(m -> Arrays.stream(m.batch().ids())).boxed().toList();
+    }
+
+    @Test
+    void lastStepOfAnEpochIsShort() {
+        BatchPlan plan = new BatchPlan(rows(Collections.nCopies(7, 4)), 1, 2, 3, 0);
+        assertThat(plan.stepsPerEpoch()).isEqualTo(2);
+        assertThat(plan.epoch(0).step(0)).hasSize(3);
+        assertThat(plan.epoch(0).step(1)).hasSize(1);
+        assertThat(plan.epoch(0).step(1).getFirst().batch().sequences()).isEqualTo(1);
+    }
+
+    @Test
+    void labelsShiftInsideARow() {
+        BitSet mask = new BitSet();
+        mask.set(0);
+        mask.set(2, 4);
+        Row row = new Row(new int[] {5, 6, 7, 8}, mask, 1);
+        assertThat(row.targetCount()).isEqualTo(2);
+        assertThat(row.labels()).containsExactly(5, -100, 7, 8);
+        Batch batch = MicroBatch.of(List.of(row, row), new long[] {0, 4_294_967_292L}).batch();
+        assertThat(batch.targets()).containsExactly(-100, 7, 8, -100, -100, 7, 8, -100);
+        assertThat(batch.tokenIndex()).containsExactly(0, 1, 2, 3, -4, -3, -2, -1);
+    }
+
+    @Test
+    void noRowsAndRowsThatDoNotFitAreRefused() {
+        assertThatThrownBy(() -> new BatchPlan(List.of(), 1, 1, 1, 0)).isInstanceOf(IllegalArgumentException.class);
+        assertThatThrownBy(() -> new BatchPlan(rows(List.of(9)), 1, 1, 1, 8))
+                .hasMessageContaining("a row of 9 tokens does not fit into 8");
+    }
+}
