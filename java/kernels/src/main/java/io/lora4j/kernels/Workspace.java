@@ -21,7 +21,6 @@ final class Workspace {
         return block;
     }
 
-    @SuppressWarnings("MustBeClosedChecker") // close() closes it
     private void grow(long bytes) {
         long size = Math.ceilDiv(bytes, GRANULE) * GRANULE;
         // The old block goes first: its contents mean nothing, and both at once could be more than there is.
