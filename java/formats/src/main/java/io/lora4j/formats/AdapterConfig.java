@@ -83,15 +83,35 @@ public record AdapterConfig(
     /** Returns a copy with another target filter, for example the list that {@code all-linear} came to. */
     public AdapterConfig withTargetModules(ModuleFilter targets) {
         return new AdapterConfig(
-                rank, loraAlpha, loraDropout, targets, excludeModules, rankPattern, alphaPattern, useRslora,
-                layersToTransform, layersPattern, baseModel, taskType);
+                rank,
+                loraAlpha,
+                loraDropout,
+                targets,
+                excludeModules,
+                rankPattern,
+                alphaPattern,
+                useRslora,
+                layersToTransform,
+                layersPattern,
+                baseModel,
+                taskType);
     }
 
     /** Returns a copy with another {@code base_model_name_or_path}. */
     public AdapterConfig withBaseModel(@Nullable String name) {
         return new AdapterConfig(
-                rank, loraAlpha, loraDropout, targetModules, excludeModules, rankPattern, alphaPattern, useRslora,
-                layersToTransform, layersPattern, name, taskType);
+                rank,
+                loraAlpha,
+                loraDropout,
+                targetModules,
+                excludeModules,
+                rankPattern,
+                alphaPattern,
+                useRslora,
+                layersToTransform,
+                layersPattern,
+                name,
+                taskType);
     }
 
     /** Returns whether the adapter covers a module. */

@@ -19,7 +19,8 @@ final class AdapterConfigJson {
         Fields f = Fields.of(file, json);
         String type = f.text("peft_type");
         if (!"LORA".equals(type)) {
-            throw f.error("\"peft_type\" is " + (type == null ? "missing" : "\"" + type + "\"") + "; supported is \"LORA\"");
+            throw f.error(
+                    "\"peft_type\" is " + (type == null ? "missing" : "\"" + type + "\"") + "; supported is \"LORA\"");
         }
         String task = f.text("task_type");
         if (task != null && !task.equals("CAUSAL_LM")) {
@@ -30,13 +31,27 @@ final class AdapterConfigJson {
             throw f.error("\"bias\" is \"" + bias + "\"; supported is \"none\"");
         }
         f.refuseUnlessOff(
-                "use_dora", "modules_to_save", "lora_bias", "layer_replication", "trainable_token_indices", "target_parameters",
-                "alora_invocation_tokens", "use_qalora", "fan_in_fan_out", "auto_mapping", "use_bdlora", "arrow_config",
-                "kasa_config", "velora_config", "monteclora_config", "ensure_weight_tying");
+                "use_dora",
+                "modules_to_save",
+                "lora_bias",
+                "layer_replication",
+                "trainable_token_indices",
+                "target_parameters",
+                "alora_invocation_tokens",
+                "use_qalora",
+                "fan_in_fan_out",
+                "auto_mapping",
+                "use_bdlora",
+                "arrow_config",
+                "kasa_config",
+                "velora_config",
+                "monteclora_config",
+                "ensure_weight_tying");
         readInitialization(f);
         ModuleFilter targets = filter(f, file, "target_modules");
         if (targets == null) {
-            throw f.error("\"target_modules\" is missing; expected a list of module names, a regular expression or \"all-linear\"");
+            throw f.error(
+                    "\"target_modules\" is missing; expected a list of module names, a regular expression or \"all-linear\"");
         }
         AdapterConfig config;
         try {
@@ -56,7 +71,8 @@ final class AdapterConfigJson {
         } catch (IllegalArgumentException e) {
             throw new FormatException(file + ": " + e.getMessage(), e);
         }
-        // qalora_group_size has a value even where QA-LoRA is off; Megatron's fields name a framework that is not used here.
+        // qalora_group_size has a value even where QA-LoRA is off; Megatron's fields name a framework that is not used
+        // here.
         f.ignore("inference_mode", "revision", "megatron_config", "megatron_core", "peft_version", "qalora_group_size");
         f.refuseTheRest();
         return config;
@@ -72,8 +88,9 @@ final class AdapterConfigJson {
                 || init.isBoolean()
                 || init.isString() && List.of("gaussian", "eva", "orthogonal").contains(init.stringValue());
         if (!harmless) {
-            throw f.error("\"init_lora_weights\" is " + init + ", whose adapter belongs to a modified base model;"
-                    + " convert it to plain LoRA with PEFT (save_pretrained with path_initial_model_for_weight_conversion)");
+            throw f.error(
+                    "\"init_lora_weights\" is " + init + ", whose adapter belongs to a modified base model;"
+                            + " convert it to plain LoRA with PEFT (save_pretrained with path_initial_model_for_weight_conversion)");
         }
         f.ignore("loftq_config", "eva_config", "corda_config", "lora_ga_config");
     }

@@ -99,11 +99,14 @@ public final class AtomicFile {
     static IOException explain(Path target, IOException e) {
         String message = String.valueOf(e.getMessage());
         if (message.contains("No space left") || message.contains("Disk quota exceeded")) {
-            return new FormatException(target + ": no space left on its file system (" + free(target)
-                    + "); nothing was written: free some space or choose another directory", e);
+            return new FormatException(
+                    target + ": no space left on its file system (" + free(target)
+                            + "); nothing was written: free some space or choose another directory",
+                    e);
         }
         if (e instanceof AtomicMoveNotSupportedException) {
-            return new FormatException(target + ": its file system cannot rename a file atomically; choose another directory", e);
+            return new FormatException(
+                    target + ": its file system cannot rename a file atomically; choose another directory", e);
         }
         return e;
     }

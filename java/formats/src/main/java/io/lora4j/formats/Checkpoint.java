@@ -81,8 +81,7 @@ public interface Checkpoint extends AutoCloseable {
     }
 
     private static Path find(Path dir) throws IOException {
-        for (String name :
-                List.of("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")) {
+        for (String name : List.of("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")) {
             if (Files.exists(dir.resolve(name))) {
                 return dir.resolve(name);
             }
@@ -103,8 +102,9 @@ public interface Checkpoint extends AutoCloseable {
                 throw pickled(dir.resolve(name));
             }
         }
-        throw new FormatException(dir + ": holds no checkpoint; expected model.safetensors, model.safetensors.index.json,"
-                + " adapter_model.safetensors or a .gguf file");
+        throw new FormatException(
+                dir + ": holds no checkpoint; expected model.safetensors, model.safetensors.index.json,"
+                        + " adapter_model.safetensors or a .gguf file");
     }
 
     private static byte[] head(Path file) throws IOException {
@@ -118,7 +118,8 @@ public interface Checkpoint extends AutoCloseable {
     }
 
     private static FormatException pickled(Path file) {
-        return new FormatException(file + ": is a pickled PyTorch file, which can run code when it is read and is refused;"
-                + " convert it with safetensors.torch.save_file(torch.load(file, weights_only=True), \"….safetensors\")");
+        return new FormatException(
+                file + ": is a pickled PyTorch file, which can run code when it is read and is refused;"
+                        + " convert it with safetensors.torch.save_file(torch.load(file, weights_only=True), \"….safetensors\")");
     }
 }

@@ -13,7 +13,8 @@ import org.jspecify.annotations.Nullable;
 /** Hugging Face's tokenizers library through DJL's binding. */
 final class DjlTokenizer implements Tokenizer {
     static {
-        // The binding would otherwise look for a GPU build to download, and report its use; both are off unless the user
+        // The binding would otherwise look for a GPU build to download, and report its use; both are off unless the
+        // user
         // has set them.
         setDefault("RUST_FLAVOR", "cpu");
         setDefault("OPT_OUT_TRACKING", "true");
@@ -78,7 +79,8 @@ final class DjlTokenizer implements Tokenizer {
         int before = 0;
         for (int i = 0; i < ids.length; i++) {
             CharSpan span = spans[i];
-            // The binding counts code points. Where the tokenizer trims spaces off its offsets (trim_offsets), the token
+            // The binding counts code points. Where the tokenizer trims spaces off its offsets (trim_offsets), the
+            // token
             // still stands for them: it begins where the one before it ended.
             starts[i] = span == null ? before : Math.min(units[span.getStart()], before);
             ends[i] = span == null ? before : Math.max(units[span.getEnd()], starts[i]);

@@ -36,7 +36,8 @@ final class Fields {
     }
 
     /** Returns a field's value or null, and counts it as understood. */
-    @Nullable JsonNode get(String name) {
+    @Nullable
+    JsonNode get(String name) {
         asked.add(name);
         JsonNode node = json.get(name);
         return node == null || node.isNull() ? null : node;
@@ -60,7 +61,8 @@ final class Fields {
         return value == null ? otherwise : value;
     }
 
-    @Nullable Integer countOrNull(String name) throws FormatException {
+    @Nullable
+    Integer countOrNull(String name) throws FormatException {
         JsonNode node = get(name);
         if (node == null) {
             return null;
@@ -84,7 +86,8 @@ final class Fields {
         return value == null ? otherwise : value;
     }
 
-    @Nullable Double numberOrNull(String name) throws FormatException {
+    @Nullable
+    Double numberOrNull(String name) throws FormatException {
         JsonNode node = get(name);
         if (node == null) {
             return null;
@@ -106,7 +109,8 @@ final class Fields {
         return node.booleanValue();
     }
 
-    @Nullable String text(String name) throws FormatException {
+    @Nullable
+    String text(String name) throws FormatException {
         JsonNode node = get(name);
         if (node == null) {
             return null;
@@ -132,7 +136,8 @@ final class Fields {
         return List.copyOf(ids);
     }
 
-    @Nullable Integer idOrNull(String name) throws FormatException {
+    @Nullable
+    Integer idOrNull(String name) throws FormatException {
         JsonNode node = get(name);
         // -1 is an old way of saying "none".
         if (node == null || node.isIntegralNumber() && node.canConvertToInt() && node.intValue() == -1) {
@@ -145,7 +150,8 @@ final class Fields {
     }
 
     /** Returns a list of strings; null if absent. */
-    @Nullable List<String> texts(String name) throws FormatException {
+    @Nullable
+    List<String> texts(String name) throws FormatException {
         JsonNode node = get(name);
         if (node == null) {
             return null;
@@ -160,7 +166,8 @@ final class Fields {
         return List.copyOf(texts);
     }
 
-    @Nullable Fields object(String name) throws FormatException {
+    @Nullable
+    Fields object(String name) throws FormatException {
         JsonNode node = get(name);
         if (node == null) {
             return null;
@@ -180,8 +187,8 @@ final class Fields {
         for (String name : names) {
             JsonNode node = get(name);
             if (node != null && !isOff(node)) {
-                throw error("\"" + name + "\" is " + show(node) + ", which lora4j does not support; remove it, or use a model"
-                        + " or adapter without it");
+                throw error("\"" + name + "\" is " + show(node)
+                        + ", which lora4j does not support; remove it, or use a model" + " or adapter without it");
             }
         }
     }

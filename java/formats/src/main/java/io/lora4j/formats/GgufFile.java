@@ -57,15 +57,16 @@ public final class GgufFile implements Checkpoint {
         }
         int version = reader.u32("the version");
         if (version != 2 && version != 3) {
-            throw reader.error((Integer.reverseBytes(version) == 3 ? "is a big-endian file" : "is GGUF version "
-                            + Integer.toUnsignedString(version))
+            throw reader.error((Integer.reverseBytes(version) == 3
+                            ? "is a big-endian file"
+                            : "is GGUF version " + Integer.toUnsignedString(version))
                     + "; read are versions 2 and 3, little endian: convert it with llama.cpp's tools");
         }
         long tensorCount = reader.u64("the tensor count");
         long valueCount = reader.u64("the metadata count");
         if (tensorCount > reader.size() / MIN_TENSOR_BYTES || valueCount > reader.size()) {
-            throw reader.error("announces " + tensorCount + " tensors and " + valueCount + " metadata entries, more than its "
-                    + reader.size() + " bytes can hold; the file is damaged");
+            throw reader.error("announces " + tensorCount + " tensors and " + valueCount
+                    + " metadata entries, more than its " + reader.size() + " bytes can hold; the file is damaged");
         }
         Map<String, Object> values = new LinkedHashMap<>();
         for (long i = 0; i < valueCount; i++) {
@@ -95,8 +96,8 @@ public final class GgufFile implements Checkpoint {
             String name = reader.string("the name of tensor " + i);
             int dims = reader.u32("tensor " + name);
             if (dims < 0 || dims > MAX_DIMS) {
-                throw reader.error("tensor " + name + " has " + Integer.toUnsignedString(dims) + " dimensions; expected at most "
-                        + MAX_DIMS);
+                throw reader.error("tensor " + name + " has " + Integer.toUnsignedString(dims)
+                        + " dimensions; expected at most " + MAX_DIMS);
             }
             List<Long> shape = new ArrayList<>();
             for (int d = 0; d < dims; d++) {
@@ -105,7 +106,8 @@ public final class GgufFile implements Checkpoint {
             int type = reader.u32("tensor " + name);
             long offset = reader.u64("the offset of tensor " + name);
             if (offset % alignment != 0) {
-                throw reader.error("tensor " + name + " begins at " + offset + ", not a multiple of the alignment " + alignment);
+                throw reader.error(
+                        "tensor " + name + " begins at " + offset + ", not a multiple of the alignment " + alignment);
             }
             raws.add(new Raw(name, type, shape, offset));
         }
@@ -145,8 +147,8 @@ public final class GgufFile implements Checkpoint {
     private static long bytes(GgufReader reader, Raw raw, GgmlType type) throws FormatException {
         long row = raw.shape().isEmpty() ? 1 : raw.shape().getLast();
         if (row % type.blockSize != 0) {
-            throw reader.error("tensor " + raw.name() + ": rows of " + row + " values do not divide into " + type + " blocks of "
-                    + type.blockSize);
+            throw reader.error("tensor " + raw.name() + ": rows of " + row + " values do not divide into " + type
+                    + " blocks of " + type.blockSize);
         }
         try {
             long elements = 1;
@@ -155,10 +157,7 @@ public final class GgufFile implements Checkpoint {
             }
             return Math.multiplyExact(elements / type.blockSize, type.blockBytes);
         } catch (ArithmeticException e) {
-            throw new FormatException(
-                    reader.error("tensor " + raw.name() + ": shape " + raw.shape() + " is larger than any file")
-                            .getMessage(),
-                    e);
+            throw reader.error("tensor " + raw.name() + ": shape " + raw.shape() + " is larger than any file", e);
         }
     }
 

@@ -40,6 +40,10 @@ final class GgufReader {
         return new FormatException(path + ": " + message);
     }
 
+    FormatException error(String message, Exception cause) {
+        return new FormatException(path + ": " + message, cause);
+    }
+
     /** Moves over {@code count} bytes and returns where they begin. */
     private long take(long count, String what) throws FormatException {
         if (count < 0 || count > bytes.byteSize() - position) {
@@ -71,7 +75,10 @@ final class GgufReader {
         }
         byte[] text = bytes.asSlice(take(length, what), length).toArray(ValueLayout.JAVA_BYTE);
         try {
-            return StandardCharsets.UTF_8.newDecoder().decode(java.nio.ByteBuffer.wrap(text)).toString();
+            return StandardCharsets.UTF_8
+                    .newDecoder()
+                    .decode(java.nio.ByteBuffer.wrap(text))
+                    .toString();
         } catch (CharacterCodingException e) {
             // Vocabularies hold byte tokens that are not UTF-8 by themselves: kept readable, never fatal.
             return new String(text, StandardCharsets.UTF_8);
@@ -102,8 +109,9 @@ final class GgufReader {
             case 9 -> array(what, depth);
             case 10, 11 -> bytes.get(U64, take(8, what));
             case 12 -> Double.longBitsToDouble(bytes.get(U64, take(8, what)));
-            default -> throw error(what + " has the unknown value type " + Integer.toUnsignedString(type)
-                    + "; the file is damaged or of a newer version");
+            default ->
+                throw error(what + " has the unknown value type " + Integer.toUnsignedString(type)
+                        + "; the file is damaged or of a newer version");
         };
     }
 

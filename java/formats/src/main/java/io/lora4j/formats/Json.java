@@ -15,8 +15,9 @@ import tools.jackson.databind.node.ObjectNode;
 
 /** Reads strict JSON: no duplicate keys, nothing after the document, nesting limited; failures name file and line. */
 final class Json {
-    private static final JsonMapper MAPPER = JsonMapper.builder(
-                    JsonFactory.builder().enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION).build())
+    private static final JsonMapper MAPPER = JsonMapper.builder(JsonFactory.builder()
+                    .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
+                    .build())
             .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
             .build();
 

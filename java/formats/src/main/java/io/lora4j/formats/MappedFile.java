@@ -13,6 +13,7 @@ import java.nio.file.StandardOpenOption;
 /** A whole file mapped read-only into a shared arena of its own. */
 record MappedFile(Path path, MemorySegment bytes, Arena arena) implements AutoCloseable {
 
+    @SuppressWarnings("MustBeClosed") // The record owns the arena and closes it.
     static MappedFile open(Path path) throws IOException {
         if (Files.isDirectory(path)) {
             throw new FormatException(path + ": is a directory; expected a file");

@@ -28,7 +28,8 @@ final class ModelConfigReader {
         boolean llama = architecture.equals("LlamaForCausalLM");
         boolean qwen2 = architecture.equals("Qwen2ForCausalLM");
         boolean qwen3 = architecture.equals("Qwen3ForCausalLM");
-        f.refuseUnlessOff("quantization_config", "auto_map", "is_encoder_decoder", "add_cross_attention", "rope_interleaved");
+        f.refuseUnlessOff(
+                "quantization_config", "auto_map", "is_encoder_decoder", "add_cross_attention", "rope_interleaved");
         if (f.number("attention_dropout", 0) != 0) {
             throw f.error("\"attention_dropout\" is " + f.number("attention_dropout", 0) + "; supported is 0.0");
         }
@@ -37,7 +38,8 @@ final class ModelConfigReader {
         int layers = f.count("num_hidden_layers");
         int keyValueHeads = f.count("num_key_value_heads", heads);
         if (heads % keyValueHeads != 0) {
-            throw f.error("num_attention_heads " + heads + " is not a multiple of num_key_value_heads " + keyValueHeads);
+            throw f.error(
+                    "num_attention_heads " + heads + " is not a multiple of num_key_value_heads " + keyValueHeads);
         }
         int headDim = headDim(f, hidden, heads, qwen3);
         String act = f.text("hidden_act");
@@ -179,20 +181,73 @@ final class ModelConfigReader {
     private static void ignoreWithoutEffect(Fields f) {
         f.ignore(
                 // Where it came from and how it was initialised or split.
-                "_name_or_path", "name_or_path", "transformers_version", "initializer_range", "pretraining_tp",
-                "tokenizer_class", "_attn_implementation", "_attn_implementation_internal", "attn_implementation",
-                "unsloth_fixed", "unsloth_version", "is_llama_config", "transformers.js_config", "_commit_hash", "eos_token",
-                "model_max_length", "max_sequence_length", "torchscript", "tp_plan", "pp_plan", "task_specific_params",
+                "_name_or_path",
+                "name_or_path",
+                "transformers_version",
+                "initializer_range",
+                "pretraining_tp",
+                "tokenizer_class",
+                "_attn_implementation",
+                "_attn_implementation_internal",
+                "attn_implementation",
+                "unsloth_fixed",
+                "unsloth_version",
+                "is_llama_config",
+                "transformers.js_config",
+                "_commit_hash",
+                "eos_token",
+                "model_max_length",
+                "max_sequence_length",
+                "torchscript",
+                "tp_plan",
+                "pp_plan",
+                "task_specific_params",
                 // What the Python modules return, not what they compute.
-                "use_cache", "output_attentions", "output_hidden_states", "return_dict", "use_return_dict",
-                "id2label", "label2id", "num_labels", "problem_type", "prefix", "finetuning_task", "use_bfloat16",
-                "chunk_size_feed_forward", "tie_encoder_decoder", "is_decoder", "cross_attention_hidden_size",
-                "tf_legacy_loss", "pruned_heads", "decoder_start_token_id", "sep_token_id", "begin_suppress_tokens",
+                "use_cache",
+                "output_attentions",
+                "output_hidden_states",
+                "return_dict",
+                "use_return_dict",
+                "id2label",
+                "label2id",
+                "num_labels",
+                "problem_type",
+                "prefix",
+                "finetuning_task",
+                "use_bfloat16",
+                "chunk_size_feed_forward",
+                "tie_encoder_decoder",
+                "is_decoder",
+                "cross_attention_hidden_size",
+                "tf_legacy_loss",
+                "pruned_heads",
+                "decoder_start_token_id",
+                "sep_token_id",
+                "begin_suppress_tokens",
                 // Generation defaults that old configs kept here; generation_config.json has the say.
-                "max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups",
-                "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty",
-                "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences",
-                "output_scores", "return_dict_in_generate", "forced_bos_token_id", "forced_eos_token_id",
-                "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens");
+                "max_length",
+                "min_length",
+                "do_sample",
+                "early_stopping",
+                "num_beams",
+                "num_beam_groups",
+                "diversity_penalty",
+                "temperature",
+                "top_k",
+                "top_p",
+                "typical_p",
+                "repetition_penalty",
+                "length_penalty",
+                "no_repeat_ngram_size",
+                "encoder_no_repeat_ngram_size",
+                "bad_words_ids",
+                "num_return_sequences",
+                "output_scores",
+                "return_dict_in_generate",
+                "forced_bos_token_id",
+                "forced_eos_token_id",
+                "remove_invalid_values",
+                "exponential_decay_length_penalty",
+                "suppress_tokens");
     }
 }

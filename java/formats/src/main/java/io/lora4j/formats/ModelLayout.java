@@ -1,7 +1,7 @@
 package io.lora4j.formats;
 
-import io.lora4j.kernels.DType;
 import io.lora4j.formats.ModelModule.Kind;
+import io.lora4j.kernels.DType;
 import java.util.ArrayList;
 import java.util.EnumSet;
 import java.util.LinkedHashMap;
@@ -77,8 +77,9 @@ final class ModelLayout {
         Map<String, List<Long>> expected = tensors(c);
         Map<String, TensorInfo> found = checkpoint.tensors();
         String where = checkpoint.path() + ": ";
-        List<String> missing =
-                expected.keySet().stream().filter(name -> !found.containsKey(name)).toList();
+        List<String> missing = expected.keySet().stream()
+                .filter(name -> !found.containsKey(name))
+                .toList();
         if (!missing.isEmpty()) {
             throw new FormatException(where + "missing " + some(missing) + " of the " + expected.size()
                     + " tensors that config.json implies for a " + c.architecture()
@@ -88,14 +89,16 @@ final class ModelLayout {
                 .filter(name -> !expected.containsKey(name) && !tolerated(c, name))
                 .toList();
         if (!unexpected.isEmpty()) {
-            throw new FormatException(where + "unexpected " + some(unexpected) + ", which a " + c.architecture()
-                    + " with this config.json does not have; config.json is of another model, or the checkpoint is quantized");
+            throw new FormatException(
+                    where + "unexpected " + some(unexpected) + ", which a " + c.architecture()
+                            + " with this config.json does not have; config.json is of another model, or the checkpoint is quantized");
         }
         for (Map.Entry<String, List<Long>> entry : expected.entrySet()) {
             TensorInfo info = checkpoint.tensor(entry.getKey());
             if (!info.shape().equals(entry.getValue())) {
-                throw new FormatException(where + "tensor " + info.name() + " has shape " + info.shape()
-                        + "; config.json implies " + entry.getValue() + "; checkpoint and config.json are of different models");
+                throw new FormatException(
+                        where + "tensor " + info.name() + " has shape " + info.shape() + "; config.json implies "
+                                + entry.getValue() + "; checkpoint and config.json are of different models");
             }
             if (info.readableType().filter(WEIGHT_TYPES::contains).isEmpty()) {
                 throw new FormatException(where + "tensor " + info.name() + " has dtype " + info.typeName()

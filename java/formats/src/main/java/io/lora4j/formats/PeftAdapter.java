@@ -45,9 +45,10 @@ public record PeftAdapter(AdapterConfig config, Map<String, LoraWeights> modules
         AdapterConfig config = AdapterConfig.read(dir.resolve(AdapterConfig.FILE_NAME));
         Path file = dir.resolve(FILE_NAME);
         if (!Files.exists(file) && Files.exists(dir.resolve("adapter_model.bin"))) {
-            throw new FormatException(dir.resolve("adapter_model.bin") + ": is a pickled PyTorch file, which can run code when"
-                    + " it is read and is refused; convert it with PEFT: PeftModel.from_pretrained(base, dir)"
-                    + ".save_pretrained(dir, safe_serialization=True)");
+            throw new FormatException(
+                    dir.resolve("adapter_model.bin") + ": is a pickled PyTorch file, which can run code when"
+                            + " it is read and is refused; convert it with PEFT: PeftModel.from_pretrained(base, dir)"
+                            + ".save_pretrained(dir, safe_serialization=True)");
         }
         try (SafetensorsFile tensors = SafetensorsFile.open(file)) {
             Map<String, LoraWeights> modules = new LinkedHashMap<>();
@@ -63,14 +64,14 @@ public record PeftAdapter(AdapterConfig config, Map<String, LoraWeights> modules
         for (String key : tensors.tensors().keySet()) {
             boolean a = key.endsWith(A);
             if (!key.startsWith(PREFIX) || !a && !key.endsWith(B)) {
-                throw new FormatException(tensors.path() + ": tensor " + key + " " + describe(key) + "; expected are only "
-                        + PREFIX + "<module>" + A + " and …" + B);
+                throw new FormatException(tensors.path() + ": tensor " + key + " " + describe(key)
+                        + "; expected are only " + PREFIX + "<module>" + A + " and …" + B);
             }
             String module = key.substring(PREFIX.length(), key.length() - A.length());
             String other = PREFIX + module + (a ? B : A);
             if (!tensors.tensors().containsKey(other)) {
-                throw new FormatException(tensors.path() + ": tensor " + key + " has no partner " + other
-                        + "; the file is incomplete");
+                throw new FormatException(
+                        tensors.path() + ": tensor " + key + " has no partner " + other + "; the file is incomplete");
             }
             if (a) {
                 names.add(module);
@@ -105,9 +106,10 @@ public record PeftAdapter(AdapterConfig config, Map<String, LoraWeights> modules
         TensorInfo b = matrix(tensors, PREFIX + module + B);
         int rank = config.rank(module);
         if (a.shape().get(0) != rank || b.shape().get(1) != rank) {
-            throw new FormatException(tensors.path() + ": module " + module + " has lora_A " + a.shape() + " and lora_B "
-                    + b.shape() + ", but " + AdapterConfig.FILE_NAME + " gives it rank " + rank
-                    + "; the two files are of different adapters");
+            throw new FormatException(
+                    tensors.path() + ": module " + module + " has lora_A " + a.shape() + " and lora_B "
+                            + b.shape() + ", but " + AdapterConfig.FILE_NAME + " gives it rank " + rank
+                            + "; the two files are of different adapters");
         }
         return new LoraWeights(
                 rank, a.shape().get(1), b.shape().get(0), widen(tensors, a, arena), widen(tensors, b, arena));
@@ -133,7 +135,8 @@ public record PeftAdapter(AdapterConfig config, Map<String, LoraWeights> modules
         long bad = Widening.toFloat32(data, dtype, wide);
         if (bad >= 0) {
             throw new FormatException(tensors.path() + ": tensor " + info.name() + " holds "
-                    + Widening.get(wide, bad) + " at element " + bad + "; expected finite numbers: the adapter diverged in"
+                    + Widening.get(wide, bad) + " at element " + bad
+                    + "; expected finite numbers: the adapter diverged in"
                     + " training or the file is damaged");
         }
         return wide;
@@ -156,15 +159,17 @@ public record PeftAdapter(AdapterConfig config, Map<String, LoraWeights> modules
             }
             LoraWeights w = entry.getValue();
             if (module.inFeatures() != w.inFeatures() || module.outFeatures() != w.outFeatures()) {
-                throw new FormatException(where + ": adapts " + entry.getKey() + " as a layer of [out " + w.outFeatures()
+                throw new FormatException(where + ": adapts " + entry.getKey() + " as a layer of [out "
+                        + w.outFeatures()
                         + ", in " + w.inFeatures() + "], but the model's has [out " + module.outFeatures() + ", in "
                         + module.inFeatures() + "]; the adapter is of another base model" + base());
             }
         }
         for (ModelModule target : config.targets(modules)) {
             if (!this.modules.containsKey(target.name())) {
-                throw new FormatException(where + ": " + AdapterConfig.FILE_NAME + " targets " + target.name() + ", but "
-                        + FILE_NAME + " has no tensors for it; the adapter is incomplete or of another base model" + base());
+                throw new FormatException(where + ": " + AdapterConfig.FILE_NAME + " targets " + target.name()
+                        + ", but " + FILE_NAME
+                        + " has no tensors for it; the adapter is incomplete or of another base model" + base());
             }
         }
     }

@@ -55,7 +55,8 @@ public record PythonJson(
             case CharSequence text -> quote(out, text);
             case Map<?, ?> map -> writeMap(out, sortKeys ? new TreeMap<>(map) : map, depth);
             case Iterable<?> list -> writeList(out, list, depth);
-            default -> throw new IllegalArgumentException("a " + value.getClass().getSimpleName() + " has no JSON form");
+            default ->
+                throw new IllegalArgumentException("a " + value.getClass().getSimpleName() + " has no JSON form");
         }
     }
 

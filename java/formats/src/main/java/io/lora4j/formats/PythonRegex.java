@@ -32,7 +32,8 @@ final class PythonRegex {
         try {
             return new PythonRegex(source, Pattern.compile(new Translator(source, where).translate()));
         } catch (PatternSyntaxException e) {
-            throw new FormatException(where + ": regular expression \"" + source + "\" is not valid: " + e.getDescription(), e);
+            throw new FormatException(
+                    where + ": regular expression \"" + source + "\" is not valid: " + e.getDescription(), e);
         }
     }
 
@@ -207,7 +208,9 @@ final class PythonRegex {
             int end = source.indexOf('}', at);
             String inside = end < 0 ? "" : source.substring(at + 1, end);
             if (inside.matches("\\d+(,\\d*)?|,\\d+")) {
-                out.append('{').append(inside.startsWith(",") ? "0" + inside : inside).append('}');
+                out.append('{')
+                        .append(inside.startsWith(",") ? "0" + inside : inside)
+                        .append('}');
                 at = end + 1;
             } else {
                 out.append("\\{");

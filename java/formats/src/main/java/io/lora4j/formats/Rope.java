@@ -45,13 +45,13 @@ public sealed interface Rope {
             throw rope.error("\"partial_rotary_factor\" is " + rope.number("partial_rotary_factor", 1)
                     + "; supported is rotation of the whole head (1.0)");
         }
-        Rope read =
-                switch (type) {
-                    case "default" -> new Default(theta);
-                    case "llama3" -> llama3(rope, theta);
-                    default ->
-                        throw rope.error("rope type \"" + type + "\" is not supported; supported are \"default\" and \"llama3\"");
-                };
+        Rope read = switch (type) {
+            case "default" -> new Default(theta);
+            case "llama3" -> llama3(rope, theta);
+            default ->
+                throw rope.error(
+                        "rope type \"" + type + "\" is not supported; supported are \"default\" and \"llama3\"");
+        };
         rope.refuseTheRest();
         return read;
     }
@@ -64,8 +64,9 @@ public sealed interface Rope {
                 rope.number("high_freq_factor"),
                 rope.count("original_max_position_embeddings"));
         if (llama3.factor < 1 || llama3.lowFreqFactor <= 0 || llama3.highFreqFactor <= llama3.lowFreqFactor) {
-            throw rope.error("factor " + llama3.factor + ", low_freq_factor " + llama3.lowFreqFactor + ", high_freq_factor "
-                    + llama3.highFreqFactor + "; expected factor >= 1 and 0 < low_freq_factor < high_freq_factor");
+            throw rope.error("factor " + llama3.factor + ", low_freq_factor " + llama3.lowFreqFactor
+                    + ", high_freq_factor " + llama3.highFreqFactor
+                    + "; expected factor >= 1 and 0 < low_freq_factor < high_freq_factor");
         }
         return llama3;
     }

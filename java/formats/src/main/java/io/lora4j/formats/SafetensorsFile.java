@@ -23,8 +23,7 @@ final class SafetensorsFile implements Checkpoint {
     /** The owner's limit on the header. */
     static final long MAX_HEADER = 100_000_000;
 
-    private static final ValueLayout.OfLong U64_LE =
-            ValueLayout.JAVA_LONG_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+    private static final ValueLayout.OfLong U64_LE = ValueLayout.JAVA_LONG_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
 
     private final MappedFile file;
     private final Map<String, TensorInfo> tensors;
@@ -50,13 +49,15 @@ final class SafetensorsFile implements Checkpoint {
         Path path = file.path();
         long size = file.bytes().byteSize();
         if (size < 8) {
-            throw new FormatException(path + ": has " + size
-                    + " bytes, too few for a safetensors file (at least 8); the file is empty or truncated, fetch it again");
+            throw new FormatException(
+                    path + ": has " + size
+                            + " bytes, too few for a safetensors file (at least 8); the file is empty or truncated, fetch it again");
         }
         long headerLength = file.bytes().get(U64_LE, 0);
         if (headerLength < 0 || headerLength > MAX_HEADER) {
-            throw new FormatException(path + ": header length " + Long.toUnsignedString(headerLength) + " is over the limit of "
-                    + MAX_HEADER + " bytes; this is not a safetensors file, or it is damaged");
+            throw new FormatException(
+                    path + ": header length " + Long.toUnsignedString(headerLength) + " is over the limit of "
+                            + MAX_HEADER + " bytes; this is not a safetensors file, or it is damaged");
         }
         if (headerLength > size - 8) {
             throw new FormatException(path + ": header of " + headerLength + " bytes is longer than the file ("
@@ -82,7 +83,8 @@ final class SafetensorsFile implements Checkpoint {
 
     private static void readMetadata(Path path, JsonNode node, Map<String, String> metadata) throws FormatException {
         if (!node.isObject()) {
-            throw new FormatException(path + ": __metadata__ is a JSON " + Json.kind(node) + "; expected an object of strings");
+            throw new FormatException(
+                    path + ": __metadata__ is a JSON " + Json.kind(node) + "; expected an object of strings");
         }
         for (Map.Entry<String, JsonNode> entry : node.properties()) {
             if (!entry.getValue().isString()) {
@@ -111,11 +113,12 @@ final class SafetensorsFile implements Checkpoint {
         long begin = natural(where, "data_offsets", offsets.get(0));
         long end = natural(where, "data_offsets", offsets.get(1));
         if (begin > end) {
-            throw new FormatException(where + ": data_offsets [" + begin + "," + end + "] run backwards; the file is damaged");
+            throw new FormatException(
+                    where + ": data_offsets [" + begin + "," + end + "] run backwards; the file is damaged");
         }
         if (end > dataSize) {
-            throw new FormatException(where + ": data_offsets [" + begin + "," + end + "] lie outside the file's " + dataSize
-                    + " bytes of data; the file is truncated or damaged, fetch it again");
+            throw new FormatException(where + ": data_offsets [" + begin + "," + end + "] lie outside the file's "
+                    + dataSize + " bytes of data; the file is truncated or damaged, fetch it again");
         }
         List<Long> sizes = new ArrayList<>();
         for (JsonNode dim : shape.values()) {
@@ -123,8 +126,9 @@ final class SafetensorsFile implements Checkpoint {
         }
         long bytes = bytes(where, type, sizes);
         if (bytes != end - begin) {
-            throw new FormatException(where + ": " + type + " " + sizes + " takes " + bytes + " bytes, but data_offsets ["
-                    + begin + "," + end + "] hold " + (end - begin) + "; the header is wrong");
+            throw new FormatException(
+                    where + ": " + type + " " + sizes + " takes " + bytes + " bytes, but data_offsets [" + begin + ","
+                            + end + "] hold " + (end - begin) + "; the header is wrong");
         }
         return new TensorInfo(name, type.name(), sizes, dataStart + begin, bytes);
     }
@@ -160,20 +164,22 @@ final class SafetensorsFile implements Checkpoint {
         String before = "";
         for (TensorInfo tensor : tensors) {
             if (tensor.offset() < expected) {
-                throw new FormatException(path + ": tensor " + tensor.name() + " begins at " + (tensor.offset() - dataStart)
-                        + " and overlaps " + before + ", which ends at " + (expected - dataStart) + "; the file is damaged");
+                throw new FormatException(path + ": tensor " + tensor.name() + " begins at "
+                        + (tensor.offset() - dataStart) + " and overlaps " + before + ", which ends at "
+                        + (expected - dataStart) + "; the file is damaged");
             }
             if (tensor.offset() > expected) {
-                throw new FormatException(path + ": " + (tensor.offset() - expected) + " bytes before tensor " + tensor.name()
-                        + " belong to no tensor; the file is damaged");
+                throw new FormatException(path + ": " + (tensor.offset() - expected) + " bytes before tensor "
+                        + tensor.name() + " belong to no tensor; the file is damaged");
             }
             expected = tensor.offset() + tensor.bytes();
             before = tensor.name();
             ordered.put(tensor.name(), tensor);
         }
         if (expected != size) {
-            throw new FormatException(path + ": " + (size - expected) + " bytes after the last tensor belong to no tensor;"
-                    + " the file is damaged or something was appended to it");
+            throw new FormatException(
+                    path + ": " + (size - expected) + " bytes after the last tensor belong to no tensor;"
+                            + " the file is damaged or something was appended to it");
         }
         return ordered;
     }

@@ -42,7 +42,8 @@ public final class SafetensorsWriter {
     }
 
     static void write(FileChannel channel, byte[] header, List<NamedTensor> ordered) throws IOException {
-        ByteBuffer length = ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(0, header.length);
+        ByteBuffer length =
+                ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(0, header.length);
         AtomicFile.writeFully(channel, length);
         AtomicFile.writeFully(channel, ByteBuffer.wrap(header));
         for (NamedTensor tensor : ordered) {
@@ -62,7 +63,8 @@ public final class SafetensorsWriter {
             }
         }
         List<NamedTensor> ordered = new ArrayList<>(tensors);
-        ordered.sort(Comparator.comparing((NamedTensor t) -> SafetensorsType.valueOf(t.dtype().name()))
+        ordered.sort(Comparator.comparing(
+                        (NamedTensor t) -> SafetensorsType.valueOf(t.dtype().name()))
                 .reversed()
                 .thenComparing(t -> t.name().getBytes(StandardCharsets.UTF_8), Arrays::compareUnsigned));
         return ordered;

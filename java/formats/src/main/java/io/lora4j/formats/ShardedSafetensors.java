@@ -43,7 +43,8 @@ final class ShardedSafetensors implements Checkpoint {
         ObjectNode json = Json.readObject(index);
         JsonNode map = json.path("weight_map");
         if (!map.isObject() || map.isEmpty()) {
-            throw new FormatException(index + ": has no \"weight_map\" object; expected {\"weight_map\":{tensor: file}}");
+            throw new FormatException(
+                    index + ": has no \"weight_map\" object; expected {\"weight_map\":{tensor: file}}");
         }
         Map<String, String> weightMap = new LinkedHashMap<>();
         for (Map.Entry<String, JsonNode> entry : map.properties()) {
@@ -85,8 +86,8 @@ final class ShardedSafetensors implements Checkpoint {
         }
         for (Map.Entry<String, String> entry : weightMap.entrySet()) {
             if (!tensors.containsKey(entry.getKey())) {
-                throw new FormatException(index + ": weight_map puts tensor " + entry.getKey() + " into " + entry.getValue()
-                        + ", which does not hold it; index and shards are of different checkpoints");
+                throw new FormatException(index + ": weight_map puts tensor " + entry.getKey() + " into "
+                        + entry.getValue() + ", which does not hold it; index and shards are of different checkpoints");
             }
         }
     }

@@ -30,8 +30,10 @@ final class TargetModules {
             return false;
         }
         List<Integer> layers = config.layersToTransform();
-        boolean limited = target instanceof ModuleFilter.Names && layers != null && !layers.isEmpty();
-        return !limited || layers.contains(layerIndex(config, module.name()));
+        if (layers == null || layers.isEmpty() || !(target instanceof ModuleFilter.Names)) {
+            return true;
+        }
+        return layers.contains(layerIndex(config, module.name()));
     }
 
     /** Returns the index of the block that a module lies in, or -1. */
@@ -82,11 +84,12 @@ final class TargetModules {
             }
         }
         if (targets.isEmpty()) {
-            throw new FormatException("target_modules " + show(config.targetModules()) + " matches no module of the model"
-                    + (config.excludeModules() != null || config.layersToTransform() != null
-                            ? " once exclude_modules and layers_to_transform are applied"
-                            : "")
-                    + "; its linear layers are " + endings(modules) + " (or \"all-linear\")");
+            throw new FormatException(
+                    "target_modules " + show(config.targetModules()) + " matches no module of the model"
+                            + (config.excludeModules() != null || config.layersToTransform() != null
+                                    ? " once exclude_modules and layers_to_transform are applied"
+                                    : "")
+                            + "; its linear layers are " + endings(modules) + " (or \"all-linear\")");
         }
         List<String> idle = new ArrayList<>();
         if (config.targetModules() instanceof ModuleFilter.Names(List<String> names)) {
@@ -113,9 +116,7 @@ final class TargetModules {
                 used.add(key);
             }
         }
-        keys.stream()
-                .filter(key -> !used.contains(key))
-                .forEach(key -> idle.add(field + " key \"" + key + "\""));
+        keys.stream().filter(key -> !used.contains(key)).forEach(key -> idle.add(field + " key \"" + key + "\""));
     }
 
     private static void addIdleLayers(List<String> idle, AdapterConfig config, List<ModelModule> targets) {

@@ -66,7 +66,8 @@ final class TokenizerFiles {
                 vocabulary.put(piece.path(0).stringValue(""), next++);
             }
         } else {
-            throw new FormatException(file + ": has no model.vocab; expected a tokenizer.json of Hugging Face tokenizers");
+            throw new FormatException(
+                    file + ": has no model.vocab; expected a tokenizer.json of Hugging Face tokenizers");
         }
         for (JsonNode added : json.path("added_tokens").values()) {
             String content = added.path("content").stringValue("");
@@ -76,7 +77,8 @@ final class TokenizerFiles {
 
     private int id(String token, JsonNode node) throws FormatException {
         if (!node.isIntegralNumber() || !node.canConvertToInt() || node.intValue() < 0) {
-            throw new FormatException(file + ": token \"" + token + "\" has the id " + node + "; expected an integer >= 0");
+            throw new FormatException(
+                    file + ": token \"" + token + "\" has the id " + node + "; expected an integer >= 0");
         }
         return node.intValue();
     }
@@ -92,8 +94,8 @@ final class TokenizerFiles {
             }
             Integer id = vocabulary.get(text);
             if (id == null) {
-                throw new FormatException(configFile + ": " + role + " \"" + text + "\" is not in the vocabulary of " + file
-                        + "; the files are of different models");
+                throw new FormatException(configFile + ": " + role + " \"" + text + "\" is not in the vocabulary of "
+                        + file + "; the files are of different models");
             }
             special.put(role, new SpecialToken(text, id));
         }
@@ -117,7 +119,8 @@ final class TokenizerFiles {
                 }
             }
             if (template == null) {
-                throw new FormatException(templateSource + " has the templates " + names + " but none named \"default\"");
+                throw new FormatException(
+                        templateSource + " has the templates " + names + " but none named \"default\"");
             }
         } else {
             template = node.stringValue(null);
@@ -126,7 +129,8 @@ final class TokenizerFiles {
 
     /** transformers adds tokens of the config that tokenizer.json lacks; ids would shift, so they are refused instead. */
     private void checkAddedTokens() throws FormatException {
-        for (Map.Entry<String, JsonNode> entry : config.path("added_tokens_decoder").properties()) {
+        for (Map.Entry<String, JsonNode> entry :
+                config.path("added_tokens_decoder").properties()) {
             String content = entry.getValue().path("content").stringValue("");
             Integer id = vocabulary.get(content);
             if (id == null || !id.toString().equals(entry.getKey())) {
@@ -188,11 +192,13 @@ final class TokenizerFiles {
         return vocabulary;
     }
 
-    @Nullable SpecialToken special(String role) {
+    @Nullable
+    SpecialToken special(String role) {
         return special.get(role);
     }
 
-    @Nullable String template() {
+    @Nullable
+    String template() {
         return template;
     }
 

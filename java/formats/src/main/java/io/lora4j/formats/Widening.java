@@ -7,10 +7,8 @@ import java.nio.ByteOrder;
 
 /** Widens half-precision numbers to float32, exactly. */
 final class Widening {
-    private static final ValueLayout.OfFloat F32 =
-            ValueLayout.JAVA_FLOAT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
-    private static final ValueLayout.OfShort U16 =
-            ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+    private static final ValueLayout.OfFloat F32 = ValueLayout.JAVA_FLOAT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+    private static final ValueLayout.OfShort U16 = ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
 
     private Widening() {}
 
@@ -24,13 +22,12 @@ final class Widening {
         long count = from.byteSize() / dtype.bytes();
         long bad = -1;
         for (long i = 0; i < count; i++) {
-            float value =
-                    switch (dtype) {
-                        case F32 -> from.get(F32, 4 * i);
-                        case F16 -> Float.float16ToFloat(from.get(U16, 2 * i));
-                        case BF16 -> Float.intBitsToFloat(from.get(U16, 2 * i) << 16);
-                        default -> throw new IllegalArgumentException(dtype + " is not widened");
-                    };
+            float value = switch (dtype) {
+                case F32 -> from.get(F32, 4 * i);
+                case F16 -> Float.float16ToFloat(from.get(U16, 2 * i));
+                case BF16 -> Float.intBitsToFloat(from.get(U16, 2 * i) << 16);
+                default -> throw new IllegalArgumentException(dtype + " is not widened");
+            };
             if (bad < 0 && !Float.isFinite(value)) {
                 bad = i;
             }

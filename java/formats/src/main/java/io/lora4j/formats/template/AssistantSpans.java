@@ -51,8 +51,9 @@ final class AssistantSpans {
             }
         }
         if (start < 0) {
-            throw new TemplateError("nothing of the content of message " + (message + 1)
-                    + " (assistant) can be found in the rendered text: it is empty, or the template leaves it out or rewrites it");
+            throw new TemplateError(
+                    "nothing of the content of message " + (message + 1)
+                            + " (assistant) can be found in the rendered text: it is empty, or the template leaves it out or rewrites it");
         }
         int end = start;
         while (end < text.length() && text.owner(end) == message) {

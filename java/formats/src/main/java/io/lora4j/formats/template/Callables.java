@@ -31,8 +31,8 @@ final class Callables {
         /** Refuses arguments beyond those that a function knows. */
         void atMost(String function, String... names) {
             if (positional.size() > names.length) {
-                throw new TemplateError("'" + function + "' takes at most " + names.length + " arguments, not "
-                        + positional.size());
+                throw new TemplateError(
+                        "'" + function + "' takes at most " + names.length + " arguments, not " + positional.size());
             }
             for (String name : named.keySet()) {
                 if (!List.of(names).contains(name)) {

@@ -86,8 +86,8 @@ public final class ChatTemplate {
     private Text run(List<Message> messages, Map<String, ?> variables, boolean addGenerationPrompt, ZonedDateTime now)
             throws FormatException {
         if (messages.size() > Text.MAX_MESSAGES) {
-            throw new FormatException(name + ": a conversation of " + messages.size() + " messages; at most " + Text.MAX_MESSAGES
-                    + " are supported");
+            throw new FormatException(name + ": a conversation of " + messages.size() + " messages; at most "
+                    + Text.MAX_MESSAGES + " are supported");
         }
         IdentityHashMap<Object, Integer> indices = new IdentityHashMap<>();
         List<Object> values = new ArrayList<>();

@@ -211,7 +211,10 @@ final class Evaluator {
         int required = parameters.size() - definition.defaults().size();
         for (int i = 0; i < parameters.size(); i++) {
             String name = parameters.get(i);
-            @Nullable Object given = i < args.positional().size() ? args.positional().get(i) : args.named().get(name);
+            @Nullable
+            Object given = i < args.positional().size()
+                    ? args.positional().get(i)
+                    : args.named().get(name);
             if (given == null) {
                 given = i >= required
                         ? expressions.evaluate(definition.defaults().get(i - required), scope)

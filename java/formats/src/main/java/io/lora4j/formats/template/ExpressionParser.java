@@ -32,7 +32,9 @@ final class ExpressionParser {
         List<Expression> items = new ArrayList<>(List.of(first));
         while (tokens.skipOperator(",")) {
             Kind kind = tokens.current().kind();
-            if (kind == Kind.VARIABLE_END || kind == Kind.BLOCK_END || tokens.current().isOperator(")")) {
+            if (kind == Kind.VARIABLE_END
+                    || kind == Kind.BLOCK_END
+                    || tokens.current().isOperator(")")) {
                 break;
             }
             items.add(expression());
@@ -201,7 +203,8 @@ final class ExpressionParser {
             case "none", "None" -> new Node.Constant(token.line(), None.NONE);
             default -> {
                 if (RESERVED.contains(token.value())) {
-                    throw new TemplateError(token.line(), "found '" + token.value() + "' where an expression was expected");
+                    throw new TemplateError(
+                            token.line(), "found '" + token.value() + "' where an expression was expected");
                 }
                 yield new Node.Name(token.line(), token.value());
             }
@@ -274,7 +277,8 @@ final class ExpressionParser {
         return switch (token.kind()) {
             case NAME -> new Node.Attribute(line, object, token.value());
             case INTEGER -> new Node.Item(line, object, new Node.Constant(line, integer(token)));
-            default -> throw new TemplateError(line, "found " + token.describe() + " where a name was expected after '.'");
+            default ->
+                throw new TemplateError(line, "found " + token.describe() + " where a name was expected after '.'");
         };
     }
 
@@ -316,7 +320,8 @@ final class ExpressionParser {
             first = false;
             Token token = tokens.current();
             if (token.isOperator("*") || token.isOperator("**")) {
-                throw new TemplateError(token.line(), "unpacking arguments with '" + token.value() + "' is not supported");
+                throw new TemplateError(
+                        token.line(), "unpacking arguments with '" + token.value() + "' is not supported");
             }
             if (token.kind() == Kind.NAME && tokens.lookAhead().isOperator("=")) {
                 tokens.next();
@@ -351,8 +356,7 @@ final class ExpressionParser {
         int line = tokens.next().line();
         String name = tokens.expectName();
         Filters.requireKnown(name, line);
-        Arguments arguments =
-                tokens.current().isOperator("(") ? arguments() : new Arguments(List.of(), Map.of());
+        Arguments arguments = tokens.current().isOperator("(") ? arguments() : new Arguments(List.of(), Map.of());
         return new Node.Filter(line, input, name, arguments);
     }
 

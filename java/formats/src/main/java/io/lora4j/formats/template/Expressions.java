@@ -103,7 +103,9 @@ final class Expressions {
             case BoundMethod(Object self, String name) -> Methods.call(self, name, args);
             default ->
                 throw Values.error(
-                        (call.function() instanceof Node.Name n ? "'" + n.name() + "'" : "a " + Values.typeName(function))
+                        (call.function() instanceof Node.Name n
+                                        ? "'" + n.name() + "'"
+                                        : "a " + Values.typeName(function))
                                 + " cannot be called",
                         function);
         };
@@ -138,10 +140,12 @@ final class Expressions {
                     return value;
                 }
             }
-            case List<?> list when Values.isIntegral(index) -> {
+            case List<?> list
+            when Values.isIntegral(index) -> {
                 return at(list, index);
             }
-            case Text text when Values.isIntegral(index) -> {
+            case Text text
+            when Values.isIntegral(index) -> {
                 return at(Values.items(text), index);
             }
             default -> {}

@@ -20,7 +20,8 @@ final class Filters {
         FILTERS.put("upper", (x, a) -> Strings.upper(Values.text(x)));
         FILTERS.put("lower", (x, a) -> Strings.lower(Values.text(x)));
         FILTERS.put("capitalize", (x, a) -> Strings.capitalize(Values.text(x)));
-        FILTERS.put("title", (x, a) -> Strings.title(Values.text(x), c -> Strings.isSpace(c) || "-({[<".indexOf(c) >= 0));
+        FILTERS.put(
+                "title", (x, a) -> Strings.title(Values.text(x), c -> Strings.isSpace(c) || "-({[<".indexOf(c) >= 0));
         FILTERS.put("length", (x, a) -> Values.length(x));
         FILTERS.put("count", (x, a) -> Values.length(x));
         FILTERS.put("string", (x, a) -> Values.text(x));
@@ -35,7 +36,9 @@ final class Filters {
         FILTERS.put("tojson", Filters::toJson);
         FILTERS.put("int", Filters::toInt);
         FILTERS.put("float", Filters::toFloat);
-        FILTERS.put("abs", (x, a) -> x instanceof Double d ? (Object) Math.abs(d) : (Object) Math.absExact(Values.toLong(x)));
+        FILTERS.put(
+                "abs",
+                (x, a) -> x instanceof Double d ? (Object) Math.abs(d) : (Object) Math.absExact(Values.toLong(x)));
         FILTERS.put("indent", Filters::indent);
         FILTERS.put("items", Filters::items);
         FILTERS.put("dictsort", Filters::dictSort);
@@ -145,7 +148,8 @@ final class Filters {
             case Text text -> text.toString();
             case Map<?, ?> map -> {
                 Map<String, @Nullable Object> copy = new LinkedHashMap<>();
-                map.forEach((k, v) -> copy.put(k instanceof String s ? s : Values.repr(k).toLowerCase(), plain(v)));
+                map.forEach((k, v) ->
+                        copy.put(k instanceof String s ? s : Values.repr(k).toLowerCase(), plain(v)));
                 yield copy;
             }
             case List<?> list -> {
@@ -287,7 +291,8 @@ final class Filters {
                 mapped.add(field instanceof Undefined && otherwise != null ? otherwise : field);
             }
         } else {
-            String filter = Values.requireText(args.positional().getFirst(), "'map'").toString();
+            String filter =
+                    Values.requireText(args.positional().getFirst(), "'map'").toString();
             Args rest = new Args(args.positional().subList(1, args.positional().size()), args.named());
             for (Object item : Values.items(value)) {
                 mapped.add(apply(filter, item, rest));

@@ -63,13 +63,15 @@ final class Functions {
 
     static Object raise(Args args) {
         args.atMost("raise_exception", "message");
-        throw new TemplateError("the template refuses the messages: " + Values.text(args.require(0, "message", "raise_exception")));
+        throw new TemplateError(
+                "the template refuses the messages: " + Values.text(args.require(0, "message", "raise_exception")));
     }
 
     /** {@code strftime_now(format)} at the caller's time, in C's locale. */
     static Object strftime(Args args, ZonedDateTime now) {
         args.atMost("strftime_now", "format");
-        String format = Values.requireText(args.require(0, "format", "strftime_now"), "'strftime_now'").toString();
+        String format = Values.requireText(args.require(0, "format", "strftime_now"), "'strftime_now'")
+                .toString();
         StringBuilder out = new StringBuilder();
         for (int i = 0; i < format.length(); i++) {
             char c = format.charAt(i);
@@ -83,7 +85,10 @@ final class Functions {
                 code = format.charAt(++i);
             }
             String value = field(code, now);
-            out.append(unpadded && value.length() > 1 && value.startsWith("0") ? value.replaceFirst("^0+(?=.)", "") : value);
+            out.append(
+                    unpadded && value.length() > 1 && value.startsWith("0")
+                            ? value.replaceFirst("^0+(?=.)", "")
+                            : value);
         }
         return Text.of(out.toString());
     }

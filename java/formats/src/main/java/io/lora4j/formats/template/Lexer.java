@@ -14,8 +14,8 @@ import java.util.List;
 final class Lexer {
     /** Longest first, so that the first that fits is the right one. */
     private static final List<String> OPERATORS = List.of(
-            "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<", "=",
-            ".", ":", "|", ",", ";");
+            "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<",
+            "=", ".", ":", "|", ",", ";");
 
     private final String source;
     private final List<Token> tokens = new ArrayList<>();
@@ -234,7 +234,8 @@ final class Lexer {
             }
         }
         if (end < source.length() && Character.isLetter(source.charAt(end))) {
-            throw new TemplateError(line, "number '" + source.substring(at, end + 1) + "…' is not supported; write it in decimal");
+            throw new TemplateError(
+                    line, "number '" + source.substring(at, end + 1) + "…' is not supported; write it in decimal");
         }
         String digits = source.substring(at, end).replace("_", "");
         tokens.add(new Token(fraction ? Kind.FLOAT : Kind.INTEGER, digits, line));

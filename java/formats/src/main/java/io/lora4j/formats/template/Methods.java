@@ -12,17 +12,69 @@ import org.jspecify.annotations.Nullable;
 /** The methods of strings, lists and mappings that do not change them; the others the sandbox of transformers refuses too. */
 final class Methods {
     private static final Set<String> TEXT = Set.of(
-            "strip", "lstrip", "rstrip", "split", "rsplit", "splitlines", "startswith", "endswith", "upper", "lower", "title",
-            "capitalize", "replace", "join", "find", "rfind", "index", "count", "removeprefix", "removesuffix", "partition",
-            "rpartition", "isdigit", "isalpha", "isalnum", "isspace", "isupper", "islower");
+            "strip",
+            "lstrip",
+            "rstrip",
+            "split",
+            "rsplit",
+            "splitlines",
+            "startswith",
+            "endswith",
+            "upper",
+            "lower",
+            "title",
+            "capitalize",
+            "replace",
+            "join",
+            "find",
+            "rfind",
+            "index",
+            "count",
+            "removeprefix",
+            "removesuffix",
+            "partition",
+            "rpartition",
+            "isdigit",
+            "isalpha",
+            "isalnum",
+            "isspace",
+            "isupper",
+            "islower");
     private static final Set<String> LIST = Set.of("index", "count");
     private static final Set<String> MAP = Set.of("items", "keys", "values", "get", "copy");
     /** Methods that exist in Python and not here: asked for, they are an error and not a missing key. */
     private static final Set<String> OTHER_TEXT = Set.of(
-            "format", "format_map", "encode", "center", "ljust", "rjust", "zfill", "swapcase", "casefold", "translate",
-            "expandtabs", "isnumeric", "isdecimal", "isidentifier", "isprintable", "istitle", "isascii", "rindex");
-    private static final Set<String> CHANGING =
-            Set.of("append", "extend", "insert", "pop", "remove", "clear", "sort", "reverse", "update", "setdefault", "popitem");
+            "format",
+            "format_map",
+            "encode",
+            "center",
+            "ljust",
+            "rjust",
+            "zfill",
+            "swapcase",
+            "casefold",
+            "translate",
+            "expandtabs",
+            "isnumeric",
+            "isdecimal",
+            "isidentifier",
+            "isprintable",
+            "istitle",
+            "isascii",
+            "rindex");
+
+    private static final Set<String> CHANGING = Set.of(
+            "append",
+            "extend",
+            "insert",
+            "pop",
+            "remove",
+            "clear",
+            "sort",
+            "reverse",
+            "update",
+            "setdefault",
+            "popitem");
 
     private Methods() {}
 
@@ -43,7 +95,9 @@ final class Methods {
         };
         if (!supported) {
             throw new TemplateError("method '" + name + "' of a " + Values.typeName(self)
-                    + (CHANGING.contains(name) ? " changes it, which the sandbox of chat templates forbids" : " is not supported"));
+                    + (CHANGING.contains(name)
+                            ? " changes it, which the sandbox of chat templates forbids"
+                            : " is not supported"));
         }
         return switch (self) {
             case Text text -> ofText(text, name, args);
@@ -199,7 +253,9 @@ final class Methods {
         String part = text(args, 0, "sub", name).toString();
         String string = text.toString();
         if (name.equals("count")) {
-            return part.isEmpty() ? text.codePointCount() + 1L : (long) Strings.split(text, part, -1).size() - 1;
+            return part.isEmpty()
+                    ? text.codePointCount() + 1L
+                    : (long) Strings.split(text, part, -1).size() - 1;
         }
         int i = name.equals("rfind") ? string.lastIndexOf(part) : string.indexOf(part);
         if (i < 0 && name.equals("index")) {
@@ -236,6 +292,8 @@ final class Methods {
 
     private static @Nullable String optional(Args args, int index, String name, String method) {
         Object value = args.get(index, name, None.NONE);
-        return value == None.NONE ? null : Values.requireText(value, "'" + method + "'").toString();
+        return value == None.NONE
+                ? null
+                : Values.requireText(value, "'" + method + "'").toString();
     }
 }

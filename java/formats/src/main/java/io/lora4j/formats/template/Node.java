@@ -92,6 +92,9 @@ sealed interface Node {
 
     record Or(int line, Expression left, Expression right) implements Expression {}
 
-    record Conditional(int line, Expression condition, Expression value, @Nullable Expression otherwise)
-            implements Expression {}
+    record Conditional(
+            int line,
+            Expression condition,
+            Expression value,
+            @Nullable Expression otherwise) implements Expression {}
 }

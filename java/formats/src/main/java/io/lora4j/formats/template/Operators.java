@@ -46,7 +46,8 @@ final class Operators {
         }
         if (!Values.isNumber(left) || !Values.isNumber(right)) {
             throw Values.error(
-                    "operator '" + operator + "' does not take a " + Values.typeName(left) + " and a " + Values.typeName(right),
+                    "operator '" + operator + "' does not take a " + Values.typeName(left) + " and a "
+                            + Values.typeName(right),
                     left,
                     right);
         }

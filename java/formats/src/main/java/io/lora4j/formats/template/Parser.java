@@ -10,7 +10,18 @@ import java.util.Set;
 /** Parses the tags of a template; what the subset lacks is refused by name with its line. */
 final class Parser {
     private static final Set<String> UNSUPPORTED = Set.of(
-            "block", "extends", "include", "import", "from", "call", "filter", "with", "autoescape", "do", "trans", "debug");
+            "block",
+            "extends",
+            "include",
+            "import",
+            "from",
+            "call",
+            "filter",
+            "with",
+            "autoescape",
+            "do",
+            "trans",
+            "debug");
 
     private final TokenStream tokens;
     private final ExpressionParser expressions;
@@ -37,7 +48,9 @@ final class Parser {
         while (true) {
             Token token = tokens.current();
             switch (token.kind()) {
-                case DATA -> statements.add(new Node.Data(token.line(), Text.of(tokens.next().value())));
+                case DATA ->
+                    statements.add(
+                            new Node.Data(token.line(), Text.of(tokens.next().value())));
                 case VARIABLE_BEGIN -> {
                     tokens.next();
                     statements.add(new Node.Output(token.line(), expressions.tuple()));
@@ -56,7 +69,8 @@ final class Parser {
                 case END -> {
                     if (!ends.isEmpty()) {
                         throw new TemplateError(
-                                token.line(), "the template ends where {% " + String.join(" %} or {% ", ends) + " %} was expected");
+                                token.line(),
+                                "the template ends where {% " + String.join(" %} or {% ", ends) + " %} was expected");
                     }
                     tokens.leave();
                     return statements;

@@ -245,7 +245,8 @@ final class Strings {
         try {
             return Character.toString(Integer.parseUnsignedInt(literal, from, from + digits, 16));
         } catch (IllegalArgumentException | IndexOutOfBoundsException e) {
-            throw new TemplateError(line, "escape in string \"" + literal + "\" needs " + digits + " hexadecimal digits");
+            throw new TemplateError(
+                    line, "escape in string \"" + literal + "\" needs " + digits + " hexadecimal digits");
         }
     }
 }

@@ -9,8 +9,24 @@ final class Tests {
     private static final Set<String> BINARY = Set.of(
             "equalto", "eq", "ne", "in", "divisibleby", "sameas", "gt", "greaterthan", "ge", "lt", "lessthan", "le");
     private static final Set<String> UNARY = Set.of(
-            "defined", "undefined", "none", "string", "mapping", "iterable", "sequence", "number", "integer", "float",
-            "boolean", "true", "false", "odd", "even", "lower", "upper", "callable");
+            "defined",
+            "undefined",
+            "none",
+            "string",
+            "mapping",
+            "iterable",
+            "sequence",
+            "number",
+            "integer",
+            "float",
+            "boolean",
+            "true",
+            "false",
+            "odd",
+            "even",
+            "lower",
+            "upper",
+            "callable");
 
     private Tests() {}
 
@@ -61,7 +77,10 @@ final class Tests {
                         || value instanceof Map<?, ?>
                         || value instanceof Undefined;
             case "sequence" ->
-                value instanceof Text || value instanceof List<?> || value instanceof Map<?, ?> || value instanceof Undefined;
+                value instanceof Text
+                        || value instanceof List<?>
+                        || value instanceof Map<?, ?>
+                        || value instanceof Undefined;
             case "number" -> Values.isNumber(value);
             case "integer" -> value instanceof Long;
             case "float" -> value instanceof Double;

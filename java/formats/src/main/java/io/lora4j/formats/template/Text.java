@@ -88,7 +88,11 @@ final class Text implements CharSequence, Comparable<Text> {
     }
 
     Text concat(Text other) {
-        return string.isEmpty() ? other : other.string.isEmpty() ? this : new Builder().append(this).append(other).build();
+        return string.isEmpty()
+                ? other
+                : other.string.isEmpty()
+                        ? this
+                        : new Builder().append(this).append(other).build();
     }
 
     /** Returns the number of code points, Python's {@code len}. */

@@ -69,7 +69,8 @@ final class Values {
         return switch (value) {
             case None n -> "None";
             case Boolean b -> b ? "True" : "False";
-            case Double d -> Double.isNaN(d) ? "nan" : Double.isInfinite(d) ? (d > 0 ? "inf" : "-inf") : PythonJson.number(d);
+            case Double d ->
+                Double.isNaN(d) ? "nan" : Double.isInfinite(d) ? (d > 0 ? "inf" : "-inf") : PythonJson.number(d);
             case Long l -> l.toString();
             case String key -> reprOf(key);
             case Text text -> reprOf(text.toString());
@@ -81,8 +82,10 @@ final class Values {
             case List<?> list -> "[" + joined(list) + "]";
             case Map<?, ?> map -> {
                 StringBuilder out = new StringBuilder("{");
-                map.forEach((k, v) ->
-                        out.append(out.length() > 1 ? ", " : "").append(repr(k)).append(": ").append(repr(v)));
+                map.forEach((k, v) -> out.append(out.length() > 1 ? ", " : "")
+                        .append(repr(k))
+                        .append(": ")
+                        .append(repr(v)));
                 yield out.append('}').toString();
             }
             default -> throw new TemplateError("a " + typeName(value) + " cannot be printed");
@@ -129,8 +132,7 @@ final class Values {
                     Character.PRIVATE_USE,
                     Character.UNASSIGNED,
                     Character.LINE_SEPARATOR,
-                    Character.PARAGRAPH_SEPARATOR ->
-                false;
+                    Character.PARAGRAPH_SEPARATOR -> false;
             case Character.SPACE_SEPARATOR -> c == ' ';
             default -> true;
         };
@@ -139,9 +141,7 @@ final class Values {
     /** As Python's {@code ==}. */
     static boolean equal(Object a, Object b) {
         if (isNumber(a) && isNumber(b)) {
-            return a instanceof Double || b instanceof Double
-                    ? toDouble(a) == toDouble(b)
-                    : toLong(a) == toLong(b);
+            return a instanceof Double || b instanceof Double ? toDouble(a) == toDouble(b) : toLong(a) == toLong(b);
         }
         if (a instanceof Undefined && b instanceof Undefined) {
             return true;
@@ -230,7 +230,8 @@ final class Values {
         return switch (value) {
             case Undefined u -> List.of();
             case Text text -> characters(text);
-            case Map<?, ?> map -> new ArrayList<>(map.keySet().stream().map(Values::fromKey).toList());
+            case Map<?, ?> map ->
+                new ArrayList<>(map.keySet().stream().map(Values::fromKey).toList());
             case Iterable<?> list -> {
                 List<Object> copy = new ArrayList<>();
                 list.forEach(copy::add);
