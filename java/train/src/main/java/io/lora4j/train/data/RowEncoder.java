@@ -37,7 +37,7 @@ import org.jspecify.annotations.Nullable;
 public final class RowEncoder {
     private final Tokenizer tokenizer;
     private final @Nullable ChatTemplate template;
-    private final Map<String, String> variables = new LinkedHashMap<>();
+    private final Map<String, String> variables;
     private final boolean completionOnly;
     private final boolean assistantOnly;
     private final ZonedDateTime clock;
@@ -59,13 +59,20 @@ public final class RowEncoder {
         this.clock = clock;
         Optional<String> source = tokenizer.chatTemplate();
         this.template = source.isPresent() ? ChatTemplate.parse(source.get(), tokenizer.chatTemplateSource()) : null;
-        putToken("bos_token", tokenizer.bos());
-        putToken("eos_token", tokenizer.eos());
-        putToken("pad_token", tokenizer.pad());
-        putToken("unk_token", tokenizer.unk());
+        this.variables = templateVariables(tokenizer);
     }
 
-    private void putToken(String name, Optional<SpecialToken> token) {
+    /** Returns what a chat template may read beside the messages: the texts of the tokenizer's special tokens. */
+    public static Map<String, String> templateVariables(Tokenizer tokenizer) {
+        Map<String, String> variables = new LinkedHashMap<>();
+        putToken(variables, "bos_token", tokenizer.bos());
+        putToken(variables, "eos_token", tokenizer.eos());
+        putToken(variables, "pad_token", tokenizer.pad());
+        putToken(variables, "unk_token", tokenizer.unk());
+        return variables;
+    }
+
+    private static void putToken(Map<String, String> variables, String name, Optional<SpecialToken> token) {
         token.ifPresent(t -> variables.put(name, t.text()));
     }
 
