@@ -1,0 +1,173 @@
+package io.lora4j.train.data;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import io.lora4j.formats.FormatException;
+import io.lora4j.formats.ModelConfig;
+import io.lora4j.formats.Tokenizer;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.ZoneOffset;
+import java.time.ZonedDateTime;
+import java.util.stream.Collectors;
+import org.junit.jupiter.api.Assumptions;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import tools.jackson.databind.JsonNode;
+import tools.jackson.databind.json.JsonMapper;
+
+/** Token ids and masks; what is learned stands in ⟦ ⟧. The tokenizer of tiny-llama adds BOS to texts. */
+class RowEncoderTest {
+    private static final Path TINY = Path.of(System.getProperty("lora4j.root"), "test-data", "tiny-llama");
+    private static final ZonedDateTime CLOCK = ZonedDateTime.of(2026, 1, 2, 3, 4, 5, 0, ZoneOffset.UTC);
+
+    @TempDir
+    Path dir;
+
+    private Path data(String lines) throws IOException {
+        return Files.writeString(dir.resolve("data.jsonl"), lines);
+    }
+
+    private Dataset load(String lines, Tokenizer tokenizer, boolean onlyAnswers, int maxLength) throws IOException {
+        RowEncoder encoder = new RowEncoder(tokenizer, onlyAnswers, onlyAnswers, CLOCK);
+        return Dataset.load(data(lines), encoder, maxLength, ModelConfig.read(TINY));
+    }
+
+    private static String marked(Row row, Tokenizer tokenizer) {
+        return Dataset.preview(row, tokenizer).stream()
+                .map(piece -> piece.learned() ? "⟦" + piece.text() + "⟧" : piece.text())
+                .collect(Collectors.joining())
+                .replace("\n", "/")
+                .replace("<|im_start|>", "<")
+                .replace("<|im_end|>", ">")
+                .replace("<|begin_of_text|>", "^")
+                .replace("<|end_of_text|>", "$");
+    }
+
+    @ParameterizedTest
+    @CsvSource(delimiter = '|', quoteCharacter = '~', value = {
+        // text: all learned, BOS and EOS once
+        "true  | {\"text\": \"The fox ran.\"}                  | ⟦^The fox ran.$⟧",
+        "true  | {\"text\": \"^The fox ran.\"}                 | ⟦^The fox ran.$⟧",
+        "true  | {\"text\": \"The fox ran.$\"}                 | ⟦^The fox ran.$⟧",
+        "true  | {\"text\": \"The fox ran.$$\"}                | ⟦^The fox ran.$⟧",
+        "false | {\"text\": \"The fox ran.\"}                  | ⟦^The fox ran.$⟧",
+        // prompt and completion
+        "true  | {\"prompt\": \"The fox\", \"completion\": \" ran.\"}    | ^The fox⟦ ran.$⟧",
+        "true  | {\"prompt\": \"The fox\", \"completion\": \" ran.$\"}   | ^The fox⟦ ran.$⟧",
+        "true  | {\"prompt\": \"^The fox\", \"completion\": \" ran.\"}   | ^The fox⟦ ran.$⟧",
+        "true  | {\"prompt\": \"The fox \", \"completion\": \"ran.\"}    | ^The fox⟦ ran.$⟧", // the token " ran" reaches across
+        "true  | {\"prompt\": \"One 🦊 \", \"completion\": \"🦊!\"}        | ^One 🦊 ⟦🦊!$⟧",
+        "true  | {\"prompt\": \"The fox\", \"completion\": \"\"}         | ^The fox⟦$⟧",
+        "false | {\"prompt\": \"The fox\", \"completion\": \" ran.\"}    | ⟦^The fox ran.$⟧",
+        // messages: the template prints BOS itself
+        "true  | {\"messages\": [U Hi., A Yes 🦊.]}                      | ^<user/Hi.>/<assistant/⟦Yes 🦊.>/⟧",
+        "true  | {\"messages\": [U Hi., A Hi., U Hi., A Hi.]}            | ^<user/Hi.>/<assistant/⟦Hi.>/⟧<user/Hi.>/<assistant/⟦Hi.>/⟧",
+        "true  | {\"messages\": [S Be kind., U Hi., A Yes., U And?]}     | ^<system/Be kind.>/<user/Hi.>/<assistant/⟦Yes.>/⟧<user/And?>/",
+        "false | {\"messages\": [U Hi., A Yes.]}                         | ⟦^<user/Hi.>/<assistant/Yes.>/⟧",
+        "true  | {\"prompt\": [U Hi., A Yes., U And?], \"completion\": [A No.]}  | ^<user/Hi.>/<assistant/Yes.>/<user/And?>/<assistant/⟦No.>/⟧",
+        "false | {\"prompt\": [U Hi.], \"completion\": [A No.]}          | ⟦^<user/Hi.>/<assistant/No.>/⟧"
+    })
+    void masks(boolean onlyAnswers, String line, String expected) throws Exception {
+        String json = line.replace("^", "<|begin_of_text|>")
+                .replace("$", "<|end_of_text|>")
+                .replaceAll("\\bU ([^,\\]]*)", "{\"role\": \"user\", \"content\": \"$1\"}")
+                .replaceAll("\\bA ([^,\\]]*)(?=[,\\]])", "{\"role\": \"assistant\", \"content\": \"$1\"}")
+                .replaceAll("\\bS ([^,\\]]*)", "{\"role\": \"system\", \"content\": \"$1\"}");
+        try (Tokenizer tokenizer = Tokenizer.open(TINY)) {
+            Row row = load(json, tokenizer, onlyAnswers, 0).rows().getFirst();
+            assertThat(marked(row, tokenizer)).isEqualTo(expected);
+        }
+    }
+
+    @Test
+    void rowsAreCutAtTheEndAndThoseWithoutTargetsDropped() throws Exception {
+        try (Tokenizer tokenizer = Tokenizer.open(TINY)) {
+            String answered = "{\"prompt\": \"The fox\", \"completion\": \" ran away.\"}\n";
+            Dataset all = load(answered.repeat(2) + "{\"prompt\": \"The fox ran and ran and ran\", \"completion\": \" on.\"}", tokenizer, true, 5);
+            assertThat(all.rows()).hasSize(2);
+            assertThat(all.rowsRead()).isEqualTo(3);
+            assertThat(all.rowsCut()).isEqualTo(3);
+            assertThat(all.rowsDropped()).isEqualTo(1);
+            assertThat(all.longest()).isEqualTo(5);
+            assertThat(marked(all.rows().getFirst(), tokenizer)).startsWith("^The fox⟦ ran").doesNotContain("$");
+            assertThat(all.targetTokens()).isEqualTo(4);
+            assertThat(all.tokens()).isEqualTo(10);
+        }
+    }
+
+    @Test
+    void nothingToLearnIsRefused() throws Exception {
+        try (Tokenizer tokenizer = Tokenizer.open(TINY)) {
+            assertThatThrownBy(() -> load(
+                            "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi.\"}]}", tokenizer, true, 0))
+                    .isInstanceOf(FormatException.class)
+                    .hasMessageContaining("data.jsonl: none of its 1 rows has a token to learn");
+            assertThatThrownBy(() -> load("{\"prompt\": \"The fox\", \"completion\": \" ran.\"}", tokenizer, true, 2))
+                    .hasMessageContaining("(1 were cut to max_length 2)");
+        }
+    }
+
+    @Test
+    void rowsLongerThanTheContextAreRefused() throws Exception {
+        try (Tokenizer tokenizer = Tokenizer.open(TINY)) {
+            String line = "{\"text\": \"" + "fox ".repeat(600) + "\"}";
+            assertThatThrownBy(() -> load("{\"text\": \"a\"}\n" + line, tokenizer, true, 0))
+                    .isInstanceOf(FormatException.class)
+                    .hasMessageContaining("data.jsonl:2: has ")
+                    .hasMessageContaining("the model's context is 512");
+            assertThat(load(line, tokenizer, true, 512).rowsCut()).isEqualTo(1);
+        }
+    }
+
+    @Test
+    void tokensOutsideTheVocabularyAreRefused() throws Exception {
+        Path small = Files.writeString(
+                dir.resolve("config.json"),
+                Files.readString(TINY.resolve("config.json")).replace("\"vocab_size\": 2048", "\"vocab_size\": 900"));
+        try (Tokenizer tokenizer = Tokenizer.open(TINY)) {
+            RowEncoder encoder = new RowEncoder(tokenizer, true, true, CLOCK);
+            Path file = data("{\"text\": \"The\"}\n{\"text\": \"The fox\"}");
+            assertThatThrownBy(() -> Dataset.load(file, encoder, 0, ModelConfig.read(small)))
+                    .isInstanceOf(FormatException.class)
+                    .hasMessageContaining("data.jsonl:2: has the token id 999, but the model's vocabulary has 900 entries");
+        }
+    }
+
+    @Test
+    void messagesWithoutATemplateAreRefused() throws Exception {
+        for (String name : new String[] {"tokenizer.json", "tokenizer_config.json"}) {
+            Files.copy(TINY.resolve(name), dir.resolve(name));
+        }
+        try (Tokenizer tokenizer = Tokenizer.open(dir)) {
+            assertThatThrownBy(() -> load("{\"messages\": [{\"role\": \"user\", \"content\": \"Hi.\"}]}", tokenizer, true, 0))
+                    .hasMessageContaining("data.jsonl:1: a row with messages needs a chat template");
+        }
+    }
+
+    @Test
+    void equalsTransformersOnSmolLm2() throws Exception {
+        String model = System.getenv("LORA4J_SMOLLM2");
+        String golden = System.getenv("LORA4J_SMOLLM2_GOLDEN");
+        Assumptions.assumeTrue(model != null && golden != null, "LORA4J_SMOLLM2 and LORA4J_SMOLLM2_GOLDEN are not set");
+        JsonNode reference = new JsonMapper().readTree(Files.readAllBytes(Path.of(golden, "reference.json")));
+        try (Tokenizer tokenizer = Tokenizer.open(Path.of(model))) {
+            RowEncoder encoder = new RowEncoder(tokenizer, true, true, CLOCK);
+            Dataset data = Dataset.load(Path.of(golden, "data.jsonl"), encoder, 1024, ModelConfig.read(Path.of(model)));
+            assertThat(data.rows()).hasSize(reference.path("input_ids").size());
+            assertThat(data.targetTokens()).isEqualTo(reference.path("target_tokens").asLong());
+            for (int r = 0; r < data.rows().size(); r++) {
+                assertThat(data.rows().get(r).ids()).isEqualTo(ints(reference.path("input_ids").path(r)));
+                assertThat(data.rows().get(r).labels()).isEqualTo(ints(reference.path("labels").path(r)));
+            }
+        }
+    }
+
+    private static int[] ints(JsonNode array) {
+        return array.values().stream().mapToInt(JsonNode::intValue).toArray();
+    }
+}
