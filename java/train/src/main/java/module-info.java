@@ -8,4 +8,5 @@ module io.lora4j.train {
     exports io.lora4j.train;
     exports io.lora4j.train.checkpoint;
     exports io.lora4j.train.data;
+    exports io.lora4j.train.model;
 }
