@@ -30,23 +30,10 @@ final class AdapterConfigJson {
         if (bias != null && !bias.equals("none")) {
             throw f.error("\"bias\" is \"" + bias + "\"; supported is \"none\"");
         }
-        f.refuseUnlessOff(
-                "use_dora",
-                "modules_to_save",
-                "lora_bias",
-                "layer_replication",
-                "trainable_token_indices",
-                "target_parameters",
-                "alora_invocation_tokens",
-                "use_qalora",
-                "fan_in_fan_out",
-                "auto_mapping",
-                "use_bdlora",
-                "arrow_config",
-                "kasa_config",
-                "velora_config",
-                "monteclora_config",
-                "ensure_weight_tying");
+        f.refuseUnlessOff(("use_dora modules_to_save lora_bias layer_replication trainable_token_indices "
+                        + "target_parameters alora_invocation_tokens use_qalora fan_in_fan_out use_bdlora "
+                        + "arrow_config kasa_config velora_config monteclora_config ensure_weight_tying")
+                .split(" "));
         readInitialization(f);
         ModuleFilter targets = filter(f, file, "target_modules");
         if (targets == null) {
@@ -73,7 +60,7 @@ final class AdapterConfigJson {
         }
         // qalora_group_size has a value even where QA-LoRA is off; Megatron's fields name a framework that is not used
         // here.
-        f.ignore("inference_mode", "revision", "megatron_config", "megatron_core", "peft_version", "qalora_group_size");
+        f.ignore("auto_mapping", "inference_mode", "revision", "megatron_config", "megatron_core", "peft_version", "qalora_group_size");
         f.refuseTheRest();
         return config;
     }
@@ -86,7 +73,7 @@ final class AdapterConfigJson {
         JsonNode init = f.get("init_lora_weights");
         boolean harmless = init == null
                 || init.isBoolean()
-                || init.isString() && List.of("gaussian", "eva", "orthogonal").contains(init.stringValue());
+                || (init.isString() && List.of("gaussian", "eva", "orthogonal").contains(init.stringValue()));
         if (!harmless) {
             throw f.error(
                     "\"init_lora_weights\" is " + init + ", whose adapter belongs to a modified base model;"

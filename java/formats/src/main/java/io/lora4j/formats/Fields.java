@@ -140,7 +140,7 @@ final class Fields {
     Integer idOrNull(String name) throws FormatException {
         JsonNode node = get(name);
         // -1 is an old way of saying "none".
-        if (node == null || node.isIntegralNumber() && node.canConvertToInt() && node.intValue() == -1) {
+        if (node == null || (node.isIntegralNumber() && node.canConvertToInt() && node.intValue() == -1)) {
             return null;
         }
         if (!node.isIntegralNumber() || !node.canConvertToInt() || node.intValue() < 0) {
@@ -204,7 +204,7 @@ final class Fields {
     }
 
     private static boolean isOff(JsonNode node) {
-        return node.isNull() || node.isBoolean() && !node.booleanValue() || node.isContainer() && node.isEmpty();
+        return node.isNull() || (node.isBoolean() && !node.booleanValue()) || (node.isContainer() && node.isEmpty());
     }
 
     private static String show(JsonNode node) {

@@ -13,7 +13,7 @@ import org.jspecify.annotations.Nullable;
  * SwiGLU MLP. Reads the spellings of transformers 4 and 5; whatever would change the result and is not understood is refused
  * by name. Immutable.
  *
- * @param architecture the class name in {@code architectures}, one of {@link ModelConfigReader#ARCHITECTURES}
+ * @param architecture the model's class name, one of {@link ModelConfigReader#ARCHITECTURES}
  * @param modelType {@code model_type}
  * @param vocabSize V, rows of the embedding
  * @param hiddenSize width of the residual stream

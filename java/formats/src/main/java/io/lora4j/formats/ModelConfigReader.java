@@ -52,7 +52,7 @@ final class ModelConfigReader {
         }
         boolean attentionBias = f.flag("attention_bias", qwen2);
         boolean mlpBias = f.flag("mlp_bias", false);
-        if (!llama && mlpBias || architecture.equals("MistralForCausalLM") && attentionBias) {
+        if ((!llama && mlpBias) || (architecture.equals("MistralForCausalLM") && attentionBias)) {
             throw f.error("\"" + (mlpBias ? "mlp_bias" : "attention_bias") + "\" is true, but a " + architecture
                     + " has no such bias; config.json is of another model");
         }
@@ -142,7 +142,7 @@ final class ModelConfigReader {
         int fullLayers = f.get("max_window_layers") == null ? 28 : maxWindowLayers(f);
         boolean qwen = architecture.startsWith("Qwen");
         boolean mistral = architecture.equals("MistralForCausalLM");
-        if (!qwen && !mistral || window == null || qwen && !used) {
+        if ((!qwen && !mistral) || window == null || (qwen && !used)) {
             if (types != null && types.contains("sliding_attention")) {
                 throw f.error("\"layer_types\" has sliding_attention layers, but no sliding window is in effect");
             }
@@ -179,75 +179,25 @@ final class ModelConfigReader {
 
     /** Fields that real configs carry and that change nothing of a forward or backward pass here. */
     private static void ignoreWithoutEffect(Fields f) {
-        f.ignore(
-                // Where it came from and how it was initialised or split.
-                "_name_or_path",
-                "name_or_path",
-                "transformers_version",
-                "initializer_range",
-                "pretraining_tp",
-                "tokenizer_class",
-                "_attn_implementation",
-                "_attn_implementation_internal",
-                "attn_implementation",
-                "unsloth_fixed",
-                "unsloth_version",
-                "is_llama_config",
-                "transformers.js_config",
-                "_commit_hash",
-                "eos_token",
-                "model_max_length",
-                "max_sequence_length",
-                "torchscript",
-                "tp_plan",
-                "pp_plan",
-                "task_specific_params",
-                // What the Python modules return, not what they compute.
-                "use_cache",
-                "output_attentions",
-                "output_hidden_states",
-                "return_dict",
-                "use_return_dict",
-                "id2label",
-                "label2id",
-                "num_labels",
-                "problem_type",
-                "prefix",
-                "finetuning_task",
-                "use_bfloat16",
-                "chunk_size_feed_forward",
-                "tie_encoder_decoder",
-                "is_decoder",
-                "cross_attention_hidden_size",
-                "tf_legacy_loss",
-                "pruned_heads",
-                "decoder_start_token_id",
-                "sep_token_id",
-                "begin_suppress_tokens",
-                // Generation defaults that old configs kept here; generation_config.json has the say.
-                "max_length",
-                "min_length",
-                "do_sample",
-                "early_stopping",
-                "num_beams",
-                "num_beam_groups",
-                "diversity_penalty",
-                "temperature",
-                "top_k",
-                "top_p",
-                "typical_p",
-                "repetition_penalty",
-                "length_penalty",
-                "no_repeat_ngram_size",
-                "encoder_no_repeat_ngram_size",
-                "bad_words_ids",
-                "num_return_sequences",
-                "output_scores",
-                "return_dict_in_generate",
-                "forced_bos_token_id",
-                "forced_eos_token_id",
-                "remove_invalid_values",
-                "exponential_decay_length_penalty",
-                "suppress_tokens");
+        // Where it came from and how it was initialised or split.
+        f.ignore(("_name_or_path name_or_path transformers_version initializer_range pretraining_tp "
+                        + "tokenizer_class _attn_implementation _attn_implementation_internal attn_implementation "
+                        + "unsloth_fixed unsloth_version is_llama_config transformers.js_config _commit_hash "
+                        + "eos_token model_max_length max_sequence_length torchscript tp_plan pp_plan "
+                        + "task_specific_params")
+                .split(" "));
+        // What the Python modules return, not what they compute.
+        f.ignore(("use_cache output_attentions output_hidden_states return_dict use_return_dict id2label "
+                        + "label2id num_labels problem_type prefix finetuning_task use_bfloat16 "
+                        + "chunk_size_feed_forward tie_encoder_decoder is_decoder cross_attention_hidden_size "
+                        + "tf_legacy_loss pruned_heads decoder_start_token_id sep_token_id begin_suppress_tokens")
+                .split(" "));
+        // Generation defaults that old configs kept here; generation_config.json has the say.
+        f.ignore(("max_length min_length do_sample early_stopping num_beams num_beam_groups "
+                        + "diversity_penalty temperature top_k top_p typical_p repetition_penalty length_penalty "
+                        + "no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids num_return_sequences "
+                        + "output_scores return_dict_in_generate forced_bos_token_id forced_eos_token_id "
+                        + "remove_invalid_values exponential_decay_length_penalty suppress_tokens")
+                .split(" "));
     }
 }

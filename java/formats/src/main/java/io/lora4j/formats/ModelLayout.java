@@ -108,7 +108,7 @@ final class ModelLayout {
     }
 
     private static boolean tolerated(ModelConfig c, String name) {
-        return name.endsWith("rotary_emb.inv_freq") || name.equals("lm_head.weight") && c.tieWordEmbeddings();
+        return name.endsWith("rotary_emb.inv_freq") || (name.equals("lm_head.weight") && c.tieWordEmbeddings());
     }
 
     private static String some(List<String> names) {

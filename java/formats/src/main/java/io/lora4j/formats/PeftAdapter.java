@@ -63,7 +63,7 @@ public record PeftAdapter(AdapterConfig config, Map<String, LoraWeights> modules
         List<String> names = new ArrayList<>();
         for (String key : tensors.tensors().keySet()) {
             boolean a = key.endsWith(A);
-            if (!key.startsWith(PREFIX) || !a && !key.endsWith(B)) {
+            if (!key.startsWith(PREFIX) || (!a && !key.endsWith(B))) {
                 throw new FormatException(tensors.path() + ": tensor " + key + " " + describe(key)
                         + "; expected are only " + PREFIX + "<module>" + A + " and …" + B);
             }

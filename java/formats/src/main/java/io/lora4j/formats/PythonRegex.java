@@ -123,7 +123,7 @@ final class PythonRegex {
             }
             char c = source.charAt(at + 1);
             boolean digit = c >= '1' && c <= '9';
-            boolean letter = c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z';
+            boolean letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
             if (c == 'Z' && !inClass) {
                 out.append("\\z");
                 at += 2;
@@ -135,9 +135,9 @@ final class PythonRegex {
                 }
                 out.append('\\').append(c).append(hex);
                 at += 2 + digits;
-            } else if (letter && (SAME_ESCAPES.indexOf(c) < 0 || inClass && "bBA".indexOf(c) >= 0)
+            } else if ((letter && (SAME_ESCAPES.indexOf(c) < 0 || (inClass && "bBA".indexOf(c) >= 0)))
                     || c == '0'
-                    || digit && inClass) {
+                    || (digit && inClass)) {
                 throw refuse("\\" + c);
             } else {
                 out.append('\\').append(c);
@@ -188,7 +188,7 @@ final class PythonRegex {
                 throw refuse("\"" + source.substring(at, at + 3) + "\"");
             } else if (source.startsWith("(?", at)) {
                 // The groups that both languages read alike: (?: (?= (?! (?<= (?<! (?>
-                boolean same = at + 2 < source.length() && ":=!>".indexOf(source.charAt(at + 2)) >= 0
+                boolean same = (at + 2 < source.length() && ":=!>".indexOf(source.charAt(at + 2)) >= 0)
                         || source.startsWith("(?<=", at)
                         || source.startsWith("(?<!", at)
                         || source.startsWith("(?i)", at);

@@ -2,6 +2,7 @@ package io.lora4j.formats.template;
 
 import io.lora4j.formats.FormatException;
 import io.lora4j.formats.template.Node.Statement;
+import java.time.ZoneId;
 import java.time.ZonedDateTime;
 import java.util.ArrayList;
 import java.util.IdentityHashMap;
@@ -61,7 +62,7 @@ public final class ChatTemplate {
      */
     public Rendering render(List<Message> messages, Map<String, ?> variables, boolean addGenerationPrompt)
             throws FormatException {
-        return render(messages, variables, addGenerationPrompt, ZonedDateTime.now());
+        return render(messages, variables, addGenerationPrompt, ZonedDateTime.now(ZoneId.systemDefault()));
     }
 
     /** As {@link #render(List, Map, boolean)} at a given time, which {@code strftime_now} shows. */

@@ -13,8 +13,7 @@ import org.jspecify.annotations.Nullable;
 /** Parses expressions; one method for each level of precedence, loosest first. */
 final class ExpressionParser {
     private static final Set<String> COMPARISONS = Set.of("==", "!=", "<", "<=", ">", ">=");
-    private static final Set<String> RESERVED =
-            Set.of("if", "else", "elif", "and", "or", "not", "in", "is", "for", "set", "recursive");
+    private static final Set<String> RESERVED = Set.of("if else elif and or not in is for set recursive".split(" "));
 
     private final TokenStream tokens;
 

@@ -6,6 +6,7 @@ import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.function.BiFunction;
 import java.util.function.Function;
@@ -149,7 +150,7 @@ final class Filters {
             case Map<?, ?> map -> {
                 Map<String, @Nullable Object> copy = new LinkedHashMap<>();
                 map.forEach((k, v) ->
-                        copy.put(k instanceof String s ? s : Values.repr(k).toLowerCase(), plain(v)));
+                        copy.put(k instanceof String s ? s : Values.repr(k).toLowerCase(Locale.ROOT), plain(v)));
                 yield copy;
             }
             case List<?> list -> {
@@ -303,7 +304,7 @@ final class Filters {
 
     private static Object pick(Object value, Args args, boolean byAttribute, boolean wanted) {
         List<Object> p = args.positional();
-        if (byAttribute && p.isEmpty() || !args.named().isEmpty()) {
+        if ((byAttribute && p.isEmpty()) || !args.named().isEmpty()) {
             throw new TemplateError("'selectattr' and its kin need an attribute and take no named arguments");
         }
         int test = byAttribute ? 1 : 0;

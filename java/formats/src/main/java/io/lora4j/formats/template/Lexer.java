@@ -13,9 +13,8 @@ import java.util.List;
  */
 final class Lexer {
     /** Longest first, so that the first that fits is the right one. */
-    private static final List<String> OPERATORS = List.of(
-            "//", "**", "==", "!=", ">=", "<=", "+", "-", "/", "*", "%", "~", "[", "]", "(", ")", "{", "}", ">", "<",
-            "=", ".", ":", "|", ",", ";");
+    private static final List<String> OPERATORS =
+            List.of("// ** == != >= <= + - / * % ~ [ ] ( ) { } > < = . : | , ;".split(" "));
 
     private final String source;
     private final List<Token> tokens = new ArrayList<>();
@@ -48,7 +47,7 @@ final class Lexer {
             }
             char kind = source.charAt(tag + 1);
             char sign = tag + 2 < source.length() ? source.charAt(tag + 2) : ' ';
-            boolean signed = sign == '-' || sign == '+' && kind != '{';
+            boolean signed = sign == '-' || (sign == '+' && kind != '{');
             addData(beforeTag(source.substring(at, tag), kind, signed ? sign : ' '));
             advance(tag);
             int begin = line;
@@ -186,7 +185,7 @@ final class Lexer {
                 continue;
             }
             if (open.isEmpty()) {
-                boolean signed = (c == '-' || c == '+' && closing.equals("%}")) && source.startsWith(closing, at + 1);
+                boolean signed = (c == '-' || (c == '+' && closing.equals("%}"))) && source.startsWith(closing, at + 1);
                 if (signed || source.startsWith(closing, at)) {
                     Kind kind = closing.equals("%}") ? Kind.BLOCK_END : Kind.VARIABLE_END;
                     tokens.add(new Token(kind, closing, line));

@@ -11,70 +11,21 @@ import org.jspecify.annotations.Nullable;
 
 /** The methods of strings, lists and mappings that do not change them; the others the sandbox of transformers refuses too. */
 final class Methods {
-    private static final Set<String> TEXT = Set.of(
-            "strip",
-            "lstrip",
-            "rstrip",
-            "split",
-            "rsplit",
-            "splitlines",
-            "startswith",
-            "endswith",
-            "upper",
-            "lower",
-            "title",
-            "capitalize",
-            "replace",
-            "join",
-            "find",
-            "rfind",
-            "index",
-            "count",
-            "removeprefix",
-            "removesuffix",
-            "partition",
-            "rpartition",
-            "isdigit",
-            "isalpha",
-            "isalnum",
-            "isspace",
-            "isupper",
-            "islower");
+    private static final Set<String> TEXT =
+            Set.of(("strip lstrip rstrip split rsplit splitlines startswith endswith upper lower title "
+                            + "capitalize replace join find rfind index count removeprefix removesuffix partition "
+                            + "rpartition isdigit isalpha isalnum isspace isupper islower")
+                    .split(" "));
     private static final Set<String> LIST = Set.of("index", "count");
     private static final Set<String> MAP = Set.of("items", "keys", "values", "get", "copy");
     /** Methods that exist in Python and not here: asked for, they are an error and not a missing key. */
-    private static final Set<String> OTHER_TEXT = Set.of(
-            "format",
-            "format_map",
-            "encode",
-            "center",
-            "ljust",
-            "rjust",
-            "zfill",
-            "swapcase",
-            "casefold",
-            "translate",
-            "expandtabs",
-            "isnumeric",
-            "isdecimal",
-            "isidentifier",
-            "isprintable",
-            "istitle",
-            "isascii",
-            "rindex");
+    private static final Set<String> OTHER_TEXT =
+            Set.of(("format format_map encode center ljust rjust zfill swapcase casefold translate expandtabs "
+                            + "isnumeric isdecimal isidentifier isprintable istitle isascii rindex")
+                    .split(" "));
 
-    private static final Set<String> CHANGING = Set.of(
-            "append",
-            "extend",
-            "insert",
-            "pop",
-            "remove",
-            "clear",
-            "sort",
-            "reverse",
-            "update",
-            "setdefault",
-            "popitem");
+    private static final Set<String> CHANGING =
+            Set.of("append extend insert pop remove clear sort reverse update setdefault popitem".split(" "));
 
     private Methods() {}
 
@@ -107,31 +58,22 @@ final class Methods {
     }
 
     private static Object ofMap(Map<?, ?> map, String name, Args args) {
-        switch (name) {
-            case "get" -> {
-                args.atMost(name, "key", "default");
-                Object value = map.get(Values.toKey(args.require(0, "key", name)));
-                return value == null ? args.get(1, "default", None.NONE) : value;
-            }
-            case "keys" -> {
-                args.atMost(name);
-                return Values.items(map);
-            }
-            case "values" -> {
-                args.atMost(name);
-                return new ArrayList<Object>(map.values());
-            }
-            case "copy" -> {
-                args.atMost(name);
-                return new LinkedHashMap<Object, Object>(map);
-            }
+        if (name.equals("get")) {
+            args.atMost(name, "key", "default");
+            Object value = map.get(Values.toKey(args.require(0, "key", name)));
+            return value == null ? args.get(1, "default", None.NONE) : value;
+        }
+        args.atMost(name);
+        return switch (name) {
+            case "keys" -> Values.items(map);
+            case "values" -> new ArrayList<Object>(map.values());
+            case "copy" -> new LinkedHashMap<Object, Object>(map);
             default -> {
-                args.atMost(name);
                 List<Object> items = new ArrayList<>();
                 map.forEach((key, value) -> items.add(new Tuple(List.of(Values.fromKey(key), value))));
-                return items;
+                yield items;
             }
-        }
+        };
     }
 
     private static Object ofList(List<?> list, String name, Args args) {

@@ -99,7 +99,7 @@ final class Operators {
 
     private static Object power(long base, long exponent) {
         if (exponent < 0) {
-            return Math.pow(base, exponent);
+            return Math.pow((double) base, (double) exponent);
         }
         if (exponent > 64) {
             throw new TemplateError("'**' with an exponent over 64 is not supported");

@@ -9,23 +9,14 @@ import java.util.Set;
 
 /** Parses the tags of a template; what the subset lacks is refused by name with its line. */
 final class Parser {
-    private static final Set<String> UNSUPPORTED = Set.of(
-            "block",
-            "extends",
-            "include",
-            "import",
-            "from",
-            "call",
-            "filter",
-            "with",
-            "autoescape",
-            "do",
-            "trans",
-            "debug");
+    private static final Set<String> UNSUPPORTED =
+            Set.of("block extends include import from call filter with autoescape do trans debug".split(" "));
 
     private final TokenStream tokens;
     private final ExpressionParser expressions;
     private int loops;
+    /** The tag name that ended the last body. */
+    private String end = "";
 
     private Parser(TokenStream tokens) {
         this.tokens = tokens;
@@ -80,42 +71,31 @@ final class Parser {
         }
     }
 
-    /** The tag name that ended the last body. */
-    private String end = "";
-
     private Statement statement(Token tag) {
         int line = tag.line();
-        switch (tag.value()) {
-            case "if" -> {
-                return ifStatement(line);
-            }
-            case "for" -> {
-                return forStatement(line);
-            }
-            case "set" -> {
-                return setStatement(line);
-            }
-            case "macro" -> {
-                return macro(line);
-            }
+        return switch (tag.value()) {
+            case "if" -> ifStatement(line);
+            case "for" -> forStatement(line);
+            case "set" -> setStatement(line);
+            case "macro" -> macro(line);
             case "generation" -> {
                 blockEnd();
-                return new Node.Generation(line, body("endgeneration"));
+                yield new Node.Generation(line, body("endgeneration"));
             }
             case "break", "continue" -> {
                 if (loops == 0) {
                     throw new TemplateError(line, "'" + tag.value() + "' outside a loop");
                 }
                 blockEnd();
-                return tag.value().equals("break") ? new Node.Break(line) : new Node.Continue(line);
+                yield tag.value().equals("break") ? new Node.Break(line) : new Node.Continue(line);
             }
-            default -> {
-                if (UNSUPPORTED.contains(tag.value())) {
-                    throw new TemplateError(line, "tag {% " + tag.value() + " %} is not supported");
-                }
-                throw new TemplateError(line, "unexpected tag {% " + tag.value() + " %}");
-            }
-        }
+            default ->
+                throw new TemplateError(
+                        line,
+                        UNSUPPORTED.contains(tag.value())
+                                ? "tag {% " + tag.value() + " %} is not supported"
+                                : "unexpected tag {% " + tag.value() + " %}");
+        };
     }
 
     private void blockEnd() {

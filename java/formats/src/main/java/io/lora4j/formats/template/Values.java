@@ -141,7 +141,8 @@ final class Values {
     /** As Python's {@code ==}. */
     static boolean equal(Object a, Object b) {
         if (isNumber(a) && isNumber(b)) {
-            return a instanceof Double || b instanceof Double ? toDouble(a) == toDouble(b) : toLong(a) == toLong(b);
+            boolean exact = !(a instanceof Double) && !(b instanceof Double);
+            return exact ? toLong(a) == toLong(b) : toDouble(a) == toDouble(b);
         }
         if (a instanceof Undefined && b instanceof Undefined) {
             return true;
