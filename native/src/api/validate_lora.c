@@ -153,7 +153,7 @@ l4j_status l4j_validate_lora_forward(const l4j_device *device, const l4j_lora *a
 /* A gradient that is wanted: the shape of what it is the gradient of. */
 static l4j_status check_gradient(const l4j_device *device, const char *op, const char *what, int g,
                                  const l4j_tensor *gradients, const l4j_tensor *of, bool adapter, l4j_error *error) {
-    char name[24], why[32];
+    char name[24], why[48];
     if (!gradients || !gradients[g].data) return L4J_OK;
     snprintf(name, sizeof name, "%s[%d]", what, g);
     if (!adapter) {

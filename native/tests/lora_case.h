@@ -1,0 +1,222 @@
+// A group of projections with seeded operands, built for any tier; what lora_test and gemm_test run.
+#pragma once
+
+#include "support.h"
+
+namespace l4j {
+
+struct LoraSpec {
+    int64_t M = 17, K = 33;
+    std::vector<int64_t> N = {31};
+    std::vector<int64_t> R = {5}; // 0 = no adapter on this projection
+    int32_t dtype = L4J_F32;
+    int32_t mode = L4J_WEIGHT_BORROW;
+    int32_t bias = 0; // dtype of the biases, 0 = none; given to every other projection
+    float p = 0;
+    uint32_t flags = 0;
+    bool dx = true, grads = true;
+    int64_t pad = 0; // elements between rows of every tensor
+    Guarded::Side side = Guarded::kAfter;
+    size_t misalign = 0; // bytes, with kBefore
+    enum Strides { kRows, kTransposed, kBroadcast } input_strides = kRows;
+
+    int64_t widest() const { return std::max(K, *std::max_element(N.begin(), N.end())); }
+    bool adapters() const { return *std::max_element(R.begin(), R.end()) > 0; }
+};
+
+// Operands and arguments of one case on one tier. Values depend on the spec and the seed alone.
+class LoraCase {
+public:
+    LoraCase(const LoraSpec &spec, int32_t isa, int threads, uint64_t seed = 1)
+        : spec_(spec), context_(isa, threads), isa_(isa) {
+        Random random(seed);
+        size_t G = spec.N.size();
+        x = input({spec.M, spec.K}, random);
+        for (size_t g = 0; g < G; g++) {
+            int64_t N = spec.N[g], R = spec.R[g];
+            float scale = 1.0f / std::sqrt(static_cast<float>(spec.K));
+            weights_.push_back(std::make_unique<TestWeight>(context_, N, spec.K, random.floats(N * spec.K, scale), spec.dtype,
+                                                            spec.mode, spec.mode == L4J_WEIGHT_BORROW ? spec.pad : 0));
+            handles_.push_back(weights_.back()->get());
+            biases_.push_back(bias(N, g, random));
+            a.push_back(R ? input({R, spec.K}, random) : Operand());
+            b.push_back(R ? input({N, R}, random) : Operand());
+            dy.push_back(input({spec.M, N}, random));
+            y.push_back(output({spec.M, N}));
+            s.push_back(R ? output({spec.M, R}) : Operand());
+            da.push_back(R && spec.grads ? old({R, spec.K}, L4J_LORA_ACCUMULATE_GRADS, random) : Operand());
+            db.push_back(R && spec.grads ? old({N, R}, L4J_LORA_ACCUMULATE_GRADS, random) : Operand());
+            scaling.push_back(0.5f + 0.25f * static_cast<float>(g));
+            module_id.push_back(static_cast<int32_t>(40000 + 3 * g));
+        }
+        dx = old({spec.M, spec.K}, L4J_LORA_ACCUMULATE_DX, random);
+        for (int64_t m = 0; m < spec.M; m++) token_index.push_back(static_cast<uint32_t>(1000 + 7 * m));
+    }
+
+    l4j_lora args() {
+        l4j_lora args = {};
+        args.struct_size = sizeof args;
+        args.flags = spec_.flags;
+        args.projection_count = static_cast<int32_t>(spec_.N.size());
+        args.adapter_count = spec_.adapters() ? 1 : 0;
+        args.dropout_p = spec_.p;
+        args.x = x.get();
+        args.weights = handles_.data();
+        if (spec_.bias) args.biases = tensors(biases_, 0);
+        if (spec_.adapters()) {
+            args.a = tensors(a, 1);
+            args.b = tensors(b, 2);
+            args.s = tensors(s, 3);
+            args.scaling = scaling.data();
+        }
+        if (spec_.grads && spec_.adapters()) {
+            args.da = tensors(da, 4);
+            args.db = tensors(db, 5);
+        }
+        if (spec_.p > 0) {
+            args.dropout_seed = &seed;
+            args.dropout_step = &step;
+            args.token_index = token_index.data();
+            args.module_id = module_id.data();
+            args.adapter_id = &adapter_id;
+        }
+        args.y = tensors(y, 6);
+        args.dy = tensors(dy, 7);
+        if (spec_.dx) args.dx = dx.get();
+        return args;
+    }
+
+    void forward() {
+        l4j_lora arguments = args();
+        L4J_ASSERT_OK(L4J_RUN(lora_forward, context_.queue(), &arguments)(error));
+    }
+    void backward() {
+        l4j_lora arguments = args();
+        L4J_ASSERT_OK(L4J_RUN(lora_backward, context_.queue(), &arguments)(error));
+    }
+
+    // Every output of forward and backward.
+    std::vector<std::pair<std::string, const Operand *>> outputs() const {
+        std::vector<std::pair<std::string, const Operand *>> all;
+        for (size_t g = 0; g < spec_.N.size(); g++) {
+            std::string index = "[" + std::to_string(g) + "]";
+            all.push_back({"y" + index, &y[g]});
+            if (!spec_.R[g]) continue;
+            all.push_back({"s" + index, &s[g]});
+            if (spec_.grads) all.push_back({"da" + index, &da[g]});
+            if (spec_.grads) all.push_back({"db" + index, &db[g]});
+        }
+        if (spec_.dx) all.push_back({"dx", &dx});
+        return all;
+    }
+
+    const Context &context() const { return context_; }
+
+    Operand x, dx;
+    std::vector<Operand> a, b, dy, y, s, da, db;
+    std::vector<float> scaling;
+    uint64_t seed = 0x0123456789abcdefull;
+    int64_t step = 5;
+    std::vector<uint32_t> token_index;
+    std::vector<int32_t> module_id;
+    int32_t adapter_id = 1;
+
+private:
+    Operand input(std::vector<int64_t> shape, Random &random) {
+        std::vector<float> values = random.floats(shape[0] * shape[1]);
+        if (spec_.input_strides == LoraSpec::kTransposed) {
+            Operand o(isa_, {shape[1], shape[0]}, spec_.pad, spec_.side, spec_.misalign);
+            l4j_tensor &t = o.mutable_tensor();
+            std::swap(t.shape[0], t.shape[1]);
+            std::swap(t.stride[0], t.stride[1]);
+            return o.fill(values);
+        }
+        if (spec_.input_strides == LoraSpec::kBroadcast) { // one row for all
+            Operand o(isa_, {1, shape[1]}, 0, spec_.side, spec_.misalign);
+            o.fill(values);
+            l4j_tensor &t = o.mutable_tensor();
+            t.shape[0] = shape[0];
+            t.stride[0] = 0;
+            return o;
+        }
+        return output(shape).fill(values);
+    }
+    Operand output(std::vector<int64_t> shape) { return Operand(isa_, shape, spec_.pad, spec_.side, spec_.misalign); }
+    // Poisoned, or with old values to add to.
+    Operand old(std::vector<int64_t> shape, uint32_t flag, Random &random) {
+        std::vector<float> values = random.floats(shape[0] * shape[1]);
+        Operand o = output(shape);
+        if (spec_.flags & flag) o.fill(values);
+        return o;
+    }
+    l4j_tensor bias(int64_t N, size_t g, Random &random) {
+        std::vector<float> values = random.floats(N);
+        if (!spec_.bias || g % 2) return l4j_tensor{};
+        auto memory = std::make_shared<Guarded>(static_cast<size_t>(N * dtype_bytes(spec_.bias)));
+        for (int64_t n = 0; n < N; n++) {
+            if (spec_.bias == L4J_F32) memory->as<float>()[n] = values[static_cast<size_t>(n)];
+            if (spec_.bias == L4J_BF16) memory->as<uint16_t>()[n] = to_bf16(values[static_cast<size_t>(n)]);
+            if (spec_.bias == L4J_F16) memory->as<uint16_t>()[n] = to_f16(values[static_cast<size_t>(n)]);
+        }
+        bias_memory_.push_back(memory);
+        return tensor(memory->as(), spec_.bias, {N});
+    }
+    const l4j_tensor *tensors(const std::vector<Operand> &operands, size_t slot) {
+        descriptors_[slot].clear();
+        for (const Operand &o : operands) descriptors_[slot].push_back(*o.get());
+        return descriptors_[slot].data();
+    }
+    const l4j_tensor *tensors(const std::vector<l4j_tensor> &list, size_t slot) {
+        descriptors_[slot] = list;
+        return descriptors_[slot].data();
+    }
+
+    LoraSpec spec_;
+    Context context_;
+    int32_t isa_;
+    std::vector<std::unique_ptr<TestWeight>> weights_;
+    std::vector<const l4j_weight *> handles_;
+    std::vector<l4j_tensor> biases_;
+    std::vector<std::shared_ptr<Guarded>> bias_memory_;
+    std::vector<l4j_tensor> descriptors_[8];
+};
+
+inline std::string describe(const LoraSpec &spec, int32_t isa, int threads) {
+    std::string text = std::string(tier_name(isa)) + " threads " + std::to_string(threads) + " M " + std::to_string(spec.M) +
+                       " K " + std::to_string(spec.K);
+    for (size_t g = 0; g < spec.N.size(); g++) {
+        text += " N " + std::to_string(spec.N[g]) + " R " + std::to_string(spec.R[g]);
+    }
+    return text + " dtype " + std::to_string(spec.dtype) + " mode " + std::to_string(spec.mode) + " p " +
+           std::to_string(spec.p) + " flags " + std::to_string(spec.flags);
+}
+
+// Runs forward and backward on every tier: close to ref64, and the same bits on all of them, whatever the number of threads.
+inline void check_lora(const LoraSpec &spec, const std::vector<int> &thread_counts = {1, 2, 5}) {
+    LoraCase oracle(spec, L4J_ISA_REF64, 2), ref(spec, L4J_ISA_REF, 3);
+    for (LoraCase *c : {&oracle, &ref}) {
+        c->forward();
+        c->backward();
+    }
+    double tolerance = 1e-5 * std::max(1.0, std::sqrt(static_cast<double>(std::max(spec.widest(), spec.M)) / 1024));
+    auto expected = oracle.outputs(), bits = ref.outputs();
+    for (size_t i = 0; i < expected.size(); i++) {
+        ASSERT_LE(relative_error(bits[i].second->values(), expected[i].second->values()), tolerance)
+            << bits[i].first << " " << describe(spec, L4J_ISA_REF, 3);
+    }
+    for (int32_t isa : tiers()) {
+        for (int threads : thread_counts) {
+            if (isa == L4J_ISA_REF && threads != 1) continue;
+            LoraCase c(spec, isa, threads);
+            c.forward();
+            c.backward();
+            auto got = c.outputs();
+            for (size_t i = 0; i < got.size(); i++) {
+                ASSERT_TRUE(same_bits(bits[i].second->floats(), got[i].second->floats()))
+                    << got[i].first << " " << describe(spec, isa, threads);
+            }
+        }
+    }
+}
+
+} // namespace l4j
