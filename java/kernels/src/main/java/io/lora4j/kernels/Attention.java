@@ -24,7 +24,7 @@ public final class Attention extends Arguments {
         return new Builder(allocator);
     }
 
-    /** Collects the arguments. Not thread-safe. */
+    /** Collects the arguments. What the direction that is run does not use may be left out or null. Not thread-safe. */
     public static final class Builder {
         private final SegmentAllocator allocator;
         private boolean causal = true;
@@ -109,7 +109,7 @@ public final class Attention extends Arguments {
         }
 
         /** Result, written by forward and read by backward: [Mq, Hq, D]. */
-        public Builder o(Tensor o) {
+        public Builder o(@Nullable Tensor o) {
             this.o = o;
             return this;
         }
@@ -121,25 +121,25 @@ public final class Attention extends Arguments {
         }
 
         /** Backward, in: the gradient of o, [Mq, Hq, D]. */
-        public Builder dO(Tensor dO) {
+        public Builder dO(@Nullable Tensor dO) {
             this.dO = dO;
             return this;
         }
 
         /** Backward, out: [Mq, Hq, D]. */
-        public Builder dq(Tensor dq) {
+        public Builder dq(@Nullable Tensor dq) {
             this.dq = dq;
             return this;
         }
 
         /** Backward, out: [Mk, Hkv, D]. */
-        public Builder dk(Tensor dk) {
+        public Builder dk(@Nullable Tensor dk) {
             this.dk = dk;
             return this;
         }
 
         /** Backward, out: [Mk, Hkv, D]. */
-        public Builder dv(Tensor dv) {
+        public Builder dv(@Nullable Tensor dv) {
             this.dv = dv;
             return this;
         }

@@ -22,7 +22,7 @@ public final class Embedding extends Arguments {
         return new Builder(allocator);
     }
 
-    /** Collects the arguments. Not thread-safe. */
+    /** Collects the arguments. What the direction that is run does not use may be left out or null. Not thread-safe. */
     public static final class Builder {
         private final SegmentAllocator allocator;
         private @Nullable Weight weight;
@@ -48,19 +48,19 @@ public final class Embedding extends Arguments {
         }
 
         /** Forward, out: [M, N]. */
-        public Builder out(Tensor out) {
+        public Builder out(@Nullable Tensor out) {
             this.out = out;
             return this;
         }
 
         /** Backward, in: the gradient of out, [M, N]. */
-        public Builder dout(Tensor dout) {
+        public Builder dout(@Nullable Tensor dout) {
             this.dout = dout;
             return this;
         }
 
         /** Backward, out, added to: the gradient of the table, [V, N]. */
-        public Builder dweight(Tensor dweight) {
+        public Builder dweight(@Nullable Tensor dweight) {
             this.dweight = dweight;
             return this;
         }

@@ -65,7 +65,8 @@ public final class Lora extends Arguments {
     /**
      * Collects the arguments. {@link #projection} starts a projection; {@link #bias}, {@link #adapter}, {@link #y}, {@link #s},
      * {@link #dy} and {@link #gradients} describe the one started last. Dtypes: F32, or F64 throughout on {@link Isa#REF64};
-     * weights and biases also F16 and BF16. Not thread-safe.
+     * weights and biases also F16 and BF16. What the direction that is run does not use may be left out or null.
+     * Not thread-safe.
      */
     public static final class Builder {
         private final SegmentAllocator allocator;
@@ -119,19 +120,19 @@ public final class Lora extends Arguments {
         }
 
         /** Forward, out: [M, N]. */
-        public Builder y(Tensor y) {
+        public Builder y(@Nullable Tensor y) {
             current().y = y;
             return this;
         }
 
         /** The rank-R activation of the current projection, written by forward and read by backward: [M, R]. */
-        public Builder s(Tensor s) {
+        public Builder s(@Nullable Tensor s) {
             current().s = s;
             return this;
         }
 
         /** Backward, in: the gradient of y, [M, N]. */
-        public Builder dy(Tensor dy) {
+        public Builder dy(@Nullable Tensor dy) {
             current().dy = dy;
             return this;
         }

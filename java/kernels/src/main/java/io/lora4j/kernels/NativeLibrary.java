@@ -31,7 +31,7 @@ final class NativeLibrary {
     private static final System.Logger LOG = System.getLogger(NativeLibrary.class.getName());
 
     private static @Nullable LibraryInfo loaded;
-    private static @Nullable UnsatisfiedLinkError failure;
+    private static @Nullable String failure;
 
     private NativeLibrary() {}
 
@@ -41,7 +41,7 @@ final class NativeLibrary {
             return loaded;
         }
         if (failure != null) {
-            throw error(String.valueOf(failure.getMessage()), failure);
+            throw error(failure);
         }
         try {
             String path = find();
@@ -51,7 +51,7 @@ final class NativeLibrary {
             loaded = info;
             return info;
         } catch (UnsatisfiedLinkError e) {
-            failure = e;
+            failure = e.getMessage();
             throw e;
         }
     }
@@ -100,7 +100,8 @@ final class NativeLibrary {
         } catch (IllegalCallerException e) {
             throw nativeAccess(e);
         } catch (UnsatisfiedLinkError e) {
-            throw error("cannot load " + file + ": " + e.getMessage() + advice, e);
+            String reason = String.valueOf(e.getMessage()).replace(file.toAbsolutePath() + ": ", "");
+            throw error("cannot load " + file + ": " + reason + advice, e);
         }
     }
 

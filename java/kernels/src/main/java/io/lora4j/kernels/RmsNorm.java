@@ -22,7 +22,7 @@ public final class RmsNorm extends Arguments {
         return new Builder(allocator);
     }
 
-    /** Collects the arguments. Not thread-safe. */
+    /** Collects the arguments. What the direction that is run does not use may be left out or null. Not thread-safe. */
     public static final class Builder {
         private final SegmentAllocator allocator;
         private double eps;
@@ -48,7 +48,7 @@ public final class RmsNorm extends Arguments {
         }
 
         /** Input: [M, N]. */
-        public Builder x(Tensor x) {
+        public Builder x(@Nullable Tensor x) {
             this.x = x;
             return this;
         }
@@ -72,19 +72,19 @@ public final class RmsNorm extends Arguments {
         }
 
         /** Forward, out: [M, N]. May be x. */
-        public Builder y(Tensor y) {
+        public Builder y(@Nullable Tensor y) {
             this.y = y;
             return this;
         }
 
         /** 1 / sqrt(mean of squares + eps), written by forward and read by backward: [M]. */
-        public Builder rstd(Tensor rstd) {
+        public Builder rstd(@Nullable Tensor rstd) {
             this.rstd = rstd;
             return this;
         }
 
         /** Backward, in: the gradient of y, [M, N]. */
-        public Builder dy(Tensor dy) {
+        public Builder dy(@Nullable Tensor dy) {
             this.dy = dy;
             return this;
         }
@@ -96,7 +96,7 @@ public final class RmsNorm extends Arguments {
         }
 
         /** Backward, out: the gradient of x and of the residual, [M, N]. May be dy or dresidual. */
-        public Builder dx(Tensor dx) {
+        public Builder dx(@Nullable Tensor dx) {
             this.dx = dx;
             return this;
         }

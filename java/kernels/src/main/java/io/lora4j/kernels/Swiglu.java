@@ -21,7 +21,7 @@ public final class Swiglu extends Arguments {
         return new Builder(allocator);
     }
 
-    /** Collects the arguments. Not thread-safe. */
+    /** Collects the arguments. What the direction that is run does not use may be left out or null. Not thread-safe. */
     public static final class Builder {
         private final SegmentAllocator allocator;
         private @Nullable Tensor gate;
@@ -48,25 +48,25 @@ public final class Swiglu extends Arguments {
         }
 
         /** Forward, out: [M, N]. May be gate or up. */
-        public Builder out(Tensor out) {
+        public Builder out(@Nullable Tensor out) {
             this.out = out;
             return this;
         }
 
         /** Backward, in: the gradient of out, [M, N]. */
-        public Builder dout(Tensor dout) {
+        public Builder dout(@Nullable Tensor dout) {
             this.dout = dout;
             return this;
         }
 
         /** Backward, out: [M, N]. May be gate or dout. */
-        public Builder dgate(Tensor dgate) {
+        public Builder dgate(@Nullable Tensor dgate) {
             this.dgate = dgate;
             return this;
         }
 
         /** Backward, out: [M, N]. May be up or dout, but not what dgate is. */
-        public Builder dup(Tensor dup) {
+        public Builder dup(@Nullable Tensor dup) {
             this.dup = dup;
             return this;
         }

@@ -33,9 +33,7 @@ final class Workspace {
             throw new Lora4jException(
                     Status.ENOMEM,
                     "the operation needs a workspace of " + size + " bytes, which cannot be allocated ("
-                            + e.getMessage()
-                            + "). Use smaller batches, or raise -XX:MaxDirectMemorySize, which bounds off-heap memory and is"
-                            + " -Xmx unless it is set");
+                            + e.getMessage() + "). Use smaller batches");
         }
     }
 

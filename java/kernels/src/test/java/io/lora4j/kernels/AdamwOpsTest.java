@@ -60,8 +60,10 @@ class AdamwOpsTest {
             Parameter a = new Parameter(f, 3, 17);
             Parameter b = new Parameter(f, 5);
             Parameter c = new Parameter(f, 4, 4);
-            AdamwHyper clipped =
-                    AdamwHyper.allocate(f.arena).maxGradNorm(0.5).gradScale(0.25).weightDecay(0.1);
+            AdamwHyper clipped = AdamwHyper.allocate(f.arena)
+                    .maxGradNorm(0.5)
+                    .gradScale(0.25)
+                    .weightDecay(0.1);
             AdamwHyper free = AdamwHyper.allocate(f.arena).betas(0.8, 0.95).epsilon(1e-6);
             Tensor norm = Tensor.allocate(f.arena, DType.F64, 1);
             Adamw arguments = Adamw.builder(f.arena)

@@ -73,7 +73,8 @@ class ElementwiseOpsTest {
                 where.setInt(positions, 2);
                 assertThatThrownBy(() -> RopeOps.forward(f.queue, turn))
                         .isInstanceOfSatisfying(
-                                Lora4jException.class, e -> assertThat(e.status()).isEqualTo(Status.EINVAL));
+                                Lora4jException.class,
+                                e -> assertThat(e.status()).isEqualTo(Status.EINVAL));
             }
         }
     }

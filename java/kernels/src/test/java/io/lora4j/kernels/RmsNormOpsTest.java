@@ -100,8 +100,7 @@ class RmsNormOpsTest {
                     squares += before[m * N + n] * before[m * N + n];
                 }
                 for (int n = 0; n < N; n++) {
-                    expected[m * N + n] =
-                            before[m * N + n] / Math.sqrt(squares / N + EPS) * weight.toDoubleArray()[n];
+                    expected[m * N + n] = before[m * N + n] / Math.sqrt(squares / N + EPS) * weight.toDoubleArray()[n];
                 }
             }
             f.assertClose(x, expected);
@@ -111,8 +110,10 @@ class RmsNormOpsTest {
     @Test
     void refusesWhatDoesNotFit() {
         try (Fixture f = new Fixture(Isa.REF)) {
-            RmsNorm.Builder builder =
-                    RmsNorm.builder(f.arena).x(f.random(M, N)).weight(f.random(N)).y(f.zeros(M, N));
+            RmsNorm.Builder builder = RmsNorm.builder(f.arena)
+                    .x(f.random(M, N))
+                    .weight(f.random(N))
+                    .y(f.zeros(M, N));
             assertThatThrownBy(() -> builder.rstd(f.zeros(M + 1)).build())
                     .hasMessage("rms_norm.rstd: expected the shape [4], found F32[5]");
             assertThatThrownBy(() -> builder.x(f.random(N)).build())

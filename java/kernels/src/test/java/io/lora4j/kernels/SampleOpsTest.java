@@ -26,11 +26,8 @@ class SampleOpsTest {
                 logits.columns(i, i + 1).fill(Math.log(PROBABILITIES[i]));
             }
             ids = Tensor.allocate(f.arena, DType.I32, ROWS);
-            arguments = Sample.builder(f.arena)
-                    .logits(logits)
-                    .hyper(hyper)
-                    .ids(ids)
-                    .build();
+            arguments =
+                    Sample.builder(f.arena).logits(logits).hyper(hyper).ids(ids).build();
         }
 
         double[] frequencies() {

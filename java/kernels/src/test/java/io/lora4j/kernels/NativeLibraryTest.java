@@ -1,0 +1,219 @@
+package io.lora4j.kernels;
+
+import static org.assertj.core.api.Assertions.assertThat;
+
+import java.io.File;
+import java.io.IOException;
+import java.io.OutputStream;
+import java.net.URISyntaxException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.attribute.FileTime;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.stream.Stream;
+import java.util.zip.ZipEntry;
+import java.util.zip.ZipOutputStream;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/** Each look-up and each failure, in a process of its own, as a user meets it. */
+class NativeLibraryTest {
+    private static final String RESOURCE = "META-INF/native/linux-x86_64/liblora4j.so";
+
+    @TempDir
+    private Path folder;
+
+    private final List<Path> classPath = new ArrayList<>();
+
+    @BeforeEach
+    void classes() {
+        classPath.add(location(NativeLibrary.class));
+        classPath.add(location(LoadProbe.class));
+    }
+
+    @Test
+    void thePathMayBeAFileOrAFolder() throws Exception {
+        Path library = library();
+        assertThat(probe("-Dlora4j.native.path=" + library)).isEqualTo("loaded " + library);
+        assertThat(probe("-Dlora4j.native.path=" + library.getParent())).isEqualTo("loaded " + library);
+    }
+
+    @Test
+    void aWrongPathFailsAlthoughThereIsAJar() throws Exception {
+        classPath.add(jar());
+        Path missing = folder.resolve("nowhere");
+        assertThat(probe("-Dlora4j.native.path=" + missing))
+                .startsWith("failed -Dlora4j.native.path=" + missing + ": no file " + missing + ".");
+        assertThat(probe("-Dlora4j.native.path=" + folder))
+                .startsWith("failed -Dlora4j.native.path=" + folder + ": no file " + folder.resolve("liblora4j.so"));
+    }
+
+    @Test
+    void aFileThatIsNoLibrary() throws Exception {
+        Path text = Files.writeString(folder.resolve("liblora4j.so"), "not an ELF file");
+        assertThat(probe("-Dlora4j.native.path=" + text)).isEqualTo("failed cannot load " + text + ": file too short");
+    }
+
+    @Test
+    void aLibraryOfSomethingElse() throws Exception {
+        Path other = CCompiler.compile(folder.resolve("liblora4j.so"), "int other;", "-shared", "-fPIC");
+        assertThat(probe("-Dlora4j.native.path=" + other))
+                .isEqualTo("failed " + other + " is not a native library of lora4j: it has no symbol l4j_abi_version");
+    }
+
+    @Test
+    void aLibraryOfAnotherRelease() throws Exception {
+        Path newer = CCompiler.compile(
+                folder.resolve("liblora4j.so"), "unsigned l4j_abi_version(void) { return 99001; }", "-shared", "-fPIC");
+        assertThat(probe("-Dlora4j.native.path=" + newer))
+                .startsWith(
+                        "failed the native library " + newer + " has the ABI version 99.1, but these classes need ");
+    }
+
+    @Test
+    void theJarsLibraryIsExtractedOnceAndVerified() throws Exception {
+        classPath.add(jar());
+        Path cache = folder.resolve("cache");
+        String first = probe("-Dlora4j.cache=" + cache);
+        assertThat(first).startsWith("loaded " + cache.resolve("native"));
+        Path extracted = Path.of(first.substring("loaded ".length()));
+        assertThat(extracted).hasSameBinaryContentAs(library());
+        assertThat(extracted.getParent().getFileName().toString()).matches("abi-\\d+\\.\\d+-[0-9a-f]{64}");
+        assertThat(Files.getPosixFilePermissions(extracted.getParent())).hasSize(3);
+
+        FileTime then = FileTime.fromMillis(1_000_000_000_000L);
+        Files.setLastModifiedTime(extracted, then);
+        assertThat(probe("-Dlora4j.cache=" + cache)).isEqualTo(first);
+        assertThat(Files.getLastModifiedTime(extracted)).as("used as it is").isEqualTo(then);
+
+        Files.write(extracted, new byte[100]);
+        assertThat(probe("-Dlora4j.cache=" + cache)).isEqualTo(first);
+        assertThat(extracted).as("replaced").hasSameBinaryContentAs(library());
+        try (Stream<Path> files = Files.list(extracted.getParent())) {
+            assertThat(files).as("no temporary file is left").containsExactly(extracted);
+        }
+    }
+
+    @Test
+    void theCacheFollowsTheXdgVariable() throws Exception {
+        classPath.add(jar());
+        Map<String, String> environment = Map.of("XDG_CACHE_HOME", folder.toString());
+        assertThat(probe(environment)).startsWith("loaded " + folder.resolve("lora4j"));
+    }
+
+    @Test
+    void aCacheThatCannotBeWritten() throws Exception {
+        classPath.add(jar());
+        Path file = Files.writeString(folder.resolve("file"), "");
+        assertThat(probe("-Dlora4j.cache=" + file.resolve("cache")))
+                .startsWith("failed cannot extract jar:")
+                .contains(file.toString())
+                .contains("-Dlora4j.cache=<folder>")
+                .contains("-Dlora4j.native.path=<file>");
+    }
+
+    @Test
+    void theLibraryPathComesLast() throws Exception {
+        assertThat(probe("-Djava.library.path=" + library().getParent()))
+                .isEqualTo("loaded liblora4j.so of java.library.path");
+    }
+
+    @Test
+    void noLibraryAtAll() throws Exception {
+        assertThat(probe("-Djava.library.path=" + folder))
+                .startsWith("failed no native library: there is no resource " + RESOURCE)
+                .contains("io.lora4j:lora4j-native with the classifier linux-x86_64");
+    }
+
+    @Test
+    void anUnsupportedPlatform() throws Exception {
+        assertThat(probe("-Dos.arch=pdp11"))
+                .startsWith("failed lora4j has no native library for linux-pdp11")
+                .contains("linux-x86_64");
+    }
+
+    @Test
+    void missingNativeAccess() throws Exception {
+        String library = "-Dlora4j.native.path=" + library();
+        assertThat(run(Map.of(), "--illegal-native-access=deny", library, "-cp", joined(), LoadProbe.class.getName()))
+                .isEqualTo(
+                        "failed lora4j may not load its native library: add --enable-native-access=ALL-UNNAMED to the"
+                                + " options of java");
+
+        List<String> modular = List.of(
+                library,
+                "--illegal-native-access=deny",
+                "-p",
+                location(NativeLibrary.class).toString(),
+                "--patch-module",
+                "io.lora4j.kernels=" + location(LoadProbe.class),
+                "-m",
+                "io.lora4j.kernels/" + LoadProbe.class.getName());
+        assertThat(run(Map.of(), modular.toArray(String[]::new)))
+                .isEqualTo(
+                        "failed lora4j may not load its native library: add --enable-native-access=io.lora4j.kernels to"
+                                + " the options of java");
+        List<String> granted = new ArrayList<>(modular);
+        granted.addFirst("--enable-native-access=io.lora4j.kernels");
+        assertThat(run(Map.of(), granted.toArray(String[]::new))).isEqualTo("loaded " + library());
+    }
+
+    private String probe(String... options) throws IOException, InterruptedException {
+        return probe(Map.of(), options);
+    }
+
+    private String probe(Map<String, String> environment, String... options) throws IOException, InterruptedException {
+        List<String> command = new ArrayList<>(List.of(options));
+        command.addAll(List.of("--enable-native-access=ALL-UNNAMED", "-cp", joined(), LoadProbe.class.getName()));
+        return run(environment, command.toArray(String[]::new));
+    }
+
+    /** Returns the one thing that the probe says twice. */
+    private static String run(Map<String, String> environment, String... options)
+            throws IOException, InterruptedException {
+        List<String> command = new ArrayList<>();
+        command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+        command.add("-XX:TieredStopAtLevel=1");
+        command.addAll(List.of(options));
+        List<String> lines = CCompiler.run(environment, command)
+                .lines()
+                .filter(line -> line.startsWith("loaded ") || line.startsWith("failed "))
+                .toList();
+        assertThat(lines).hasSize(2);
+        assertThat(lines.get(1)).isEqualTo(lines.get(0));
+        return lines.get(0);
+    }
+
+    private String joined() {
+        return String.join(
+                File.pathSeparator, classPath.stream().map(Path::toString).toList());
+    }
+
+    /** A jar like lora4j-native. */
+    private Path jar() throws IOException {
+        Path jar = folder.resolve("lora4j-native.jar");
+        try (OutputStream out = Files.newOutputStream(jar);
+                ZipOutputStream zip = new ZipOutputStream(out)) {
+            zip.putNextEntry(new ZipEntry(RESOURCE));
+            Files.copy(library(), zip);
+        }
+        return jar;
+    }
+
+    private static Path library() {
+        Path path = Path.of(System.getProperty("lora4j.native.path"));
+        return Files.isDirectory(path) ? path.resolve("liblora4j.so") : path;
+    }
+
+    private static Path location(Class<?> type) {
+        try {
+            return Path.of(
+                    type.getProtectionDomain().getCodeSource().getLocation().toURI());
+        } catch (URISyntaxException e) {
+            throw new AssertionError(e);
+        }
+    }
+}
