@@ -103,7 +103,8 @@ TEST(GemmTest, BatchDoesNotChangeBits) {
             l4j_lora args = one.args();
             args.weights = &handle;
             L4J_ASSERT_OK(L4J_RUN(lora_forward, one.context().queue(), &args)(error));
-            ASSERT_TRUE(l4j::same_bits(std::vector<float>(y.begin() + m * 70, y.begin() + (m + 1) * 70), one.y[0].floats()));
+            ASSERT_TRUE(
+                l4j::same_bits(std::vector<float>(y.begin() + m * 70, y.begin() + (m + 1) * 70), one.y[0].floats()));
         }
     }
 }

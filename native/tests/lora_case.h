@@ -35,8 +35,9 @@ public:
         for (size_t g = 0; g < G; g++) {
             int64_t N = spec.N[g], R = spec.R[g];
             float scale = 1.0f / std::sqrt(static_cast<float>(spec.K));
-            weights_.push_back(std::make_unique<TestWeight>(context_, N, spec.K, random.floats(N * spec.K, scale), spec.dtype,
-                                                            spec.mode, spec.mode == L4J_WEIGHT_BORROW ? spec.pad : 0));
+            weights_.push_back(std::make_unique<TestWeight>(context_, N, spec.K, random.floats(N * spec.K, scale),
+                                                            spec.dtype, spec.mode,
+                                                            spec.mode == L4J_WEIGHT_BORROW ? spec.pad : 0));
             handles_.push_back(weights_.back()->get());
             biases_.push_back(bias(N, g, random));
             a.push_back(R ? input({R, spec.K}, random) : Operand());
@@ -182,8 +183,8 @@ private:
 };
 
 inline std::string describe(const LoraSpec &spec, int32_t isa, int threads) {
-    std::string text = std::string(tier_name(isa)) + " threads " + std::to_string(threads) + " M " + std::to_string(spec.M) +
-                       " K " + std::to_string(spec.K);
+    std::string text = std::string(tier_name(isa)) + " threads " + std::to_string(threads) + " M " +
+                       std::to_string(spec.M) + " K " + std::to_string(spec.K);
     for (size_t g = 0; g < spec.N.size(); g++) {
         text += " N " + std::to_string(spec.N[g]) + " R " + std::to_string(spec.R[g]);
     }

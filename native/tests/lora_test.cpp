@@ -182,7 +182,8 @@ TEST(LoraTest, AHundredRunsGiveTheSameBits) {
             auto outputs = c.outputs();
             for (size_t i = 0; i < outputs.size(); i++) {
                 if (run == 0) first.push_back(outputs[i].second->floats());
-                ASSERT_TRUE(l4j::same_bits(first[i], outputs[i].second->floats())) << outputs[i].first << " run " << run;
+                ASSERT_TRUE(l4j::same_bits(first[i], outputs[i].second->floats()))
+                    << outputs[i].first << " run " << run;
             }
         }
     }

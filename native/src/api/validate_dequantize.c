@@ -11,8 +11,9 @@ l4j_status l4j_validate_dequantize_forward(const l4j_device *device, const l4j_d
     L4J_TRY(l4j_check_tensor(device, op, "out", args->out, rows, error));
     int64_t N = args->weight->rows, count = args->out->shape[0];
     if (args->row_begin < 0 || args->row_begin > N || count > N - args->row_begin) {
-        return l4j_fail(error, L4J_EINVAL, "%s: rows %lld to %lld of a weight with %lld rows", op,
-                        (long long)args->row_begin, (long long)(args->row_begin + count - 1), (long long)N);
+        return l4j_fail(error, L4J_EINVAL,
+                        "%s: row_begin is %lld and out has %lld rows; expected rows within the weight's %lld", op,
+                        (long long)args->row_begin, (long long)count, (long long)N);
     }
     return L4J_OK;
 }
