@@ -1,0 +1,169 @@
+/*
+ * What both directions of attention share: a block of query rows of one key/value head, and the three kinds of product over it,
+ * all of them through gemm_tile. A query sees a prefix of the keys, and prefixes grow with the queries, so that a tile of rows
+ * has a common prefix, which runs through the tile, and a ragged rest, which runs row by row: the chains never touch a key that
+ * their query does not see.
+ */
+#ifndef L4J_ATTENTION_H
+#define L4J_ATTENTION_H
+
+#include "gemm.h"
+#include "rows.h"
+#include "vexp.h"
+
+enum { ATTENTION_STEPS = 64 }; /* keys, or queries, whose rows are packed at a time: they stay in L1 */
+
+/* One head of a tensor: element (row, d) at data[row * row_stride + d * col_stride]. */
+typedef struct {
+    const float *data;
+    int64_t row_stride, col_stride;
+} attention_head;
+
+static inline attention_head attention_head_of(const l4j_tensor *t, int64_t row, int64_t head) {
+    return (attention_head){(const float *)t->data + row * t->stride[0] + head * t->stride[1], t->stride[0],
+                            t->stride[2]};
+}
+
+/* Rows of one (sequence, key/value head); row r is query (first + r) / group. */
+typedef struct {
+    int64_t first, rows, group;
+    int64_t keys;    /* of the sequence */
+    int64_t visible; /* causal: keys that query 0 of the sequence sees */
+    bool causal;
+    int64_t D, stride; /* head dimension; floats between rows of scores */
+} attention_block;
+
+static inline int64_t attention_limit(const attention_block *b, int64_t r) {
+    return b->causal ? b->visible + (b->first + r) / b->group : b->keys;
+}
+/* The first row that sees key j; group is 1. */
+static inline int64_t attention_first_row(const attention_block *b, int64_t j) {
+    return b->causal ? l4j_min64(b->rows, l4j_max64(0, j + 1 - b->visible - b->first)) : 0;
+}
+
+/* Floats between rows of scores: room for whole tiles, and no multiple of 4 KiB. */
+static inline int64_t attention_stride(const l4j_attention *args) {
+    return gemm_ceil(args->max_kv_length, 32) + L4J_PANEL;
+}
+static inline int64_t attention_depth(const l4j_attention *args) { return gemm_ceil(args->q->shape[2], L4J_PANEL); }
+
+/* Packed operands of a thread. */
+typedef struct {
+    float *a; /* left: panels of rows */
+    float *b; /* right: ATTENTION_STEPS rows, transposed or not */
+} attention_packs;
+
+static inline attention_packs attention_take_packs(l4j_arena *arena, const l4j_attention *args, int64_t rows) {
+    size_t a = (size_t)l4j_max64(gemm_ceil(rows, GEMM_MR) * attention_depth(args), GEMM_MR * ATTENTION_STEPS);
+    float *left = l4j_take(arena, sizeof(float) * a);
+    return (attention_packs){left, l4j_take(arena, sizeof(float) * (size_t)(ATTENTION_STEPS * attention_depth(args)))};
+}
+
+/* Rows [j, j + count) of a head as panels of 16 of them: b[(i / 16) * D * 16 + d * 16 + i % 16]. */
+static inline void attention_pack_transposed(float *out, const attention_head *x, int64_t j, int64_t count, int64_t D) {
+    const float *from = x->data + j * x->row_stride;
+    if (x->col_stride == 1) { /* such rows look like those of a dense weight */
+        l4j_weight view = {
+            .dtype = L4J_F32, .layout = L4J_LAYOUT_ROWS, .cols = D, .row_stride = x->row_stride, .data = from};
+        gemm_pack_b(out, &(gemm_b){.kind = GEMM_B_WEIGHT_TRANS, .weight = &view}, 0, D, 0, count);
+    } else {
+        gemm_b b = {.kind = GEMM_B_STRIDED, .data = from, .row_stride = x->col_stride, .col_stride = x->row_stride};
+        gemm_pack_b(out, &b, 0, D, 0, count);
+    }
+}
+/* Rows [j, j + count) of a head as panels of 16 columns: b[(d / 16) * count * 16 + i * 16 + d % 16]. */
+static inline void attention_pack_rows(float *out, const attention_head *x, int64_t j, int64_t count, int64_t D) {
+    gemm_b b = {.kind = GEMM_B_STRIDED, .data = x->data, .row_stride = x->row_stride, .col_stride = x->col_stride};
+    gemm_pack_b(out, &b, j, count, 0, D);
+}
+
+/* out[r, j] = chain over d of x[r, d] · keys[j, d], for every key that row r sees (and maybe some others). */
+static inline void attention_scores(const attention_block *block, const attention_packs *packs, const attention_head *x,
+                                    const attention_head *keys, float *out) {
+    int64_t D = block->D, height = gemm_height(block->rows), end = attention_limit(block, block->rows - 1);
+    gemm_a rows = {.data = x->data, .row_stride = x->row_stride, .col_stride = x->col_stride};
+    for (int64_t r = 0; r < block->rows; r += height) {
+        gemm_pack_a(packs->a + r * D, (int)height, &rows, r, (int)l4j_min64(height, block->rows - r), 0, D);
+    }
+    for (int64_t j = 0; j < end; j += ATTENTION_STEPS) {
+        int64_t count = l4j_min64(ATTENTION_STEPS, end - j);
+        attention_pack_transposed(packs->b, keys, j, count, D);
+        for (int64_t r = 0; r < block->rows; r += height) {
+            int64_t tile = l4j_min64(height, block->rows - r);
+            int64_t seen = l4j_min64(count, attention_limit(block, r + tile - 1) - j);
+            for (int64_t n = 0; n < seen; n += GEMM_NR) {
+                gemm_piece piece = {packs->a + r * D, height, packs->b + n * D, D * L4J_PANEL, D};
+                int cols = (int)gemm_ceil(l4j_min64(GEMM_NR, seen - n), L4J_PANEL);
+                gemm_tile((int)tile, cols, &piece, 1, NULL, 0, out + r * block->stride + j + n, block->stride);
+            }
+        }
+    }
+}
+
+/* c[0..D) continues its chain over i = from..to-1 of p[i * step] · row i of the packed panels. */
+static inline void attention_chain(float *c, int64_t D, const float *p, int64_t step, const float *b, int64_t b_panel,
+                                   int64_t from, int64_t to) {
+    if (from >= to) return;
+    for (int64_t d = 0; d < D; d += L4J_PANEL, b += b_panel) {
+        int lanes = (int)l4j_min64(L4J_PANEL, D - d);
+        v16 acc = v16_load_n(c + d, lanes);
+        for (int64_t i = from; i < to; i++) acc = v16_fma(v16_set1(p[i * step]), v16_load(b + i * L4J_PANEL), acc);
+        v16_store_n(c + d, acc, lanes);
+    }
+}
+
+/* c[r] = chain over the keys j that row r sees of p[r, j] · x[j]. */
+static inline void attention_apply(const attention_block *block, const attention_packs *packs, const float *p,
+                                   const attention_head *x, float *c, int64_t ldc) {
+    int64_t D = block->D, height = gemm_height(block->rows), end = attention_limit(block, block->rows - 1);
+    for (int64_t j = 0; j < end; j += ATTENTION_STEPS) {
+        int64_t count = l4j_min64(ATTENTION_STEPS, end - j), b_panel = count * L4J_PANEL;
+        attention_pack_rows(packs->b, x, j, count, D);
+        for (int64_t r = 0; r < block->rows; r += height) {
+            int64_t tile = l4j_min64(height, block->rows - r);
+            int64_t common = l4j_min64(count, l4j_max64(0, attention_limit(block, r) - j));
+            if (common > 0) {
+                gemm_a rows = {.data = p, .row_stride = block->stride, .col_stride = 1};
+                gemm_pack_a(packs->a, (int)tile, &rows, r, (int)tile, j, common);
+                for (int64_t d = 0; d < D; d += GEMM_NR) {
+                    gemm_piece piece = {packs->a, tile, packs->b + d / L4J_PANEL * b_panel, b_panel, common};
+                    float *to = c + r * ldc + d;
+                    gemm_tile((int)tile, (int)l4j_min64(GEMM_NR, D - d), &piece, 1, j == 0 ? NULL : to, ldc, to, ldc);
+                }
+            }
+            for (int64_t i = r; i < r + tile; i++) {
+                int64_t to = l4j_min64(count, attention_limit(block, i) - j);
+                attention_chain(c + i * ldc, D, p + i * block->stride + j, 1, packs->b, b_panel, common, to);
+            }
+        }
+    }
+}
+
+/* c[j] continues its chain over the rows r that see key j of p[r, j] · x[r], for j = begin..end-1; group is 1. */
+static inline void attention_accumulate(const attention_block *block, const attention_packs *packs, const float *p,
+                                        const attention_head *x, int64_t begin, int64_t end, float *c, int64_t ldc) {
+    int64_t D = block->D, height = gemm_height(end - begin);
+    for (int64_t i = 0; i < block->rows; i += ATTENTION_STEPS) {
+        int64_t count = l4j_min64(ATTENTION_STEPS, block->rows - i), b_panel = count * L4J_PANEL;
+        int64_t seen = l4j_min64(end, attention_limit(block, i + count - 1));
+        if (seen <= begin) continue;
+        const float *rows = p + i * block->stride;
+        attention_pack_rows(packs->b, x, i, count, D);
+        for (int64_t j = begin; j < seen; j += height) {
+            int64_t tile = l4j_min64(height, end - j);
+            int64_t common = l4j_min64(count, l4j_max64(0, attention_first_row(block, j + tile - 1) - i));
+            for (int64_t k = j; k < j + tile; k++) {
+                int64_t from = l4j_max64(0, attention_first_row(block, k) - i);
+                attention_chain(c + k * ldc, D, rows + k, block->stride, packs->b, b_panel, from, common);
+            }
+            for (int64_t d = 0; d < D && common < count; d += GEMM_NR) {
+                gemm_piece piece = {rows + common * block->stride + j, block->stride,
+                                    packs->b + d / L4J_PANEL * b_panel + common * L4J_PANEL, b_panel, count - common};
+                float *to = c + j * ldc + d;
+                gemm_tile((int)tile, (int)l4j_min64(GEMM_NR, D - d), &piece, 1, to, ldc, to, ldc);
+            }
+        }
+    }
+}
+
+#endif

@@ -1,0 +1,178 @@
+/*
+ * attention_backward. One key/value head of one sequence is a unit: its query heads in ascending order, and blocks of their
+ * queries in ascending order, add to dk and dv. Where there are many units each thread takes whole ones; where there are few all
+ * threads share one: queries of a block are divided for p, ds and dq, then keys for dk and dv.
+ */
+#include "../values.h"
+#include "attention.h"
+
+typedef struct {
+    const l4j_attention *args;
+    l4j_pool *pool;
+    int64_t rows;           /* of a block, for one thread */
+    float *p, *ds;          /* [threads · rows][stride] */
+    attention_packs *packs; /* [threads] */
+    atomic_llong next;      /* unit to be claimed: results do not depend on who does which */
+} backward_task;
+
+/* Who works on a unit, with which part of the scratch. */
+typedef struct {
+    const backward_task *task;
+    int member, members;
+    int64_t rows;
+    float *p, *ds;
+    const attention_packs *packs;
+} backward_team;
+
+/* Rows of a block: about half a MiB of p and ds together. */
+static int64_t backward_rows(const l4j_attention *args) {
+    int64_t rows = l4j_max64(1, l4j_min64(16, (1 << 16) / attention_stride(args) / GEMM_MR)) * GEMM_MR;
+    return l4j_max64(1, l4j_min64(rows, args->max_q_length));
+}
+
+/* Tree sum over d of do · o. */
+static float backward_delta(const l4j_attention *args, int64_t m, int64_t h) {
+    attention_head d_o = attention_head_of(args->d_o, m, h), o = attention_head_of(args->o, m, h);
+    float x[L4J_PANEL] = {0}, y[L4J_PANEL] = {0};
+    v16 sum = v16_zero();
+    for (int64_t d = 0; d < args->q->shape[2]; d += L4J_PANEL) {
+        int lanes = (int)l4j_min64(L4J_PANEL, args->q->shape[2] - d);
+        for (int i = 0; i < lanes; i++) {
+            x[i] = d_o.data[(d + i) * d_o.col_stride];
+            y[i] = o.data[(d + i) * o.col_stride];
+        }
+        sum = rows_sum_fma(v16_load(x), v16_load(y), sum, lanes);
+    }
+    return v16_sum(sum);
+}
+
+/* Scores and dp of one row become p and ds; lanes past the limit hold anything. */
+static void backward_softmax(float *p, float *ds, int64_t limit, float scale, float lse, float delta) {
+    v16 factor = v16_set1(scale), shift = v16_set1(lse), mean = v16_set1(delta);
+    for (int64_t j = 0; j < limit; j += L4J_PANEL) {
+        v16 e = v16_exp(v16_sub(v16_mul(v16_load(p + j), factor), shift));
+        v16_store(p + j, e);
+        v16_store(ds + j, v16_mul(v16_mul(e, v16_sub(v16_load(ds + j), mean)), factor));
+    }
+}
+
+/* p, ds and dq of rows [begin, end) of a block of head h. */
+static void backward_queries(const backward_team *team, const attention_block *block, int b, int64_t h, int64_t begin,
+                             int64_t end) {
+    if (begin >= end) return;
+    const l4j_attention *args = team->task->args;
+    attention_block part = *block;
+    part.first += begin;
+    part.rows = end - begin;
+    int64_t m = args->q_offsets[b] + part.first, kh = h / (args->q->shape[1] / args->k->shape[1]);
+    attention_head q = attention_head_of(args->q, m, h), d_o = attention_head_of(args->d_o, m, h);
+    attention_head k = attention_head_of(args->k, args->kv_starts[b], kh);
+    attention_head v = attention_head_of(args->v, args->kv_starts[b], kh);
+    float *p = team->p + begin * block->stride, *ds = team->ds + begin * block->stride;
+    attention_scores(&part, team->packs, &q, &k, p);
+    attention_scores(&part, team->packs, &d_o, &v, ds);
+    for (int64_t r = 0; r < part.rows; r++) {
+        const l4j_tensor *lse = args->lse;
+        float row_lse = ((const float *)lse->data)[(m + r) * lse->stride[0] + h * lse->stride[1]];
+        backward_softmax(p + r * block->stride, ds + r * block->stride, attention_limit(&part, r), args->scale, row_lse,
+                         backward_delta(args, m + r, h));
+    }
+    attention_head dq = attention_head_of(args->dq, m, h);
+    attention_apply(&part, team->packs, ds, &k, (float *)dq.data, dq.row_stride);
+}
+
+/* Rows [begin, end) of a head become +0. */
+static void backward_zero(const attention_head *x, int64_t begin, int64_t end, int64_t D) {
+    for (int64_t j = begin; j < end; j++) {
+        for (int64_t d = 0; d < D; d++) ((float *)x->data)[j * x->row_stride + d] = 0;
+    }
+}
+
+static void backward_barrier(const backward_team *team) {
+    if (team->members > 1) l4j_pool_barrier(team->task->pool);
+}
+
+static void backward_unit(const backward_team *team, int b, int64_t kh) {
+    const l4j_attention *args = team->task->args;
+    int64_t group = args->q->shape[1] / args->k->shape[1], D = args->q->shape[2], keys = args->kv_lengths[b];
+    int64_t start = args->q_offsets[b], queries = args->q_offsets[b + 1] - start, key_begin, key_end, begin, end;
+    attention_head dk = attention_head_of(args->dk, args->kv_starts[b], kh);
+    attention_head dv = attention_head_of(args->dv, args->kv_starts[b], kh);
+    l4j_partition(keys, L4J_PANEL, team->member, team->members, &key_begin, &key_end);
+    backward_zero(&dk, key_begin, key_end, D);
+    backward_zero(&dv, key_begin, key_end, D);
+    for (int64_t h = kh * group; h < (kh + 1) * group; h++) {
+        for (int64_t first = 0; first < queries; first += team->rows) {
+            attention_block block = {.first = first,
+                                     .rows = l4j_min64(team->rows, queries - first),
+                                     .group = 1,
+                                     .keys = keys,
+                                     .visible = keys - queries + 1,
+                                     .causal = args->flags & L4J_ATTENTION_CAUSAL,
+                                     .D = D,
+                                     .stride = attention_stride(args)};
+            l4j_partition(block.rows, 1, team->member, team->members, &begin, &end);
+            backward_queries(team, &block, b, h, begin, end);
+            backward_barrier(team);
+            attention_head q = attention_head_of(args->q, start + first, h);
+            attention_head d_o = attention_head_of(args->d_o, start + first, h);
+            int64_t seen = attention_limit(&block, block.rows - 1);
+            l4j_partition(seen, L4J_PANEL, team->member, team->members, &begin, &end);
+            attention_accumulate(&block, team->packs, team->ds, &q, begin, end, (float *)dk.data, dk.row_stride);
+            attention_accumulate(&block, team->packs, team->p, &d_o, begin, end, (float *)dv.data, dv.row_stride);
+            backward_barrier(team);
+        }
+    }
+}
+
+static void backward_run(void *context, int thread, int threads) {
+    backward_task *task = context;
+    const l4j_attention *args = task->args;
+    int64_t Hkv = args->k->shape[1], units = args->sequences * Hkv;
+    backward_team team = {.task = task, .members = 1, .rows = task->rows, .packs = &task->packs[thread]};
+    team.p = task->p + thread * task->rows * attention_stride(args);
+    team.ds = task->ds + thread * task->rows * attention_stride(args);
+    if (units >= 4 * threads) {
+        for (int64_t u = atomic_fetch_add(&task->next, 1); u < units; u = atomic_fetch_add(&task->next, 1)) {
+            backward_unit(&team, (int)(u / Hkv), u % Hkv);
+        }
+        return;
+    }
+    team.member = thread;
+    team.members = threads;
+    team.rows = task->rows * threads;
+    team.p = task->p;
+    team.ds = task->ds;
+    for (int64_t u = 0; u < units; u++) backward_unit(&team, (int)(u / Hkv), u % Hkv);
+}
+
+static size_t backward_layout(int threads, const l4j_attention *args, void *workspace, backward_task *task) {
+    l4j_arena arena = {.base = workspace};
+    task->args = args;
+    task->rows = backward_rows(args);
+    size_t scores = (size_t)(threads * task->rows * attention_stride(args));
+    task->p = l4j_take(&arena, sizeof(float) * scores);
+    task->ds = l4j_take(&arena, sizeof(float) * scores);
+    task->packs = l4j_take(&arena, sizeof(attention_packs) * (size_t)threads);
+    for (int t = 0; t < threads; t++) {
+        attention_packs packs = attention_take_packs(&arena, args, task->rows);
+        if (workspace) task->packs[t] = packs;
+    }
+    return arena.used;
+}
+
+size_t L4J_NAME(attention_backward_workspace)(int threads, const l4j_attention *args) {
+    backward_task task;
+    return backward_layout(threads, args, NULL, &task);
+}
+
+l4j_status L4J_NAME(attention_backward)(l4j_queue *queue, const l4j_attention *args, void *workspace,
+                                        l4j_error *error) {
+    l4j_status status = l4j_check_sequences(args, true, error);
+    if (status != L4J_OK) return status;
+    backward_task task = {.pool = queue->pool};
+    backward_layout(queue->threads, args, workspace, &task);
+    atomic_init(&task.next, 0);
+    l4j_run(queue, backward_run, &task);
+    return L4J_OK;
+}

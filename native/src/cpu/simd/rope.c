@@ -1,0 +1,101 @@
+/* rope_forward and rope_backward. */
+#include "../values.h"
+#include "rows.h"
+
+#include <math.h>
+
+/* Where the two elements of pair i lie, and the angle's row. */
+typedef struct {
+    const float *src, *cosine, *sine;
+    float *dst;
+    int64_t stride, cosine_stride, sine_stride; /* of src and the tables */
+    int64_t half;
+    float direction;
+} rope_head;
+
+/* Halves (i, i + half), everything contiguous. */
+static void rope_halves(const rope_head *head) {
+    const float *src = head->src, *cosine = head->cosine, *sine = head->sine;
+    float *dst = head->dst;
+    int64_t half = head->half;
+    v16 direction = v16_set1(head->direction);
+#define ROPE_HALVES(i, lanes)                                                                     \
+    do {                                                                                          \
+        v16 a = rows_load(src + i, lanes), b = rows_load(src + half + i, lanes);                  \
+        v16 c = rows_load(cosine + i, lanes), s = v16_mul(direction, rows_load(sine + i, lanes)); \
+        rows_store(dst + i, v16_fnma(b, s, v16_mul(a, c)), lanes);                                \
+        rows_store(dst + half + i, v16_fma(a, s, v16_mul(b, c)), lanes);                          \
+    } while (0)
+    ROWS_EACH(half, ROPE_HALVES);
+#undef ROPE_HALVES
+}
+
+/* Any layout: pair i at step · i and step · i + gap. */
+static void rope_pairs(const rope_head *head, int64_t step, int64_t gap) {
+    for (int64_t i = 0; i < head->half; i++) {
+        float a = head->src[step * i * head->stride], b = head->src[(step * i + gap) * head->stride];
+        float c = head->cosine[i * head->cosine_stride], s = head->direction * head->sine[i * head->sine_stride];
+        head->dst[step * i] = fmaf(-b, s, a * c);
+        head->dst[step * i + gap] = fmaf(a, s, b * c);
+    }
+}
+
+static void rope_rows(const l4j_rope *args, float direction, int thread, int threads) {
+    const l4j_tensor *src = args->src, *dst = args->dst, *cosine = args->cosine, *sine = args->sine;
+    int64_t H = src->shape[1], D = src->shape[2], half = cosine->shape[1], begin, end;
+    bool contiguous = src->stride[2] == 1 && cosine->stride[1] == 1 && sine->stride[1] == 1;
+    l4j_partition(src->shape[0], 1, thread, threads, &begin, &end);
+    for (int64_t m = begin; m < end; m++) {
+        rope_head head = {.cosine = (const float *)cosine->data + args->positions[m] * cosine->stride[0],
+                          .sine = (const float *)sine->data + args->positions[m] * sine->stride[0],
+                          .stride = src->stride[2],
+                          .cosine_stride = cosine->stride[1],
+                          .sine_stride = sine->stride[1],
+                          .half = half,
+                          .direction = direction};
+        for (int64_t h = 0; h < H; h++) {
+            head.src = (const float *)src->data + m * src->stride[0] + h * src->stride[1];
+            head.dst = (float *)dst->data + m * dst->stride[0] + h * dst->stride[1];
+            if (args->flags & L4J_ROPE_INTERLEAVED) {
+                rope_pairs(&head, 2, 1);
+            } else if (contiguous) {
+                rope_halves(&head);
+            } else {
+                rope_pairs(&head, 1, half);
+            }
+            if (head.dst == head.src) continue;
+            for (int64_t d = 2 * half; d < D; d++) head.dst[d] = head.src[d * head.stride];
+        }
+    }
+}
+
+static void rope_forward_task(void *context, int thread, int threads) { rope_rows(context, 1, thread, threads); }
+static void rope_backward_task(void *context, int thread, int threads) { rope_rows(context, -1, thread, threads); }
+
+size_t L4J_NAME(rope_forward_workspace)(int threads, const l4j_rope *args) {
+    (void)threads;
+    (void)args;
+    return 0;
+}
+
+l4j_status L4J_NAME(rope_forward)(l4j_queue *queue, const l4j_rope *args, void *workspace, l4j_error *error) {
+    (void)workspace;
+    l4j_status status = l4j_check_positions(args, error);
+    if (status != L4J_OK) return status;
+    l4j_run(queue, rope_forward_task, (void *)args);
+    return L4J_OK;
+}
+
+size_t L4J_NAME(rope_backward_workspace)(int threads, const l4j_rope *args) {
+    (void)threads;
+    (void)args;
+    return 0;
+}
+
+l4j_status L4J_NAME(rope_backward)(l4j_queue *queue, const l4j_rope *args, void *workspace, l4j_error *error) {
+    (void)workspace;
+    l4j_status status = l4j_check_positions(args, error);
+    if (status != L4J_OK) return status;
+    l4j_run(queue, rope_backward_task, (void *)args);
+    return L4J_OK;
+}
