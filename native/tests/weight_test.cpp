@@ -56,8 +56,9 @@ TEST(WeightTest, ValuesSurvivePacking) {
                             L4J_ASSERT_OK(L4J_RUN(dequantize_forward, context.queue(), &args)(error));
                             std::vector<float> got = out.floats();
                             for (size_t i = 0; i < got.size(); i++) {
-                                if (std::fabs(values[i]) >= 0x1p-14f || dtype != L4J_F16)
+                                if (std::fabs(values[i]) >= 0x1p-14f || dtype != L4J_F16) {
                                     ASSERT_EQ(values[i], got[i]) << i;
+                                }
                             }
                         }
                     }
