@@ -3,6 +3,7 @@ package io.lora4j.kernels;
 import io.lora4j.kernels.generated.LoraNative;
 import io.lora4j.kernels.generated.l4j_device_info;
 import io.lora4j.kernels.generated.l4j_device_options;
+import java.lang.System.Logger.Level;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -18,6 +19,8 @@ import java.util.Locale;
  * the device are open.
  */
 public final class Device implements AutoCloseable {
+    private static final System.Logger LOG = System.getLogger(Device.class.getName());
+
     private final Handle state = new Handle("device");
     private final MemorySegment handle;
     private final DeviceInfo info;
@@ -67,7 +70,7 @@ public final class Device implements AutoCloseable {
             MemorySegment info = arena.allocate(l4j_device_info.layout());
             l4j_device_info.struct_size(info, (int) l4j_device_info.layout().byteSize());
             error.check(LoraNative.l4j_device_query(handle, info, error.segment()));
-            return new Device(
+            Device device = new Device(
                     handle,
                     new DeviceInfo(
                             Isa.of(l4j_device_info.isa(info)),
@@ -75,6 +78,8 @@ public final class Device implements AutoCloseable {
                             l4j_device_info.logical_cpus(info),
                             l4j_device_info.cpu_name(info).getString(0),
                             l4j_device_info.memory_bytes(info)));
+            LOG.log(Level.DEBUG, () -> "opened " + device + ": " + device.info);
+            return device;
         }
     }
 

@@ -136,11 +136,17 @@ final class NativeLibrary {
             throw nativeAccess(e);
         }
         int expected = LoraNative.L4J_ABI_VERSION();
-        if (found != expected) {
+        if (!compatible(found, expected)) {
             throw error(
                     "the native library " + path + " has the ABI version " + abi(found) + ", but these classes need "
                             + abi(expected) + ". Use the lora4j-native of the same release as lora4j-kernels");
         }
+    }
+
+    /** While the major version is 0 every change may break; from 1 on a library may know more than the bindings. */
+    static boolean compatible(int found, int expected) {
+        boolean sameMajor = found / 1000 == expected / 1000;
+        return expected < 1000 ? found == expected : sameMajor && found >= expected;
     }
 
     private static String abi(int version) {

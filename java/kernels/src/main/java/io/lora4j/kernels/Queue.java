@@ -17,6 +17,10 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>Threads: any thread may give work to a queue, but only one at a time. A second one gets {@link Status#EBUSY} instead of
  * waiting; use a queue for each thread. {@link #close} fails with {@link Status#EBUSY} while an operation runs.
+ *
+ * <p>Memory of the arguments is checked to be open and accessible when an operation starts. From then on it has to stay so: closing
+ * a shared arena in another thread while an operation uses its memory takes the memory away under native code, which ends the
+ * process. (A confined arena cannot be closed meanwhile: its thread is the one that waits for the operation.)
  */
 public final class Queue implements AutoCloseable {
     private final Handle state = new Handle("queue");

@@ -25,12 +25,6 @@ public final class Tensor {
 
     private static final int MAX_DIMENSIONS = 4;
 
-    private static final ValueLayout.OfFloat F32 = ValueLayout.JAVA_FLOAT_UNALIGNED;
-    private static final ValueLayout.OfDouble F64 = ValueLayout.JAVA_DOUBLE_UNALIGNED;
-    private static final ValueLayout.OfShort I16 = ValueLayout.JAVA_SHORT_UNALIGNED;
-    private static final ValueLayout.OfInt I32 = ValueLayout.JAVA_INT_UNALIGNED;
-    private static final ValueLayout.OfLong I64 = ValueLayout.JAVA_LONG_UNALIGNED;
-
     /** From the element at the lowest address to the end of the one at the highest. */
     private final MemorySegment data;
     /** Where element [0, ..., 0] begins in {@code data}: zero unless a stride is negative. */
@@ -136,7 +130,7 @@ public final class Tensor {
     /** Returns a new one-dimensional {@link DType#I64} tensor with these values. */
     public static Tensor ofLongs(SegmentAllocator allocator, long... values) {
         Tensor tensor = allocate(allocator, DType.I64, values.length);
-        MemorySegment.copy(values, 0, tensor.data, I64, 0, values.length);
+        MemorySegment.copy(values, 0, tensor.data, Elements.I64, 0, values.length);
         return tensor;
     }
 
@@ -297,8 +291,8 @@ public final class Tensor {
         return switch (dtype) {
             case I8 -> data.get(ValueLayout.JAVA_BYTE, at);
             case U8, BOOL -> data.get(ValueLayout.JAVA_BYTE, at) & 0xff;
-            case I16 -> data.get(I16, at);
-            case I32 -> data.get(I32, at);
+            case I16 -> data.get(Elements.I16, at);
+            case I32 -> data.get(Elements.I32, at);
             default -> throw wrongType("getInt", "an integer of 32 bits or less");
         };
     }
@@ -306,19 +300,19 @@ public final class Tensor {
     /** Sets the element at these indices; {@link DType#I32} only. */
     public void setInt(int value, long... indices) {
         require(DType.I32, "setInt");
-        data.set(I32, address(indices), value);
+        data.set(Elements.I32, address(indices), value);
     }
 
     /** Returns the element at these indices; {@link DType#I64} only. */
     public long getLong(long... indices) {
         require(DType.I64, "getLong");
-        return data.get(I64, address(indices));
+        return data.get(Elements.I64, address(indices));
     }
 
     /** Sets the element at these indices; {@link DType#I64} only. */
     public void setLong(long value, long... indices) {
         require(DType.I64, "setLong");
-        data.set(I64, address(indices), value);
+        data.set(Elements.I64, address(indices), value);
     }
 
     // ----------------------------------------------------------------------------------------------------------- bulk
@@ -327,10 +321,10 @@ public final class Tensor {
     public void copyFrom(float[] values) {
         checkLength(values.length);
         if (dtype == DType.F32 && isContiguous()) {
-            MemorySegment.copy(values, 0, data, F32, 0, values.length);
+            MemorySegment.copy(values, 0, data, Elements.F32, 0, values.length);
             return;
         }
-        Walk walk = new Walk();
+        Elements.Walk walk = walk();
         for (float value : values) {
             write(walk.next(), value);
         }
@@ -341,12 +335,12 @@ public final class Tensor {
         require(DType.I32, "copyFrom(int[])");
         checkLength(values.length);
         if (isContiguous()) {
-            MemorySegment.copy(values, 0, data, I32, 0, values.length);
+            MemorySegment.copy(values, 0, data, Elements.I32, 0, values.length);
             return;
         }
-        Walk walk = new Walk();
+        Elements.Walk walk = walk();
         for (int value : values) {
-            data.set(I32, walk.next(), value);
+            data.set(Elements.I32, walk.next(), value);
         }
     }
 
@@ -362,8 +356,8 @@ public final class Tensor {
             data.copyFrom(source.data);
             return;
         }
-        Walk to = new Walk();
-        Walk from = source.new Walk();
+        Elements.Walk to = walk();
+        Elements.Walk from = source.walk();
         for (long i = 0; i < elements; i++) {
             if (dtype == source.dtype) {
                 MemorySegment.copy(source.data, from.next(), data, to.next(), dtype.bytes());
@@ -377,10 +371,10 @@ public final class Tensor {
     public float[] toFloatArray() {
         float[] values = new float[arrayLength()];
         if (dtype == DType.F32 && isContiguous()) {
-            MemorySegment.copy(data, F32, 0, values, 0, values.length);
+            MemorySegment.copy(data, Elements.F32, 0, values, 0, values.length);
             return values;
         }
-        Walk walk = new Walk();
+        Elements.Walk walk = walk();
         for (int i = 0; i < values.length; i++) {
             values[i] = (float) read(walk.next());
         }
@@ -390,7 +384,7 @@ public final class Tensor {
     /** Returns the elements in row-major order, converted to double; floating-point types only. */
     public double[] toDoubleArray() {
         double[] values = new double[arrayLength()];
-        Walk walk = new Walk();
+        Elements.Walk walk = walk();
         for (int i = 0; i < values.length; i++) {
             values[i] = read(walk.next());
         }
@@ -401,16 +395,16 @@ public final class Tensor {
     public int[] toIntArray() {
         require(DType.I32, "toIntArray");
         int[] values = new int[arrayLength()];
-        Walk walk = new Walk();
+        Elements.Walk walk = walk();
         for (int i = 0; i < values.length; i++) {
-            values[i] = data.get(I32, walk.next());
+            values[i] = data.get(Elements.I32, walk.next());
         }
         return values;
     }
 
     /** Sets every element to a value, rounded to nearest even in the dtype; floating-point types only. */
     public void fill(double value) {
-        Walk walk = new Walk();
+        Elements.Walk walk = walk();
         for (long i = 0; i < elements; i++) {
             write(walk.next(), value);
         }
@@ -422,7 +416,7 @@ public final class Tensor {
             data.fill((byte) 0);
             return;
         }
-        Walk walk = new Walk();
+        Elements.Walk walk = walk();
         for (long i = 0; i < elements; i++) {
             data.asSlice(walk.next(), dtype.bytes()).fill((byte) 0);
         }
@@ -445,33 +439,16 @@ public final class Tensor {
         return Arrays.equals(shape, sizes);
     }
 
+    private Elements.Walk walk() {
+        return new Elements.Walk(origin, dtype.bytes(), shape, strides);
+    }
+
     private double read(long at) {
-        return switch (dtype) {
-            case F32 -> data.get(F32, at);
-            case F64 -> data.get(F64, at);
-            case F16 -> Float.float16ToFloat(data.get(I16, at));
-            case BF16 -> Float.intBitsToFloat(data.get(I16, at) << 16);
-            default -> throw wrongType("reading as floating point", "F32, F16, BF16 or F64");
-        };
+        return Elements.read(data, dtype, at);
     }
 
     private void write(long at, double value) {
-        switch (dtype) {
-            case F32 -> data.set(F32, at, (float) value);
-            case F64 -> data.set(F64, at, value);
-            case F16 -> data.set(I16, at, Float.floatToFloat16((float) value));
-            case BF16 -> data.set(I16, at, toBfloat16((float) value));
-            default -> throw wrongType("writing as floating point", "F32, F16, BF16 or F64");
-        }
-    }
-
-    /** Rounds to nearest even; a NaN stays a NaN. */
-    static short toBfloat16(float value) {
-        int bits = Float.floatToRawIntBits(value);
-        if (Float.isNaN(value)) {
-            return (short) ((bits >>> 16) | 0x40);
-        }
-        return (short) ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16);
+        Elements.write(data, dtype, at, value);
     }
 
     private long address(long... indices) {
@@ -547,24 +524,5 @@ public final class Tensor {
             stride *= Math.max(shape[i], 1);
         }
         return strides;
-    }
-
-    /** Byte offsets of the elements in {@code data}, in row-major order. */
-    private final class Walk {
-        private final long[] index = new long[shape.length];
-        private long at = origin;
-
-        long next() {
-            long result = at;
-            for (int i = shape.length - 1; i >= 0; i--) {
-                at += strides[i] * dtype.bytes();
-                if (++index[i] < shape[i]) {
-                    break;
-                }
-                at -= shape[i] * strides[i] * dtype.bytes();
-                index[i] = 0;
-            }
-            return result;
-        }
     }
 }

@@ -301,6 +301,24 @@ class LifecycleTest {
     }
 
     @Test
+    void dataThatIsNotAlignedToItsElementsIsRefused() {
+        MemorySegment bytes = f.arena.allocate(33 * 4, 64);
+        Tensor odd = Tensor.strided(bytes, 2, DType.F32, new long[] {4, 8}, new long[] {8, 1});
+        odd.fill(1.5);
+        assertThat(odd.toFloatArray()).containsOnly(1.5f);
+        Swiglu arguments =
+                Swiglu.builder(f.arena).gate(odd).up(odd).out(f.zeros(4, 8)).build();
+        assertThat(statusOf(() -> SwigluOps.forward(f.queue, arguments))).isEqualTo(Status.EALIGN);
+
+        Tensor oddIds = Tensor.strided(bytes, 2, DType.I32, new long[] {4}, new long[] {1});
+        assertThat(statusOf(() -> Embedding.builder(f.arena)
+                        .out(f.zeros(4, 8))
+                        .ids(oddIds)
+                        .build()))
+                .isEqualTo(Status.EALIGN);
+    }
+
+    @Test
     void theWorkspaceGrowsToTheLargestOperationAndStays() {
         Weight weight = f.pack(f.random(DType.F32, 40, 64));
         long largest = 0;

@@ -18,6 +18,8 @@ import java.util.zip.ZipOutputStream;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
 
 /** Each look-up and each failure, in a process of its own, as a user meets it. */
 class NativeLibraryTest {
@@ -71,6 +73,13 @@ class NativeLibraryTest {
         assertThat(probe("-Dlora4j.native.path=" + newer))
                 .startsWith(
                         "failed the native library " + newer + " has the ABI version 99.1, but these classes need ");
+    }
+
+    @ParameterizedTest
+    @CsvSource({"1, 1, true", "2, 1, false", "1, 2, false", "1001, 1, false"})
+    @CsvSource({"1003, 1003, true", "1004, 1003, true", "1002, 1003, false", "2003, 1003, false", "3, 1003, false"})
+    void compatibleVersions(int found, int expected, boolean compatible) {
+        assertThat(NativeLibrary.compatible(found, expected)).isEqualTo(compatible);
     }
 
     @Test

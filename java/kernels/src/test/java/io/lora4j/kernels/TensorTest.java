@@ -187,7 +187,7 @@ class TensorTest {
     void everyBfloat16SurvivesTheRoundTrip() {
         for (int bits = 0; bits < 0x10000; bits++) {
             float value = Float.intBitsToFloat(bits << 16);
-            short back = Tensor.toBfloat16(value);
+            short back = Elements.toBfloat16(value);
             if (!Float.isNaN(value)) {
                 assertThat(back).isEqualTo((short) bits);
             } else {
