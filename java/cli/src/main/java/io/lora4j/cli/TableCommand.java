@@ -69,12 +69,12 @@ abstract class TableCommand {
         spec.usageMessage().description(escape(summary)).sortOptions(false).abbreviateSynopsis(true);
         for (Option<?> option : table.options()) {
             boolean flag = option.type().equals("true|false");
-            boolean list = option.type().startsWith("NAMES");
+            boolean list = option.type().startsWith("NAMES") || option.type().endsWith("...");
             spec.addOption(OptionSpec.builder(spellings(option))
                     .paramLabel(option.type())
                     .type(list ? List.class : String.class)
                     .auxiliaryTypes(String.class)
-                    .arity(flag ? "0..1" : list ? "1..*" : "1")
+                    .arity(flag ? "0..1" : option.type().startsWith("NAMES") ? "1..*" : "1")
                     .fallbackValue("true")
                     .description(escape(option.help() + " (" + option.describeDefault() + ")"))
                     .build());
