@@ -135,8 +135,8 @@ final class ArgumentBlock {
         if (tensor == null) {
             return MemorySegment.NULL;
         }
-        if (tensor.dtype() != dtype || tensor.elements() != count || !tensor.isContiguous()) {
-            throw invalid(argument, "expected " + count + " contiguous " + dtype + ", found " + tensor);
+        if (tensor.dtype() != dtype || !tensor.hasShape(count) || !tensor.isContiguous()) {
+            throw invalid(argument, "expected contiguous " + dtype + "[" + count + "], found " + tensor);
         }
         if (tensor.originAddress() % dtype.bytes() != 0) {
             throw new Lora4jException(

@@ -207,11 +207,11 @@ class LoraOpsTest {
                     .s(f.zeros(M, R));
             assertInvalid(adapted, "lora.scaling is missing");
             adapted.scaling(Tensor.ofFloats(f.arena, 1, 1));
-            assertInvalid(adapted, "lora.scaling: expected 1 contiguous F32, found F32[2]");
+            assertInvalid(adapted, "lora.scaling: expected contiguous F32[1], found F32[2]");
             adapted.scaling(Tensor.ofFloats(f.arena, 1));
             Tensor one = Tensor.ofLongs(f.arena, 1);
             adapted.dropout(0.5, one, one, Tensor.ofInts(f.arena, 1, 2, 3, 4), 0);
-            assertInvalid(adapted, "lora.token index: expected 5 contiguous I32, found I32[4]");
+            assertInvalid(adapted, "lora.token index: expected contiguous I32[5], found I32[4]");
             assertThatThrownBy(() -> Lora.builder(f.arena).x(x).y(x)).isInstanceOf(IllegalStateException.class);
         }
     }
