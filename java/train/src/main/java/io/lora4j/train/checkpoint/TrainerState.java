@@ -21,6 +21,7 @@ import tools.jackson.databind.json.JsonMapper;
  *
  * @param globalStep optimizer steps done
  * @param epoch passes over the data done, with a fraction
+ * @param clock the time that chat templates with a date in them show, in ISO 8601
  * @param progress running sums of the metrics, by name, so that they go on as if nothing had happened
  * @param options the options of the run as users write them
  * @param hashes SHA-256 of what the run depends on (base, data, tokenizer, …), by name
@@ -29,6 +30,7 @@ import tools.jackson.databind.json.JsonMapper;
 public record TrainerState(
         int globalStep,
         double epoch,
+        String clock,
         Map<String, Double> progress,
         Map<String, String> options,
         Map<String, String> hashes,
@@ -50,7 +52,7 @@ public record TrainerState(
 
     /** Returns a copy that records the checkpoint's other files. */
     TrainerState withFiles(Map<String, String> hashesOfFiles) {
-        return new TrainerState(globalStep, epoch, progress, options, hashes, hashesOfFiles);
+        return new TrainerState(globalStep, epoch, clock, progress, options, hashes, hashesOfFiles);
     }
 
     /** Writes the file into a directory. */
@@ -59,6 +61,7 @@ public record TrainerState(
         json.put("version", VERSION);
         json.put("global_step", globalStep);
         json.put("epoch", epoch);
+        json.put("clock", clock);
         json.put("progress", progress);
         json.put("options", options);
         json.put("sha256", hashes);
@@ -91,6 +94,7 @@ public record TrainerState(
         return new TrainerState(
                 json.path("global_step").intValue(),
                 json.path("epoch").asDouble(),
+                json.path("clock").asString(),
                 progress,
                 strings(json.path("options")),
                 strings(json.path("sha256")),

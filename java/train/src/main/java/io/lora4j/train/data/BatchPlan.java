@@ -12,7 +12,8 @@ import java.util.stream.IntStream;
  *
  * <p>In every epoch the rows are taken in {@link RowOrder}; with packing they are put into sequences first
  * (best fit decreasing). {@code batchSize} sequences make a micro-batch, {@code accumulation} micro-batches a step; the last
- * of an epoch may be smaller.
+ * of an epoch may be smaller. Inside a micro-batch the rows keep the epoch's order: a step that has the same rows with and
+ * without packing has the same bits.
  */
 public final class BatchPlan {
     private static final long MAX_TOKENS = 1L << 32;
@@ -124,7 +125,7 @@ public final class BatchPlan {
             int from = index * batchSize;
             int to = Math.min(from + batchSize, sequences.size());
             int[] places =
-                    sequences.subList(from, to).stream().flatMapToInt(Arrays::stream).toArray();
+                    sequences.subList(from, to).stream().flatMapToInt(Arrays::stream).sorted().toArray();
             List<Row> members = Arrays.stream(places).mapToObj(place -> rows.get(order[place])).toList();
             return MicroBatch.of(members, Arrays.stream(places).mapToLong(place -> firstToken[place]).toArray());
         }

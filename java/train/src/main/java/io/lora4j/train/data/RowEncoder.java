@@ -155,7 +155,11 @@ public final class RowEncoder {
         return row(tokenizer.encodeWithOffsets(rendering.text(), false), learned, false, chat.line());
     }
 
-    private static Row row(Encoding encoding, List<Span> learned, boolean all, int line) {
+    private Row row(Encoding encoding, List<Span> learned, boolean all, int line) throws FormatException {
+        int[] ids = encoding.ids();
+        if (ids.length > 1 && ids[0] == ids[1] && isBos(ids[0])) {
+            throw new FormatException("the chat template prints BOS twice; remove one from " + tokenizer.chatTemplateSource());
+        }
         return new Row(encoding.ids(), mask(encoding, learned, all), line);
     }
 

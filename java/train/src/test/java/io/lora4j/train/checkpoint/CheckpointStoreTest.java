@@ -29,7 +29,7 @@ class CheckpointStoreTest {
 
     private static TrainerState state(int step) {
         return new TrainerState(
-                step, 0.1 * step, Map.of("loss", 1.0 / 3), Map.of("lora_r", "8"), Map.of("base", "abc"), Map.of());
+                step, 0.1 * step, "2026-01-02T03:04:05Z", Map.of("loss", 1.0 / 3), Map.of("lora_r", "8"), Map.of("base", "abc"), Map.of());
     }
 
     private Path save(int step) throws IOException {

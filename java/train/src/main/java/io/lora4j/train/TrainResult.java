@@ -1,0 +1,20 @@
+package io.lora4j.train;
+
+import java.nio.file.Path;
+import java.util.List;
+
+/**
+ * What a run has come to.
+ *
+ * @param completed whether all steps were done and the adapter was written; otherwise the run was cancelled and
+ *     {@code checkpoint} is where to go on
+ * @param step the last step done
+ * @param checkpoint the checkpoint of that step
+ * @param files the files and folders in the output directory
+ */
+public record TrainResult(boolean completed, int step, Path checkpoint, List<Path> files) {
+    /** Copies the list. */
+    public TrainResult {
+        files = List.copyOf(files);
+    }
+}

@@ -1,0 +1,236 @@
+package io.lora4j.train;
+
+import io.lora4j.formats.PeftAdapter;
+import io.lora4j.kernels.Device;
+import io.lora4j.kernels.Queue;
+import io.lora4j.train.checkpoint.CheckpointStore;
+import io.lora4j.train.checkpoint.MetricsLog;
+import io.lora4j.train.checkpoint.OptimizerFile;
+import io.lora4j.train.checkpoint.RunIdentity;
+import io.lora4j.train.checkpoint.TrainerState;
+import io.lora4j.train.data.BatchPlan;
+import io.lora4j.train.model.Adapter;
+import io.lora4j.train.model.BatchLoss;
+import io.lora4j.train.model.Evaluator;
+import io.lora4j.train.model.LlamaModel;
+import io.lora4j.train.model.WeightMode;
+import java.io.IOException;
+import java.lang.foreign.Arena;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.ZonedDateTime;
+import java.time.temporal.ChronoUnit;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.Optional;
+import java.util.stream.Stream;
+import org.jspecify.annotations.Nullable;
+
+/**
+ * Fine-tunes a model with LoRA: the whole of {@code lora4j train}.
+ *
+ * <pre>{@code
+ * Trainer trainer = Trainer.open(settings);
+ * System.out.println(trainer.plan().memory());
+ * TrainResult result = trainer.run(TrainListener.NONE);
+ * }</pre>
+ *
+ * <p>The result is a function of the base model, the data and the options; it depends neither on the number of threads nor on
+ * interruptions: a run that is killed at any moment and resumed ends with the same bits as one that was left alone.
+ *
+ * <p>Threads: one runs it; {@link #cancel} may be called by any.
+ */
+public final class Trainer {
+    private final Settings settings;
+    private final OutputDir output;
+    private final TrainPlan plan;
+    private final Map<String, String> hashes;
+    private final @Nullable TrainerState saved;
+    private volatile boolean cancelled;
+
+    private Trainer(Settings settings, OutputDir output, TrainPlan plan, Map<String, String> hashes, @Nullable TrainerState saved) {
+        this.settings = settings;
+        this.output = output;
+        this.plan = plan;
+        this.hashes = hashes;
+        this.saved = saved;
+    }
+
+    /**
+     * Checks the options, the data and, for a run that goes on, that it is the same run. Writes nothing.
+     *
+     * @throws OptionException if an option is missing or wrong
+     * @throws TrainException if the output directory is in use, or the checkpoint is of another run
+     * @throws IOException if a file is missing or not what it should be
+     */
+    public static Trainer open(Settings settings) throws IOException {
+        TrainOptions.check(settings);
+        OutputDir output = new OutputDir(settings.get(TrainOptions.OUTPUT_DIR));
+        output.requireUsable(settings);
+        Optional<Path> resumeFrom = output.resumePoint(settings);
+        TrainerState saved = resumeFrom.isPresent() ? CheckpointStore.read(resumeFrom.get()) : null;
+        ZonedDateTime clock =
+                saved == null ? ZonedDateTime.now().truncatedTo(ChronoUnit.SECONDS) : ZonedDateTime.parse(saved.clock());
+        TrainPlan plan = new PlanBuilder(settings).build(resumeFrom, clock);
+        Map<String, String> hashes = RunIdentity.of(
+                settings.get(TrainOptions.MODEL_NAME_OR_PATH), settings.get(TrainOptions.TRAIN_FILE));
+        if (resumeFrom.isPresent() && saved != null) {
+            RunIdentity.requireSame(resumeFrom.get(), saved, settings, hashes);
+        }
+        return new Trainer(settings, output, plan, hashes, saved);
+    }
+
+    /** Returns what the run is going to do. */
+    public TrainPlan plan() {
+        return plan;
+    }
+
+    /** Asks the run to finish its step, save and return. */
+    public void cancel() {
+        cancelled = true;
+    }
+
+    /**
+     * Trains.
+     *
+     * @throws TrainException if memory does not suffice, or a loss or gradient is not finite; the last checkpoint stays good
+     * @throws IOException if a file cannot be read or written
+     */
+    public TrainResult run(TrainListener listener) throws IOException {
+        plan.memory().requireFits();
+        try (Device device = Device.cpu();
+                Queue queue = Queue.create(device, settings.get(TrainOptions.THREADS));
+                LlamaModel model =
+                        LlamaModel.open(settings.get(TrainOptions.MODEL_NAME_OR_PATH), queue, WeightMode.BORROW);
+                Adapter adapter = openAdapter(model)) {
+            int done = saved == null ? 0 : saved.globalStep();
+            output.prepare(done, settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR));
+            try (TrainingStep step = new TrainingStep(model, adapter, settings);
+                    MetricsLog log = MetricsLog.open(output.path(), done)) {
+                return new Run(model, adapter, step, log, listener).from(done);
+            }
+        }
+    }
+
+    private Adapter openAdapter(LlamaModel model) throws IOException {
+        Path from = plan.resumeFrom()
+                .or(() -> settings.find(TrainOptions.ADAPTER_NAME_OR_PATH))
+                .orElse(null);
+        if (from == null) {
+            return Adapter.create(model, plan.adapter(), settings.get(TrainOptions.SEED));
+        }
+        Adapter adapter;
+        try (Arena copies = Arena.ofConfined()) {
+            PeftAdapter peft = new PeftAdapter(
+                    plan.adapter(), PeftAdapter.read(from, copies).modules());
+            adapter = Adapter.of(model, peft, from.toString(), true);
+        }
+        if (saved != null) {
+            OptimizerFile.read(from, adapter);
+        }
+        return adapter;
+    }
+
+    /** A run under way. */
+    private final class Run {
+        private final LlamaModel model;
+        private final Adapter adapter;
+        private final TrainingStep step;
+        private final MetricsLog log;
+        private final TrainListener listener;
+        private final Metrics.Window window;
+        private final BatchPlan batches = plan.batches();
+
+        private Run(LlamaModel model, Adapter adapter, TrainingStep step, MetricsLog log, TrainListener listener) {
+            this.model = model;
+            this.adapter = adapter;
+            this.step = step;
+            this.log = log;
+            this.listener = listener;
+            this.window = new Metrics.Window(saved == null ? Map.of() : saved.progress());
+        }
+
+        private TrainResult from(int done) throws IOException {
+            int total = plan.totalSteps();
+            int saveSteps = settings.get(TrainOptions.SAVE_STEPS);
+            listener.onStart(plan, done + 1);
+            Path checkpoint = plan.resumeFrom().orElse(output.path());
+            int stepsPerEpoch = batches.stepsPerEpoch();
+            BatchPlan.Epoch epoch = batches.epoch(done / stepsPerEpoch);
+            int now = done;
+            boolean stop = false;
+            while (now < total && !stop) {
+                if (now % stepsPerEpoch == 0) {
+                    epoch = batches.epoch(now / stepsPerEpoch);
+                }
+                Metrics metrics = step(++now, epoch);
+                if (now % settings.get(TrainOptions.LOGGING_STEPS) == 0 || now == total) {
+                    log.write(window.line(metrics));
+                }
+                listener.onStep(metrics);
+                stop = cancelled;
+                if (now == total || stop || (saveSteps > 0 && now % saveSteps == 0)) {
+                    evaluate(now);
+                    checkpoint = save(now);
+                }
+            }
+            if (now >= total) {
+                output.writeAdapter(adapter, settings.get(TrainOptions.MODEL_NAME_OR_PATH));
+            }
+            try (Stream<Path> files = Files.list(output.path())) {
+                return new TrainResult(now >= total, now, checkpoint, files.sorted().toList());
+            }
+        }
+
+        private Metrics step(int now, BatchPlan.Epoch epoch) {
+            double learningRate = plan.schedule().at(now);
+            long start = System.nanoTime();
+            TrainingStep.Result result =
+                    step.run(now, learningRate, epoch.step((now - 1) % batches.stepsPerEpoch()));
+            double seconds = (System.nanoTime() - start) * 1e-9;
+            window.add(result, seconds);
+            BatchLoss loss = result.loss();
+            return new Metrics(
+                    now,
+                    plan.totalSteps(),
+                    (double) now / batches.stepsPerEpoch(),
+                    loss.meanLoss(),
+                    loss.accuracy(),
+                    learningRate,
+                    result.gradNorm(),
+                    result.tokens(),
+                    seconds);
+        }
+
+        private void evaluate(int now) throws IOException {
+            if (plan.evalData().isEmpty()) {
+                return;
+            }
+            int batchSize = settings.get(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE);
+            BatchLoss loss = Evaluator.evaluate(model, plan.evalData().get().batches(batchSize), adapter);
+            Map<String, Object> line = new LinkedHashMap<>();
+            line.put("step", now);
+            line.put("epoch", (double) now / batches.stepsPerEpoch());
+            line.put("eval_loss", loss.meanLoss());
+            line.put("eval_perplexity", loss.perplexity());
+            line.put("eval_mean_token_accuracy", loss.accuracy());
+            log.write(line);
+            listener.onEval(now, loss);
+        }
+
+        private Path save(int now) throws IOException {
+            log.flush();
+            TrainerState state = new TrainerState(
+                    now,
+                    (double) now / batches.stepsPerEpoch(),
+                    plan.clock().toString(),
+                    window.saved(),
+                    settings.toMap(),
+                    hashes,
+                    Map.of());
+            Path checkpoint = output.checkpoints().save(state, OutputDir.checkpointBody(adapter));
+            listener.onSave(now, checkpoint);
+            return checkpoint;
+        }
+    }
+}

@@ -1,0 +1,104 @@
+package io.lora4j.train.checkpoint;
+
+import io.lora4j.formats.FormatException;
+import io.lora4j.train.Option;
+import io.lora4j.train.Settings;
+import io.lora4j.train.TrainException;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeSet;
+import java.util.stream.Stream;
+import tools.jackson.databind.JsonNode;
+import tools.jackson.databind.json.JsonMapper;
+
+/** What a run's result depends on beside its options, as SHA-256; a run only goes on where all of it is the same. */
+public final class RunIdentity {
+    private static final List<String> TOKENIZER_FILES =
+            List.of("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json");
+
+    private RunIdentity() {}
+
+    /**
+     * Returns the hashes of base (config and weights), data, tokenizer and chat template.
+     *
+     * @param modelDir the base model's folder
+     * @param data the training file
+     */
+    public static Map<String, String> of(Path modelDir, Path data) throws IOException {
+        Map<String, String> hashes = new LinkedHashMap<>();
+        hashes.put("base", Sha256.of(baseFiles(modelDir)));
+        hashes.put("data", Sha256.of(data));
+        hashes.put("tokenizer", Sha256.of(existing(modelDir, TOKENIZER_FILES)));
+        hashes.put("template", Sha256.of(existing(modelDir, List.of("chat_template.jinja"))));
+        return hashes;
+    }
+
+    /** Returns the files of a base model that are trained on: its config and its weights, all shards of them. */
+    public static List<Path> baseFiles(Path modelDir) throws IOException {
+        List<Path> files = new ArrayList<>();
+        files.add(modelDir.resolve("config.json"));
+        Path index = modelDir.resolve("model.safetensors.index.json");
+        if (Files.exists(modelDir.resolve("model.safetensors"))) {
+            files.add(modelDir.resolve("model.safetensors"));
+        } else if (Files.exists(index)) {
+            JsonNode map = new JsonMapper().readTree(Files.readAllBytes(index)).path("weight_map");
+            files.add(index);
+            new TreeSet<>(map.values().stream().map(JsonNode::asString).toList())
+                    .forEach(shard -> files.add(modelDir.resolve(shard)));
+        } else {
+            try (Stream<Path> entries = Files.list(modelDir)) {
+                files.addAll(entries.filter(e -> e.toString().endsWith(".gguf")).sorted().toList());
+            }
+        }
+        return files;
+    }
+
+    /** Returns the files of a tokenizer that there are, chat template included: what goes with an adapter. */
+    public static List<Path> tokenizerFiles(Path modelDir) {
+        List<Path> files = new ArrayList<>(existing(modelDir, TOKENIZER_FILES));
+        files.addAll(existing(modelDir, List.of("chat_template.jinja")));
+        return files;
+    }
+
+    private static List<Path> existing(Path dir, List<String> names) {
+        return names.stream().map(dir::resolve).filter(Files::exists).toList();
+    }
+
+    /**
+     * Checks that a run is the one that a checkpoint is from.
+     *
+     * @throws TrainException naming everything that differs, as it was and as it is
+     * @throws FormatException if the checkpoint is incomplete
+     */
+    public static void requireSame(Path checkpoint, TrainerState saved, Settings now, Map<String, String> hashes)
+            throws FormatException {
+        List<String> differences = new ArrayList<>();
+        Map<String, String> options = now.toMap();
+        for (Option<?> option : now.table().options()) {
+            String then = saved.options().get(option.name());
+            String here = options.get(option.name());
+            if (!option.mayChange() && here != null && !here.equals(then)) {
+                differences.add(option.name() + " was " + (then == null ? "not set" : then) + ", is " + here);
+            }
+        }
+        for (Map.Entry<String, String> hash : hashes.entrySet()) {
+            String then = saved.hashes().get(hash.getKey());
+            if (then == null) {
+                throw new FormatException(checkpoint.resolve(TrainerState.FILE_NAME) + ": has no sha256 of " + hash.getKey());
+            }
+            if (!then.equals(hash.getValue())) {
+                differences.add(hash.getKey() + " had the sha256 " + then + ", has " + hash.getValue());
+            }
+        }
+        if (!differences.isEmpty()) {
+            throw new TrainException(checkpoint + ": is from a run that differs from this one:\n  "
+                    + String.join("\n  ", differences)
+                    + "\nrestore what it was, or start a new run in another output_dir");
+        }
+    }
+}

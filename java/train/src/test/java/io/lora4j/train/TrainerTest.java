@@ -1,0 +1,318 @@
+package io.lora4j.train;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.within;
+
+import io.lora4j.formats.FormatException;
+import io.lora4j.train.checkpoint.CheckpointStore;
+import io.lora4j.train.checkpoint.RunIdentity;
+import io.lora4j.train.checkpoint.Sha256;
+import io.lora4j.train.model.BatchLoss;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.stream.Stream;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import tools.jackson.databind.JsonNode;
+import tools.jackson.databind.json.JsonMapper;
+
+class TrainerTest {
+    @TempDir
+    Path dir;
+
+    private Path data;
+
+    @BeforeEach
+    void writeData() throws IOException {
+        data = Runs.data(dir);
+    }
+
+    private Settings.Builder small(String output) {
+        return Runs.small(data, dir.resolve(output));
+    }
+
+    private List<JsonNode> metrics(String output) throws IOException {
+        try (Stream<String> lines = Files.lines(dir.resolve(output).resolve("metrics.jsonl"))) {
+            JsonMapper mapper = new JsonMapper();
+            return lines.map(mapper::readTree).toList();
+        }
+    }
+
+    private List<String> names(Path folder) throws IOException {
+        try (Stream<Path> entries = Files.list(folder)) {
+            return entries.map(e -> e.getFileName().toString()).sorted().toList();
+        }
+    }
+
+    @Test
+    void learnsAndLeavesTheBaseAlone() throws Exception {
+        String before = Sha256.of(RunIdentity.baseFiles(Runs.TINY));
+        Settings.Builder run = small("out").set(TrainOptions.MAX_STEPS, 20).set(TrainOptions.EVAL_FILE, data);
+        List<Integer> steps = new ArrayList<>();
+        List<String> events = new ArrayList<>();
+        TrainResult result = Trainer.open(run.build()).run(new TrainListener() {
+            @Override
+            public void onStart(TrainPlan plan, int firstStep) {
+                events.add("start " + firstStep + " of " + plan.totalSteps());
+            }
+
+            @Override
+            public void onStep(Metrics metrics) {
+                steps.add(metrics.step());
+            }
+
+            @Override
+            public void onEval(int step, BatchLoss loss) {
+                events.add("eval " + step);
+            }
+
+            @Override
+            public void onSave(int step, Path checkpoint) {
+                events.add("save " + step + " " + checkpoint.getFileName());
+            }
+        });
+        assertThat(result.completed()).isTrue();
+        assertThat(result.step()).isEqualTo(20);
+        assertThat(steps).hasSize(20).startsWith(1).endsWith(20);
+        assertThat(events).containsExactly("start 1 of 20", "eval 20", "save 20 checkpoint-20");
+        List<JsonNode> metrics = metrics("out");
+        assertThat(metrics).hasSize(21);
+        double first = metrics.get(0).path("loss").asDouble();
+        assertThat(metrics.get(19).path("loss").asDouble()).isLessThan(0.7 * first);
+        assertThat(metrics.get(20).path("eval_loss").asDouble()).isLessThan(0.7 * first);
+        for (String key : List.of("epoch", "grad_norm", "learning_rate", "mean_token_accuracy", "num_tokens", "tokens_per_second")) {
+            assertThat(metrics.get(0).path(key).isNumber()).as(key).isTrue();
+        }
+        assertThat(metrics.get(3).path("epoch").asDouble()).isEqualTo(1.0);
+        assertThat(names(dir.resolve("out")))
+                .containsExactly(
+                        "adapter_config.json",
+                        "adapter_model.safetensors",
+                        "chat_template.jinja",
+                        "checkpoint-20",
+                        "metrics.jsonl",
+                        "tokenizer.json",
+                        "tokenizer_config.json");
+        assertThat(Sha256.of(RunIdentity.baseFiles(Runs.TINY))).isEqualTo(before);
+    }
+
+    @Test
+    void planSaysWhatWillHappen() throws Exception {
+        TrainPlan plan = Trainer.open(small("out").set(TrainOptions.MAX_STEPS, -1).build()).plan();
+        assertThat(plan.totalSteps()).isEqualTo(12);
+        assertThat(plan.data().rows()).hasSize(7);
+        assertThat(plan.modules()).hasSize(56);
+        assertThat(plan.trainableParameters()).isEqualTo(8 * 4 * (2 * (192 + 192) + 2 * (192 + 64) + 3 * (192 + 512)));
+        assertThat(plan.preview()).extracting(p -> p.learned()).containsExactly(false, true);
+        assertThat(plan.memory().toString()).contains("weights (mapped file)", "activations", "peak", "available");
+        assertThat(Files.exists(dir.resolve("out"))).isFalse();
+    }
+
+    @Test
+    void equalRunsGiveEqualBytes() throws Exception {
+        Runs.run(small("a"));
+        Runs.run(small("b").set(TrainOptions.THREADS, 1).set(TrainOptions.GRADIENT_CHECKPOINTING, true).set(TrainOptions.SAVE_STEPS, 2));
+        assertThat(Runs.adapter(dir.resolve("b"))).isEqualTo(Runs.adapter(dir.resolve("a")));
+        assertThat(names(dir.resolve("b"))).contains("checkpoint-4", "checkpoint-6").doesNotContain("checkpoint-2");
+        Runs.run(small("c").set(TrainOptions.SEED, 43L));
+        assertThat(Runs.adapter(dir.resolve("c"))).isNotEqualTo(Runs.adapter(dir.resolve("a")));
+    }
+
+    @Test
+    void microBatchesAndPackingDoNotChangeTheStep() throws Exception {
+        Runs.run(small("1x4").set(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE, 4));
+        Runs.run(small("4x1").set(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE, 1).set(TrainOptions.GRADIENT_ACCUMULATION_STEPS, 4));
+        assertThat(Runs.adapter(dir.resolve("4x1"))).isEqualTo(Runs.adapter(dir.resolve("1x4")));
+        // All rows in every step, so that packed and unpacked steps have the same rows.
+        Runs.run(small("apart").set(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE, 7));
+        Settings.Builder packed = small("packed")
+                .set(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE, 7)
+                .set(TrainOptions.PACKING, true)
+                .set(TrainOptions.MAX_LENGTH, 48);
+        Runs.run(packed);
+        assertThat(Runs.adapter(dir.resolve("packed"))).isEqualTo(Runs.adapter(dir.resolve("apart")));
+        // Two packed sequences in two micro-batches: the order of the rows in the step is another one.
+        Runs.run(packed.set(TrainOptions.OUTPUT_DIR, dir.resolve("split"))
+                .set(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE, 1)
+                .set(TrainOptions.GRADIENT_ACCUMULATION_STEPS, 7));
+        assertSameStep("apart", "split");
+    }
+
+    private void assertSameStep(String one, String other) throws IOException {
+        JsonNode a = metrics(one).getFirst();
+        JsonNode b = metrics(other).getFirst();
+        for (String key : List.of("loss", "grad_norm", "num_tokens")) {
+            double expected = a.path(key).asDouble();
+            assertThat(b.path(key).asDouble()).as(key).isCloseTo(expected, within(1e-6 * expected));
+        }
+    }
+
+    @Test
+    void cancelledRunGoesOnBitForBit() throws Exception {
+        Runs.run(small("whole").set(TrainOptions.MAX_STEPS, 9).set(TrainOptions.LOGGING_STEPS, 2));
+        Settings.Builder parts = small("parts").set(TrainOptions.MAX_STEPS, 9).set(TrainOptions.LOGGING_STEPS, 2);
+        for (int stop : new int[] {3, 4, 7}) {
+            Trainer trainer = Trainer.open(parts.build());
+            TrainResult result = trainer.run(new TrainListener() {
+                @Override
+                public void onStep(Metrics metrics) {
+                    if (metrics.step() == stop) {
+                        trainer.cancel();
+                    }
+                }
+            });
+            assertThat(result.completed()).isFalse();
+            assertThat(result.step()).isEqualTo(stop);
+            assertThat(result.checkpoint()).isEqualTo(dir.resolve("parts/checkpoint-" + stop));
+            parts.set(TrainOptions.RESUME_FROM_CHECKPOINT, "true");
+        }
+        assertThat(Runs.run(parts).completed()).isTrue();
+        assertThat(Runs.adapter(dir.resolve("parts"))).isEqualTo(Runs.adapter(dir.resolve("whole")));
+        assertThat(Files.readString(dir.resolve("parts/adapter_config.json")))
+                .isEqualTo(Files.readString(dir.resolve("whole/adapter_config.json")));
+        List<JsonNode> whole = metrics("whole");
+        List<JsonNode> resumed = metrics("parts");
+        assertThat(resumed).extracting(m -> m.path("step").asInt()).containsExactly(2, 4, 6, 8, 9);
+        for (int i = 0; i < whole.size(); i++) {
+            for (String key : List.of("loss", "grad_norm", "learning_rate", "mean_token_accuracy", "num_tokens")) {
+                assertThat(resumed.get(i).path(key)).as(key).isEqualTo(whole.get(i).path(key));
+            }
+        }
+        // Once more when it is complete: nothing to do, the same result.
+        assertThat(Runs.run(parts).completed()).isTrue();
+        assertThat(Runs.adapter(dir.resolve("parts"))).isEqualTo(Runs.adapter(dir.resolve("whole")));
+    }
+
+    @Test
+    void resumingFromAnOlderCheckpointDropsWhatCameAfterIt() throws Exception {
+        Runs.run(small("out").set(TrainOptions.SAVE_STEPS, 3));
+        byte[] expected = Runs.adapter(dir.resolve("out"));
+        Settings.Builder again = small("out").set(TrainOptions.SAVE_STEPS, 3)
+                .set(TrainOptions.RESUME_FROM_CHECKPOINT, dir.resolve("out/checkpoint-3").toString());
+        Runs.run(again);
+        assertThat(Runs.adapter(dir.resolve("out"))).isEqualTo(expected);
+        assertThat(metrics("out")).extracting(m -> m.path("step").asInt()).containsExactly(1, 2, 3, 4, 5, 6);
+    }
+
+    @Test
+    void resumeOfAnotherRunIsRefused() throws Exception {
+        Runs.run(small("out"));
+        Settings.Builder resumed = small("out").set(TrainOptions.RESUME_FROM_CHECKPOINT, "last");
+        assertThatThrownBy(() -> Runs.run(resumed.set(TrainOptions.LORA_ALPHA, 8.0).set(TrainOptions.SEED, 1L)))
+                .isInstanceOf(TrainException.class)
+                .hasMessageContaining("checkpoint-6: is from a run that differs")
+                .hasMessageContaining("lora_alpha was 32.0, is 8.0")
+                .hasMessageContaining("seed was 42, is 1");
+        Files.writeString(data, Files.readString(data).replace("fox", "fix"));
+        assertThatThrownBy(() -> Runs.run(small("out").set(TrainOptions.RESUME_FROM_CHECKPOINT, "last")))
+                .isInstanceOf(TrainException.class)
+                .hasMessageContaining("data had the sha256 ");
+    }
+
+    @Test
+    void otherThanResultsMayChangeOnResume() throws Exception {
+        Runs.run(small("out").set(TrainOptions.LR_SCHEDULER_TYPE, Schedule.Type.CONSTANT));
+        TrainResult result = Runs.run(small("out").set(TrainOptions.LR_SCHEDULER_TYPE, Schedule.Type.CONSTANT)
+                .set(TrainOptions.RESUME_FROM_CHECKPOINT, "last")
+                .set(TrainOptions.MAX_STEPS, 8)
+                .set(TrainOptions.LOGGING_STEPS, 5)
+                .set(TrainOptions.THREADS, 1));
+        assertThat(result.step()).isEqualTo(8);
+        Runs.run(small("whole").set(TrainOptions.LR_SCHEDULER_TYPE, Schedule.Type.CONSTANT).set(TrainOptions.MAX_STEPS, 8));
+        assertThat(Runs.adapter(dir.resolve("out"))).isEqualTo(Runs.adapter(dir.resolve("whole")));
+    }
+
+    @Test
+    void goesOnTrainingAnAdapter() throws Exception {
+        Runs.run(small("first"));
+        Settings.Builder more = TrainOptions.builder()
+                .set(TrainOptions.MODEL_NAME_OR_PATH, Runs.TINY)
+                .set(TrainOptions.ADAPTER_NAME_OR_PATH, dir.resolve("first"))
+                .set(TrainOptions.TRAIN_FILE, data)
+                .set(TrainOptions.OUTPUT_DIR, dir.resolve("second"))
+                .set(TrainOptions.LOGGING_STEPS, 1)
+                .set(TrainOptions.MAX_STEPS, 2);
+        TrainPlan plan = Trainer.open(more.build()).plan();
+        assertThat(plan.adapter().rank()).isEqualTo(4);
+        assertThat(plan.adapter().loraDropout()).isEqualTo(0.1);
+        assertThat(Trainer.open(more.set(TrainOptions.LORA_DROPOUT, 0.0).build()).plan().adapter().loraDropout()).isZero();
+        Runs.run(more);
+        assertThat(metrics("second").getFirst().path("loss").asDouble())
+                .isLessThan(metrics("first").getFirst().path("loss").asDouble());
+    }
+
+    @Test
+    void outputDirectoryInUse() throws Exception {
+        Files.createDirectories(dir.resolve("out"));
+        Files.writeString(dir.resolve("out/notes.txt"), "mine");
+        assertThatThrownBy(() -> Trainer.open(small("out").build()))
+                .isInstanceOf(TrainException.class)
+                .hasMessageContaining("is not empty, it has notes.txt")
+                .hasMessageContaining("--resume_from_checkpoint")
+                .hasMessageContaining("--overwrite_output_dir");
+        Runs.run(small("out").set(TrainOptions.OVERWRITE_OUTPUT_DIR, true).set(TrainOptions.MAX_STEPS, 2));
+        Runs.run(small("out").set(TrainOptions.OVERWRITE_OUTPUT_DIR, true).set(TrainOptions.MAX_STEPS, 1));
+        assertThat(names(dir.resolve("out"))).contains("notes.txt", "checkpoint-1").doesNotContain("checkpoint-2");
+        assertThat(metrics("out")).hasSize(1);
+        Files.writeString(dir.resolve("file"), "");
+        assertThatThrownBy(() -> Trainer.open(small("file").build())).hasMessageContaining("is a file; expected a folder");
+    }
+
+    @Test
+    void resumeWithoutACheckpointBegins() throws Exception {
+        Runs.run(small("plain").set(TrainOptions.MAX_STEPS, 2));
+        Runs.run(small("resumed").set(TrainOptions.MAX_STEPS, 2).set(TrainOptions.RESUME_FROM_CHECKPOINT, "true"));
+        assertThat(Runs.adapter(dir.resolve("resumed"))).isEqualTo(Runs.adapter(dir.resolve("plain")));
+        assertThatThrownBy(() -> Trainer.open(small("x").set(TrainOptions.RESUME_FROM_CHECKPOINT, dir.resolve("none").toString()).build()))
+                .isInstanceOf(FormatException.class)
+                .hasMessageContaining("none: is not a checkpoint of lora4j");
+    }
+
+    @Test
+    void nonFiniteLossStopsWithTheStepAndTheRows() throws Exception {
+        Settings.Builder run = small("out")
+                .set(TrainOptions.LR_SCHEDULER_TYPE, Schedule.Type.CONSTANT)
+                .set(TrainOptions.SAVE_STEPS, 1)
+                .set(TrainOptions.LEARNING_RATE, 1e30)
+                .set(TrainOptions.MAX_GRAD_NORM, 0.0)
+                .set(TrainOptions.MAX_STEPS, 50);
+        assertThatThrownBy(() -> Runs.run(run))
+                .isInstanceOf(TrainException.class)
+                .hasMessageMatching("(?s)step \\d+: .*with the rows of lines \\[.*nothing was updated.*");
+        Map<Integer, Path> left = new CheckpointStore(dir.resolve("out"), 2).list();
+        assertThat(left).isNotEmpty();
+        for (Path checkpoint : left.values()) {
+            CheckpointStore.read(checkpoint);
+        }
+        assertThat(names(dir.resolve("out"))).doesNotContain("adapter_model.safetensors");
+    }
+
+    @ParameterizedTest
+    @CsvSource(delimiter = '|', value = {
+        "lora_target_modules | q_porj        | matches no module",
+        "lora_target_modules | q_proj,o_porj | o_porj",
+        "lora_target_modules | .*norm        | norm",
+        "rank_pattern        | {\"x_proj\": 2} | rank_pattern key \"x_proj\"",
+        "model               | /nowhere      | /nowhere: no such file",
+        "data                | /nowhere.jsonl| /nowhere.jsonl: no such file",
+        "eval_file           | /nowhere.jsonl| /nowhere.jsonl: no such file",
+        "adapter             | /nowhere      | /nowhere",
+    })
+    void badInputIsNamedBeforeAnythingIsWritten(String option, String value, String expected) {
+        Settings.Builder run = TrainOptions.builder()
+                .put("model", Runs.TINY.toString())
+                .put("data", data.toString())
+                .put("output_dir", dir.resolve("out").toString())
+                .put(option, value);
+        assertThatThrownBy(() -> Trainer.open(run.build())).isInstanceOf(FormatException.class).hasMessageContaining(expected);
+        assertThat(Files.exists(dir.resolve("out"))).isFalse();
+    }
+}
