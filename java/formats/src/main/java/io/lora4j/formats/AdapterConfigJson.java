@@ -60,7 +60,14 @@ final class AdapterConfigJson {
         }
         // qalora_group_size has a value even where QA-LoRA is off; Megatron's fields name a framework that is not used
         // here.
-        f.ignore("auto_mapping", "inference_mode", "revision", "megatron_config", "megatron_core", "peft_version", "qalora_group_size");
+        f.ignore(
+                "auto_mapping",
+                "inference_mode",
+                "revision",
+                "megatron_config",
+                "megatron_core",
+                "peft_version",
+                "qalora_group_size");
         f.refuseTheRest();
         return config;
     }

@@ -79,11 +79,20 @@ final class DjlTokenizer implements Tokenizer {
         int before = 0;
         for (int i = 0; i < ids.length; i++) {
             CharSpan span = spans[i];
+            starts[i] = before;
+            ends[i] = before;
+            if (span == null) {
+                continue; // Added by the post-processor: stands for nothing in the text.
+            }
             // The binding counts code points. Where the tokenizer trims spaces off its offsets (trim_offsets), the
-            // token
-            // still stands for them: it begins where the one before it ended.
-            starts[i] = span == null ? before : Math.min(units[span.getStart()], before);
-            ends[i] = span == null ? before : Math.max(units[span.getEnd()], starts[i]);
+            // tokens
+            // still stand for them: one that was trimmed to nothing gets a space, the next one begins where it ends.
+            int start = units[span.getStart()];
+            if (start > before && i > 0 && spans[i - 1] != null && starts[i - 1] == ends[i - 1]) {
+                ends[i - 1] = ++before;
+            }
+            starts[i] = Math.min(start, before);
+            ends[i] = Math.max(units[span.getEnd()], starts[i]);
             before = Math.max(before, ends[i]);
         }
         return new Encoding(ids, starts, ends);

@@ -70,8 +70,15 @@ public final class ChatTemplate {
             List<Message> messages, Map<String, ?> variables, boolean addGenerationPrompt, ZonedDateTime now)
             throws FormatException {
         Text text = run(messages, variables, addGenerationPrompt, now);
+        String answered = addGenerationPrompt ? renderText(messages, variables, false, now) : text.toString();
+        if (!text.toString().startsWith(answered)) {
+            throw new FormatException(
+                    name + ": the generation prompt changes the text before it, so that the answers in it"
+                            + " cannot be located; render the conversation without it");
+        }
         try {
-            return new Rendering(text.toString(), AssistantSpans.find(text, messages));
+            // Some templates print the prompt inside the last message's turn.
+            return new Rendering(text.toString(), AssistantSpans.find(text.substring(0, answered.length()), messages));
         } catch (TemplateError e) {
             throw failure(name, e);
         }
