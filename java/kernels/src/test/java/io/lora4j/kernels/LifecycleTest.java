@@ -6,6 +6,7 @@ import static org.assertj.core.api.Assertions.assertThatExceptionOfType;
 import static org.assertj.core.api.Assertions.assertThatIllegalStateException;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
+import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.channels.FileChannel;
@@ -14,6 +15,7 @@ import java.nio.file.Path;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -316,6 +318,36 @@ class LifecycleTest {
                         .ids(oddIds)
                         .build()))
                 .isEqualTo(Status.EALIGN);
+    }
+
+    @Test
+    void closingGivesMemoryAndThreadsBack() throws IOException {
+        Tensor values = f.random(DType.F32, 512, 512);
+        packAndClose(values, 20);
+        long memory = residentBytes();
+        int threads = threads();
+        packAndClose(values, 400); // 400 MiB if they stayed
+        assertThat(residentBytes() - memory).isLessThan(100L << 20);
+        assertThat(threads()).isLessThan(threads + 50);
+    }
+
+    private void packAndClose(Tensor values, int times) {
+        for (int i = 0; i < times; i++) {
+            try (Queue queue = Queue.create(f.device, 2);
+                    Weight weight = Weight.pack(queue, values)) {
+                assertThat(weight.bytesHeld()).isGreaterThanOrEqualTo(values.bytes());
+            }
+        }
+    }
+
+    private static long residentBytes() throws IOException {
+        return Long.parseLong(Files.readString(Path.of("/proc/self/statm")).split(" ")[1]) * 4096;
+    }
+
+    private static int threads() throws IOException {
+        try (Stream<Path> tasks = Files.list(Path.of("/proc/self/task"))) {
+            return (int) tasks.count();
+        }
     }
 
     @Test
