@@ -1,0 +1,149 @@
+package io.lora4j.cli;
+
+import io.lora4j.train.Option;
+import io.lora4j.train.OptionException;
+import io.lora4j.train.OptionTable;
+import io.lora4j.train.Settings;
+import io.lora4j.train.TrainOptions;
+import io.lora4j.train.TrainResult;
+import io.lora4j.train.Trainer;
+import io.lora4j.train.checkpoint.Sha256;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Optional;
+import java.util.stream.Stream;
+
+/**
+ * {@code lora4j quickstart}: fine-tunes the tiny model of a checkout on its instruction set and shows what changed. The settings are
+ * those for which {@code test-data/tiny-llama/README.md} has PEFT's result.
+ */
+final class QuickstartCommand extends TableCommand {
+    private static final Option<Path> OUTPUT_DIR = new Option<>(
+            "output_dir",
+            List.of(),
+            "PATH",
+            Path.of("lora4j-quickstart"),
+            "",
+            "Folder to write to; an earlier quickstart in it is replaced.",
+            false,
+            given -> Path.of(given.toString()));
+    private static final String HOME = "lora4j.home";
+
+    QuickstartCommand() {
+        super(
+                new OptionTable("quickstart", List.of(OUTPUT_DIR, TrainOptions.THREADS)),
+                "Fine-tunes the tiny model that comes with lora4j on 3 000 questions and shows its answers before and after.");
+    }
+
+    @Override
+    int run(Settings settings, boolean json, Console console) throws IOException {
+        Path model = model();
+        Path weights = model.resolve("model.safetensors");
+        Path output = settings.get(OUTPUT_DIR);
+        int threads = settings.get(TrainOptions.THREADS);
+        long begin = System.nanoTime();
+        String hashBefore = Sha256.of(weights);
+        console.err().println("asking the base model 200 questions that training never shows");
+        QuickstartExam before = QuickstartExam.take(model, Optional.empty(), threads);
+        TrainResult trained = train(model, output, threads, console);
+        if (!trained.completed()) {
+            console.err().printf("stopped after step %d; run quickstart again to start over%n", trained.step());
+            return 130;
+        }
+        Optional<Path> chart = LossChart.write(output, console);
+        console.err().println("asking the same questions with the adapter");
+        QuickstartExam after = QuickstartExam.take(model, Optional.of(output), threads);
+        String hashAfter = Sha256.of(weights);
+
+        Map<String, Object> report = new LinkedHashMap<>();
+        report.put("before", before.report());
+        report.put("after", after.report());
+        report.put("question", before.question());
+        report.put("adapter_bytes", Files.size(output.resolve("adapter_model.safetensors")));
+        report.put("model_bytes", Files.size(weights));
+        report.put("base_sha256_before", hashBefore);
+        report.put("base_sha256_after", hashAfter);
+        report.put("base_unchanged", hashBefore.equals(hashAfter));
+        report.put("files", files(output));
+        report.put("seconds", (System.nanoTime() - begin) / 1e9);
+        if (json) {
+            console.json(report);
+        } else {
+            print(report, before, after, chart, console);
+        }
+        return hashBefore.equals(hashAfter) ? 0 : 1;
+    }
+
+    private static Path model() {
+        String home = System.getProperty(HOME);
+        if (home == null) {
+            throw new OptionException("quickstart needs a checkout of lora4j: start it with ./lora4j quickstart");
+        }
+        return Path.of(home, "test-data", "tiny-llama");
+    }
+
+    private static TrainResult train(Path model, Path output, int threads, Console console) throws IOException {
+        Settings settings = TrainOptions.builder()
+                .set(TrainOptions.MODEL_NAME_OR_PATH, model)
+                .set(TrainOptions.TRAIN_FILE, model.resolve("instruct/train.jsonl"))
+                .set(TrainOptions.EVAL_FILE, model.resolve("instruct/valid.jsonl"))
+                .set(TrainOptions.OUTPUT_DIR, output)
+                .set(TrainOptions.OVERWRITE_OUTPUT_DIR, true)
+                .set(TrainOptions.LORA_R, 8)
+                .set(TrainOptions.LORA_ALPHA, 16.0)
+                .set(TrainOptions.LORA_DROPOUT, 0.0)
+                .set(TrainOptions.LEARNING_RATE, 5e-3)
+                .set(TrainOptions.WARMUP_STEPS, 10)
+                .set(TrainOptions.MAX_STEPS, 150)
+                .set(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE, 16)
+                .set(TrainOptions.LOGGING_STEPS, 10)
+                .set(TrainOptions.THREADS, threads)
+                .build();
+        Trainer trainer = Trainer.open(settings);
+        TrainProgress progress = new TrainProgress(console);
+        progress.showPlan(trainer.plan());
+        try (Interrupt interrupt = new Interrupt(trainer::cancel);
+                progress) {
+            return trainer.run(progress);
+        }
+    }
+
+    private static List<String> files(Path output) throws IOException {
+        try (Stream<Path> all = Files.walk(output)) {
+            return all.filter(Files::isRegularFile).sorted().map(Path::toString).toList();
+        }
+    }
+
+    private static void print(
+            Map<String, Object> report, QuickstartExam before, QuickstartExam after, Optional<Path> chart, Console console) {
+        var out = console.out();
+        out.println();
+        out.println("Question   " + before.question());
+        out.println("Expected   " + before.expected());
+        out.println("  before   " + before.answer().strip().replace("\n", " "));
+        out.println("  after    " + after.answer().strip().replace("\n", " "));
+        out.println();
+        out.printf(Locale.ROOT, "%-34s %12s %12s%n", "on held-out questions", "before", "after");
+        out.printf(Locale.ROOT, "%-34s %10.1f %% %10.1f %%%n", "exact match (" + before.questions() + " questions)",
+                before.exactMatch(), after.exactMatch());
+        out.printf(Locale.ROOT, "%-34s %12.2f %12.4f%n", "perplexity of the right answers",
+                before.loss().perplexity(), after.loss().perplexity());
+        out.println();
+        long adapter = (Long) report.get("adapter_bytes");
+        long model = (Long) report.get("model_bytes");
+        out.printf(Locale.ROOT, "adapter %s, base model %s: %.1f %%%n", Text.bytes(adapter), Text.bytes(model), 100.0 * adapter / model);
+        out.printf("base model's sha256 %s, %s%n", report.get("base_sha256_after"),
+                Boolean.TRUE.equals(report.get("base_unchanged")) ? "unchanged" : "CHANGED: it was " + report.get("base_sha256_before"));
+        chart.ifPresent(png -> out.println("loss curve " + png));
+        out.println("files written:");
+        for (Object file : (List<?>) report.get("files")) {
+            out.println("  " + file);
+        }
+        out.printf(Locale.ROOT, "%.0f s%n", (Double) report.get("seconds"));
+    }
+}

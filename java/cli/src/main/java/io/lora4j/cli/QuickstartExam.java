@@ -1,0 +1,92 @@
+package io.lora4j.cli;
+
+import io.lora4j.formats.StreamDecoder;
+import io.lora4j.formats.Tokenizer;
+import io.lora4j.formats.template.ChatTemplate;
+import io.lora4j.formats.template.Message;
+import io.lora4j.train.data.Dataset;
+import io.lora4j.train.data.Example;
+import io.lora4j.train.data.JsonlReader;
+import io.lora4j.train.data.RowEncoder;
+import io.lora4j.train.model.BatchLoss;
+import io.lora4j.train.model.Evaluator;
+import io.lora4j.train.model.Generator;
+import io.lora4j.train.model.Sampling;
+import java.io.IOException;
+import java.nio.file.Path;
+import java.time.ZonedDateTime;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+
+/**
+ * The answers of a model to the instruction set's held-out questions, greedy.
+ *
+ * @param question the first question
+ * @param expected its right answer
+ * @param answer the model's answer to it
+ * @param questions how many questions
+ * @param right how many answers are exactly the expected ones
+ * @param loss of the right answers in {@code valid.jsonl}
+ */
+record QuickstartExam(String question, String expected, String answer, int questions, int right, BatchLoss loss) {
+    private static final int LONGEST_ANSWER = 24;
+    private static final int BATCH = 32;
+
+    static QuickstartExam take(Path model, Optional<Path> adapter, int threads) throws IOException {
+        try (Session session = Session.open(model, adapter, threads)) {
+            Tokenizer tokenizer = session.tokenizer();
+            ZonedDateTime now = ZonedDateTime.now();
+            RowEncoder encoder = new RowEncoder(tokenizer, true, true, now);
+            Dataset valid = Dataset.load(
+                    model.resolve("instruct/valid.jsonl"), encoder, 0, session.model().config());
+            BatchLoss loss = Evaluator.evaluate(session.model(), valid.batches(BATCH), session.adapter());
+
+            ChatTemplate template =
+                    ChatTemplate.parse(tokenizer.chatTemplate().orElseThrow(), tokenizer.chatTemplateSource());
+            Map<String, String> variables = RowEncoder.templateVariables(tokenizer);
+            Set<Integer> stopIds = GenerateCommand.stopIds(model, session);
+            Generator generator = new Generator(session.model(), session.adapter());
+            List<Example> questions = JsonlReader.read(model.resolve("instruct/test.jsonl"));
+            QuickstartExam first = null;
+            int right = 0;
+            for (Example example : questions) {
+                List<Map<String, Object>> messages = ((Example.Chat) example).messages();
+                String question = messages.getFirst().get("content").toString();
+                String expected = messages.getLast().get("content").toString();
+                String prompt = template.renderText(List.of(new Message("user", question)), variables, true, now);
+                StreamDecoder decoder = new StreamDecoder(tokenizer, true);
+                StringBuilder answer = new StringBuilder();
+                generator.generate(tokenizer.encode(prompt, false), Sampling.GREEDY, stopIds, LONGEST_ANSWER, id -> {
+                    answer.append(decoder.add(id));
+                    return true;
+                });
+                answer.append(decoder.finish());
+                right += answer.toString().strip().equals(expected) ? 1 : 0;
+                if (first == null) {
+                    first = new QuickstartExam(question, expected, answer.toString(), questions.size(), 0, loss);
+                }
+            }
+            return new QuickstartExam(
+                    first.question, first.expected, first.answer, questions.size(), right, loss);
+        }
+    }
+
+    /** Part of the questions that were answered exactly, in percent. */
+    double exactMatch() {
+        return 100.0 * right / questions;
+    }
+
+    Map<String, Object> report() {
+        Map<String, Object> report = new LinkedHashMap<>();
+        report.put("exact_match_percent", exactMatch());
+        report.put("right", right);
+        report.put("questions", questions);
+        report.put("loss", loss.meanLoss());
+        report.put("perplexity", loss.perplexity());
+        report.put("answer", answer);
+        return report;
+    }
+}

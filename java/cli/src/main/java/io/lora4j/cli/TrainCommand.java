@@ -1,0 +1,67 @@
+package io.lora4j.cli;
+
+import io.lora4j.train.Settings;
+import io.lora4j.train.TrainOptions;
+import io.lora4j.train.TrainResult;
+import io.lora4j.train.Trainer;
+import java.io.IOException;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+
+/** {@code lora4j train}: fine-tunes a model and writes the adapter, checkpoints, metrics and a loss curve. */
+final class TrainCommand extends TableCommand {
+    private static final int INTERRUPTED = 130;
+
+    TrainCommand() {
+        super(
+                TrainOptions.TABLE,
+                "Fine-tunes a model with a low-rank adapter. The base model is only read; the adapter is PEFT's format.");
+    }
+
+    @Override
+    int run(Settings settings, boolean json, Console console) throws IOException {
+        Trainer trainer = Trainer.open(settings);
+        TrainProgress progress = new TrainProgress(console);
+        progress.showPlan(trainer.plan());
+        try (Interrupt interrupt = new Interrupt(trainer::cancel)) {
+            TrainResult result;
+            try (progress) {
+                result = trainer.run(progress);
+            }
+            Path output = settings.get(TrainOptions.OUTPUT_DIR);
+            Optional<Path> chart = LossChart.write(output, console);
+            if (json) {
+                console.json(report(result, output, chart));
+            } else {
+                describe(result, output, chart, console);
+            }
+            return result.completed() ? 0 : INTERRUPTED;
+        }
+    }
+
+    private static void describe(TrainResult result, Path output, Optional<Path> chart, Console console) {
+        if (!result.completed()) {
+            console.err().printf("stopped after step %d, saved in %s%n", result.step(), result.checkpoint());
+            console.err().println("go on with the same command and --resume_from_checkpoint true");
+            return;
+        }
+        console.out().println("adapter  " + output);
+        chart.ifPresent(png -> console.out().println("curve    " + png));
+    }
+
+    private static Map<String, Object> report(TrainResult result, Path output, Optional<Path> chart) throws IOException {
+        Map<String, Object> report = new LinkedHashMap<>();
+        report.put("completed", result.completed());
+        report.put("step", result.step());
+        report.put("output_dir", output.toString());
+        report.put("checkpoint", result.checkpoint().toString());
+        report.put("loss_curve", chart.map(Path::toString).orElse(null));
+        report.put("files", result.files().stream().map(Path::toString).toList());
+        List<Map<String, Object>> lines = LossChart.read(output);
+        report.put("metrics", lines);
+        return report;
+    }
+}
