@@ -28,8 +28,14 @@ static void rms_scale(const l4j_rms_norm *args, int64_t m, int64_t n, int64_t co
     const float *h = rows_read(args->h ? args->h : args->x, m, n, count, hs);
     const float *weight = rows_read_stored(args->weight, n, count, ws);
     v16 factor = v16_set1(rstd);
-#define RMS_SCALE(i, lanes) \
-    rows_store(y + i, v16_mul(v16_mul(rows_load(h + i, lanes), factor), rows_load(weight + i, lanes)), lanes)
+    const float *x_next = rows_next(args->x, m, n), *residual_next = rows_next(args->residual, m, n);
+#define RMS_SCALE(i, lanes)                                                      \
+    do {                                                                         \
+        __builtin_prefetch(x_next + i);                                          \
+        if (residual_next) __builtin_prefetch(residual_next + i);                \
+        v16 normed = v16_mul(rows_load(h + i, lanes), factor);                   \
+        rows_store(y + i, v16_mul(normed, rows_load(weight + i, lanes)), lanes); \
+    } while (0)
     ROWS_EACH(count, RMS_SCALE);
 #undef RMS_SCALE
 }
@@ -109,8 +115,11 @@ static void rms_dx(const l4j_rms_norm *args, int64_t m, int64_t n, int64_t count
     const float *weight = rows_read_stored(args->weight, n, count, ws);
     const float *dresidual = args->dresidual ? rows_read(args->dresidual, m, n, count, rs) : NULL;
     v16 factor = v16_set1(rstd), mean = v16_set1(c);
+    const float *dy_next = rows_next(args->dy, m, n), *h_next = rows_next(args->h, m, n);
 #define RMS_DX(i, lanes)                                                         \
     do {                                                                         \
+        __builtin_prefetch(dy_next + i);                                         \
+        __builtin_prefetch(h_next + i);                                          \
         v16 u = v16_mul(rows_load(dy + i, lanes), rows_load(weight + i, lanes)); \
         v16 value = v16_mul(factor, v16_fnma(rows_load(h + i, lanes), mean, u)); \
         if (dresidual) value = v16_add(rows_load(dresidual + i, lanes), value);  \

@@ -30,14 +30,30 @@ static void rope_halves(const rope_head *head) {
 #undef ROPE_HALVES
 }
 
-/* Any layout: pair i at step · i and step · i + gap. */
-static void rope_pairs(const rope_head *head, int64_t step, int64_t gap) {
-    for (int64_t i = 0; i < head->half; i++) {
+/* Any layout, pairs from `first` on: pair i at step · i and step · i + gap. */
+static void rope_pairs(const rope_head *head, int64_t first, int64_t step, int64_t gap) {
+    for (int64_t i = first; i < head->half; i++) {
         float a = head->src[step * i * head->stride], b = head->src[(step * i + gap) * head->stride];
         float c = head->cosine[i * head->cosine_stride], s = head->direction * head->sine[i * head->sine_stride];
         head->dst[step * i] = fmaf(-b, s, a * c);
         head->dst[step * i + gap] = fmaf(a, s, b * c);
     }
+}
+
+/* Pairs (2i, 2i + 1), everything contiguous: four of them in a register, x · cos + swapped x · (−sin, sin). */
+static void rope_neighbours(const rope_head *head) {
+    const __m256i twice = _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3);
+    const float s = head->direction;
+    const __m256 sign = _mm256_setr_ps(-s, s, -s, s, -s, s, -s, s);
+    int64_t i = 0;
+    for (; i + 4 <= head->half; i += 4) {
+        __m256 cosine = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(head->cosine + i)), twice);
+        __m256 sine = _mm256_permutevar8x32_ps(_mm256_castps128_ps256(_mm_loadu_ps(head->sine + i)), twice);
+        __m256 x = _mm256_loadu_ps(head->src + 2 * i), swapped = _mm256_permute_ps(x, 0xB1);
+        x = _mm256_fmadd_ps(swapped, _mm256_mul_ps(sine, sign), _mm256_mul_ps(x, cosine));
+        _mm256_storeu_ps(head->dst + 2 * i, x);
+    }
+    rope_pairs(head, i, 2, 1);
 }
 
 static void rope_rows(const l4j_rope *args, float direction, int thread, int threads) {
@@ -57,11 +73,9 @@ static void rope_rows(const l4j_rope *args, float direction, int thread, int thr
             head.src = (const float *)src->data + m * src->stride[0] + h * src->stride[1];
             head.dst = (float *)dst->data + m * dst->stride[0] + h * dst->stride[1];
             if (args->flags & L4J_ROPE_INTERLEAVED) {
-                rope_pairs(&head, 2, 1);
-            } else if (contiguous) {
-                rope_halves(&head);
+                contiguous ? rope_neighbours(&head) : rope_pairs(&head, 0, 2, 1);
             } else {
-                rope_pairs(&head, 1, half);
+                contiguous ? rope_halves(&head) : rope_pairs(&head, 0, 1, half);
             }
             if (head.dst == head.src) continue;
             for (int64_t d = 2 * half; d < D; d++) head.dst[d] = head.src[d * head.stride];

@@ -39,6 +39,12 @@ static inline const float *rows_read(const l4j_tensor *t, int64_t m, int64_t n, 
     for (int64_t i = 0; i < count; i++) buffer[i] = from[i * t->stride[1]];
     return buffer;
 }
+/* Where the same elements of the next row lie (of this row where it is the last; NULL for no tensor): kernels of two passes fetch
+   them in the second, or else the first, which only reads, and the second, which writes, take turns waiting for memory. */
+static inline const float *rows_next(const l4j_tensor *t, int64_t m, int64_t n) {
+    if (!t) return NULL;
+    return (const float *)t->data + l4j_min64(m + 1, t->shape[0] - 1) * t->stride[0] + n * t->stride[1];
+}
 static inline float *rows_write(const l4j_tensor *t, int64_t m, int64_t n) {
     return (float *)t->data + m * t->stride[0] + n;
 }
