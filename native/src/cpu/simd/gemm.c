@@ -1,7 +1,8 @@
 /*
- * The loops around the micro-kernel, after Goto & van de Geijn 2008 and BLIS: blocks of the contraction outermost, so that a
- * packed panel of B stays in L1 and packed rows of A in L2. Threads pack a block together, meet, and share its tiles out in a
- * fixed grid. With few rows of A each thread instead streams its own columns of B once, without meeting the others.
+ * The loops around the micro-kernel, after Goto & van de Geijn 2008: a packed panel of B stays in L1, packed rows of A in L2.
+ * Threads pack a stretch of B together, meet, and share its tiles out in a fixed grid; between the blocks of a stretch a tile
+ * waits in a small buffer instead of C, whose rows may all fall into the same cache sets. With few rows of A each thread instead
+ * streams its own columns of B once, without meeting the others.
  */
 #include "gemm.h"
 
@@ -43,59 +44,107 @@ static void gemm_set_b_in_place(gemm_piece *piece, const gemm_part *part, int64_
     piece->b_panel = w->cols * L4J_PANEL;
 }
 
-/* Panel `panel` of A, column `j` of the block of B that starts at `block`: one tile of C. */
-static inline void gemm_product_tile(const gemm_product *p, const gemm_piece *block, int count, bool first,
-                                     int64_t panel, int64_t n, int64_t j) {
+/* One tile of C: panel `panel` of A, column j of the columns that the blocks start with at n. */
+static inline void gemm_product_tile(const gemm_product *p, const gemm_piece *block, int count, int64_t panel,
+                                     int64_t n, int64_t j, const float *start, int64_t start_stride, float *c,
+                                     int64_t ldc) {
     gemm_piece piece[2];
     for (int q = 0; q < count; q++) {
         piece[q] = block[q];
         piece[q].a += panel * p->height * block[q].k;
         piece[q].b += j / L4J_PANEL * block[q].b_panel;
     }
-    int64_t m = panel * p->height;
-    int rows = (int)l4j_min64(p->height, p->m - m), cols = (int)l4j_min64(GEMM_NR, p->n - n - j);
-    float *c = p->c + m * p->ldc + n + j;
-    const float *start = first ? p->start : p->c;
-    int64_t start_stride = first ? p->start_stride : p->ldc;
-    gemm_tile(rows, cols, piece, count, start ? start + m * start_stride + n + j : NULL, start_stride, c, p->ldc);
+    int rows = (int)l4j_min64(p->height, p->m - panel * p->height), cols = (int)l4j_min64(GEMM_NR, p->n - n - j);
+    gemm_tile(rows, cols, piece, count, start, start_stride, c, ldc);
 }
 
-/* ---- many rows: shared blocks ---- */
+/* ---- many rows: shared stretches ---- */
 
-/* Packs this thread's share of a block. Returns whether anything is packed by anyone. */
-static bool gemm_pack_block(gemm_team *team, const gemm_product *p, const gemm_part *part, int count, int64_t n,
-                            int64_t cols, gemm_piece *piece) {
-    int64_t panels = gemm_panels(p->m, p->height), begin, end;
-    float *b = team->b[team->turn], *a = team->a[team->turn];
-    bool packed = false;
-    for (int q = 0; q < count; q++) {
-        const gemm_segment *s = part[q].segment;
-        piece[q] = (gemm_piece){.a_step = p->height, .k = part[q].steps};
-        if (s->packed) {
-            piece[q].a = s->packed + part[q].k * panels * p->height;
-        } else {
-            packed = true;
-            piece[q].a = a;
-            l4j_partition(panels, 1, team->thread, team->threads, &begin, &end);
-            for (int64_t i = begin; i < end; i++) {
-                int64_t m = i * p->height;
-                gemm_pack_a(a + m * part[q].steps, p->height, &s->a, m, (int)l4j_min64(p->height, p->m - m), part[q].k,
-                            part[q].steps);
-            }
-            a += panels * p->height * part[q].steps;
+enum { GEMM_BLOCKS = 64 };
+
+/* Blocks of the contraction whose operands are packed at the same time. */
+typedef struct {
+    int blocks;
+    int count[GEMM_BLOCKS];
+    gemm_piece piece[GEMM_BLOCKS][2];
+    bool packed; /* by the threads: they have to meet */
+} gemm_stretch;
+
+/* Packs this thread's share of one part of a block; *a and *b are where the shared buffers go on. */
+static gemm_piece gemm_pack_part(const gemm_team *team, const gemm_product *p, const gemm_part *part, int64_t n,
+                                 int64_t cols, float **a, float **b) {
+    const gemm_segment *s = part->segment;
+    int64_t panels = gemm_panels(p->m, p->height), padded = panels * p->height, begin, end;
+    gemm_piece piece = {.a_step = p->height, .k = part->steps};
+    if (s->packed) {
+        piece.a = s->packed + part->k * padded;
+    } else {
+        piece.a = *a;
+        l4j_partition(panels, 1, team->thread, team->threads, &begin, &end);
+        for (int64_t m = begin * p->height; m < l4j_min64(end * p->height, p->m); m += p->height) {
+            gemm_pack_a(*a + m * part->steps, p->height, &s->a, m, (int)l4j_min64(p->height, p->m - m), part->k,
+                        part->steps);
         }
-        if (gemm_in_place(&s->b)) {
-            gemm_set_b_in_place(&piece[q], &part[q], n);
-        } else {
-            packed = true;
-            piece[q].b = b;
-            piece[q].b_panel = part[q].steps * L4J_PANEL;
-            l4j_partition(cols, L4J_DROPOUT_BLOCK, team->thread, team->threads, &begin, &end);
-            gemm_pack_b(b + begin * part[q].steps, &s->b, part[q].k, part[q].steps, n + begin, end - begin);
-            b += gemm_ceil(cols, L4J_PANEL) * part[q].steps;
+        *a += padded * part->steps;
+    }
+    if (gemm_in_place(&s->b)) {
+        gemm_set_b_in_place(&piece, part, n);
+    } else {
+        piece.b = *b;
+        piece.b_panel = part->steps * L4J_PANEL;
+        l4j_partition(cols, L4J_DROPOUT_BLOCK, team->thread, team->threads, &begin, &end);
+        gemm_pack_b(*b + begin * part->steps, &s->b, part->k, part->steps, n + begin, end - begin);
+        *b += gemm_ceil(cols, L4J_PANEL) * part->steps;
+    }
+    return piece;
+}
+
+/* Packs the next blocks, as many as the buffers hold. */
+static void gemm_pack_stretch(gemm_team *team, const gemm_product *p, gemm_cursor *at, int64_t n, int64_t cols,
+                              gemm_stretch *stretch) {
+    float *a = team->a[team->turn], *b = team->b[team->turn];
+    float *a_end = a + gemm_a_floats(p->m), *b_end = b + GEMM_B_FLOATS;
+    stretch->blocks = 0;
+    while (stretch->blocks < GEMM_BLOCKS) {
+        gemm_cursor next = *at;
+        gemm_part part[2];
+        int count = gemm_next(p, &next, part);
+        int64_t a_size = 0, b_size = 0;
+        for (int q = 0; q < count; q++) {
+            a_size += part[q].segment->packed ? 0 : (p->m + GEMM_MR) * part[q].steps;
+            b_size += gemm_in_place(&part[q].segment->b) ? 0 : gemm_ceil(cols, L4J_PANEL) * part[q].steps;
+        }
+        if (count == 0 || a_size > a_end - a || b_size > b_end - b) break;
+        *at = next;
+        for (int q = 0; q < count; q++) {
+            stretch->piece[stretch->blocks][q] = gemm_pack_part(team, p, &part[q], n, cols, &a, &b);
+        }
+        stretch->count[stretch->blocks++] = count;
+    }
+    stretch->packed = a != team->a[team->turn] || b != team->b[team->turn];
+}
+
+/* Tiles of panels [i0, i1) and columns [j0, j1) of a stretch. */
+static void gemm_run_group(const gemm_team *team, const gemm_product *p, const gemm_stretch *stretch, bool first,
+                           int64_t i0, int64_t i1, int64_t n, int64_t j0, int64_t j1) {
+    for (int k = 0; k < stretch->blocks; k++) {
+        float *tile = team->tiles;
+        for (int64_t j = j0; j < j1; j += GEMM_NR) {
+            for (int64_t i = i0; i < i1; i++, tile += GEMM_MR * GEMM_NR) {
+                int64_t m = i * p->height;
+                const float *start = tile;
+                int64_t start_stride = GEMM_NR;
+                if (k == 0) {
+                    start = first ? p->start : p->c;
+                    start_stride = first ? p->start_stride : p->ldc;
+                    start = start ? start + m * start_stride + n + j : NULL;
+                }
+                bool last = k == stretch->blocks - 1;
+                gemm_product_tile(p, stretch->piece[k], stretch->count[k], i, n, j, start, start_stride,
+                                  last ? p->c + m * p->ldc + n + j : tile, last ? p->ldc : GEMM_NR);
+            }
         }
     }
-    return packed;
 }
 
 /* Threads in the direction of rows, such that the busiest thread has least to do. */
@@ -114,27 +163,35 @@ static int gemm_grid_rows(int threads, int64_t panels, int64_t units) {
     return best;
 }
 
+/* Columns of a stretch: as many as fit with the whole contraction, but enough for all threads, in even chunks. */
+static int64_t gemm_width(const gemm_product *p, int threads) {
+    int64_t k = 0;
+    for (int s = 0; s < p->segments; s++) k += p->segment[s].k;
+    int64_t most = l4j_min64(l4j_max64(GEMM_B_FLOATS / k, l4j_max64(GEMM_NC / 2, GEMM_JC * threads)), GEMM_NC);
+    int64_t chunks = (p->n + most - 1) / most;
+    return gemm_ceil((p->n + chunks - 1) / chunks, L4J_DROPOUT_BLOCK);
+}
+
 static void gemm_run_blocked(gemm_team *team, const gemm_product *p) {
-    int64_t panels = gemm_panels(p->m, p->height), group = GEMM_MC / p->height;
-    for (int64_t n = 0; n < p->n; n += GEMM_NC) {
-        int64_t cols = l4j_min64(GEMM_NC, p->n - n), units = gemm_ceil(cols, GEMM_NR) / GEMM_NR, i0, i1, j0, j1;
+    int64_t panels = gemm_panels(p->m, p->height), group = GEMM_MC / GEMM_MR;
+    int64_t width = gemm_width(p, team->threads);
+    for (int64_t n = 0, cols; n < p->n; n += cols) {
+        cols = l4j_min64(width, p->n - n);
+        int64_t units = gemm_ceil(cols, GEMM_NR) / GEMM_NR, i0, i1, j0, j1;
         int grid = gemm_grid_rows(team->threads, panels, units), columns = team->threads / grid;
         l4j_partition(panels, 1, team->thread / columns, grid, &i0, &i1);
-        l4j_partition(units, 1, team->thread % columns, columns, &j0, &j1);
+        l4j_partition(cols, GEMM_NR, team->thread % columns, columns, &j0, &j1);
         gemm_cursor at = {0};
-        gemm_part part[2];
-        gemm_piece piece[2];
-        bool first = true;
-        for (int count; (count = gemm_next(p, &at, part)) > 0; first = false) {
-            if (gemm_pack_block(team, p, part, count, n, cols, piece)) {
+        gemm_stretch stretch;
+        for (bool first = true; gemm_pack_stretch(team, p, &at, n, cols, &stretch), stretch.blocks > 0; first = false) {
+            if (stretch.packed) {
                 l4j_pool_barrier(team->pool);
                 team->turn ^= 1;
             }
             for (int64_t i = i0; i < i1; i += group) {
-                for (int64_t j = j0; j < j1; j++) {
-                    for (int64_t panel = i; panel < l4j_min64(i + group, i1); panel++) {
-                        gemm_product_tile(p, piece, count, first, panel, n, j * GEMM_NR);
-                    }
+                for (int64_t j = j0; j < j1; j += GEMM_JC) {
+                    gemm_run_group(team, p, &stretch, first, i, l4j_min64(i + group, i1), n, j,
+                                   l4j_min64(j + GEMM_JC, j1));
                 }
             }
         }
@@ -143,11 +200,20 @@ static void gemm_run_blocked(gemm_team *team, const gemm_product *p) {
 
 /* ---- few rows: each thread streams its own columns ---- */
 
+/* Columns taken at once: of rows of a weight enough for whole cache lines to follow one another, otherwise one tile. */
+static int64_t gemm_stream_columns(const gemm_product *p) {
+    for (int s = 0; s < p->segments; s++) {
+        const gemm_b *b = &p->segment[s].b;
+        if (b->kind == GEMM_B_WEIGHT && b->weight->layout == L4J_LAYOUT_ROWS) return GEMM_STREAM;
+    }
+    return GEMM_NR;
+}
+
 static void gemm_run_streamed(gemm_team *team, const gemm_product *p) {
-    int64_t panels = gemm_panels(p->m, p->height), begin, end;
+    int64_t panels = gemm_panels(p->m, p->height), width = gemm_stream_columns(p), begin, end;
     l4j_partition(p->n, GEMM_NR, team->thread, team->threads, &begin, &end);
-    for (int64_t n = begin; n < end; n += GEMM_NR) {
-        int64_t cols = l4j_min64(GEMM_NR, end - n);
+    for (int64_t n = begin; n < end; n += width) {
+        int64_t cols = l4j_min64(width, end - n);
         gemm_cursor at = {0};
         gemm_part part[2];
         bool first = true;
@@ -167,7 +233,15 @@ static void gemm_run_streamed(gemm_team *team, const gemm_product *p) {
                     own += gemm_ceil(cols, L4J_PANEL) * part[q].steps;
                 }
             }
-            for (int64_t panel = 0; panel < panels; panel++) gemm_product_tile(p, piece, count, first, panel, n, 0);
+            const float *start = first ? p->start : p->c;
+            int64_t start_stride = first ? p->start_stride : p->ldc;
+            for (int64_t j = 0; j < cols; j += GEMM_NR) {
+                for (int64_t i = 0; i < panels; i++) {
+                    int64_t m = i * p->height;
+                    gemm_product_tile(p, piece, count, i, n, j, start ? start + m * start_stride + n + j : NULL,
+                                      start_stride, p->c + m * p->ldc + n + j, p->ldc);
+                }
+            }
         }
     }
 }

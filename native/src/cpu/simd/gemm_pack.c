@@ -90,17 +90,32 @@ static void pack_weight_trans(float *out, const l4j_weight *w, int64_t k, int64_
     }
 }
 
+enum {
+    PACK_COLUMNS = 256, /* written side by side: more panels at once would fight for the cache */
+    PACK_AHEAD = 4      /* rows: they may lie on pages of their own, where no hardware prefetcher goes */
+};
+
 /* B[k, n] = W[k, n] from rows: slices of sixteen columns. */
 static void pack_weight_rows(float *out, const l4j_weight *w, int64_t k, int64_t steps, int64_t n, int64_t cols) {
-    for (int64_t s = 0; s < steps; s++) {
-        int64_t from = (k + s) * w->row_stride + n;
-        float *to = out + s * L4J_PANEL;
-        int64_t j = 0;
-        for (; j + L4J_PANEL <= cols; j += L4J_PANEL, to += steps * L4J_PANEL) {
-            v16_store(to, pack_load16(w->data, w->dtype, from + j));
+    int64_t whole = cols / L4J_PANEL * L4J_PANEL;
+    for (int64_t first = 0; first < whole; first += PACK_COLUMNS) {
+        int64_t last = l4j_min64(first + PACK_COLUMNS, whole);
+        for (int64_t s = 0; s < steps; s++) {
+            int64_t from = (k + s) * w->row_stride + n;
+            int64_t ahead = (k + l4j_min64(s + PACK_AHEAD, steps - 1)) * w->row_stride + n;
+            float *to = out + first * steps + s * L4J_PANEL;
+            for (int64_t j = first; j < last; j += L4J_PANEL, to += steps * L4J_PANEL) {
+                _mm_prefetch((const char *)w->data + (ahead + j) * pack_size(w->dtype), _MM_HINT_T0);
+                v16_store(to, pack_load16(w->data, w->dtype, from + j));
+            }
         }
-        if (j == cols) continue;
-        for (int64_t i = 0; i < L4J_PANEL; i++) to[i] = j + i < cols ? gemm_read(w->data, w->dtype, from + j + i) : 0;
+    }
+    for (int64_t s = 0; s < steps && whole < cols; s++) {
+        float *to = out + whole * steps + s * L4J_PANEL;
+        int64_t from = (k + s) * w->row_stride + n;
+        for (int64_t i = whole; i < whole + L4J_PANEL; i++) {
+            to[i - whole] = i < cols ? gemm_read(w->data, w->dtype, from + i) : 0;
+        }
     }
 }
 
