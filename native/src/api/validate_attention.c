@@ -1,8 +1,7 @@
 #include "check.h"
+#include "cpu/values.h"
 
 #include <math.h>
-
-enum { ATTENTION_MAX_D = 256 };
 
 static l4j_status check_common(const l4j_device *device, const char *op, const l4j_attention *args, l4j_error *error) {
     L4J_TRY(l4j_check_struct(op, args->struct_size, sizeof *args, args->reserved, 4, error));
@@ -33,9 +32,9 @@ static l4j_status check_common(const l4j_device *device, const char *op, const l
     l4j_expect any = {.ndim = 3, .shape = {L4J_ANY, L4J_ANY, L4J_ANY}};
     L4J_TRY(l4j_check_tensor(device, op, "q", args->q, any, error));
     int64_t D = args->q->shape[2];
-    if (D < 1 || D > ATTENTION_MAX_D) {
+    if (D < 1 || D > L4J_ATTENTION_MAX_D) {
         return l4j_fail(error, D < 1 ? L4J_EINVAL : L4J_ENOTSUP, "%s: q has a head dimension of %lld, expected 1 to %d",
-                        op, (long long)D, ATTENTION_MAX_D);
+                        op, (long long)D, L4J_ATTENTION_MAX_D);
     }
     any.shape[2] = D;
     any.why = "q has that head dimension";

@@ -4,6 +4,8 @@
 
 #include "internal.h"
 
+enum { L4J_ATTENTION_MAX_D = 256 }; /* largest head dimension */
+
 l4j_status l4j_check_positions(const l4j_rope *args, l4j_error *error);
 l4j_status l4j_check_sequences(const l4j_attention *args, bool backward, l4j_error *error);
 l4j_status l4j_check_adamw_hyper(const l4j_adamw *args, l4j_error *error);

@@ -11,7 +11,10 @@
 #include "rows.h"
 #include "vexp.h"
 
-enum { ATTENTION_STEPS = 64 }; /* keys, or queries, whose rows are packed at a time: they stay in L1 */
+enum {
+    ATTENTION_STEPS = 64,
+    ATTENTION_MAX_D = 256
+}; /* keys, or queries, whose rows are packed at a time: they stay in L1 */
 
 /* One head of a tensor: element (row, d) at data[row * row_stride + d * col_stride]. */
 typedef struct {
@@ -22,6 +25,13 @@ typedef struct {
 static inline attention_head attention_head_of(const l4j_tensor *t, int64_t row, int64_t head) {
     return (attention_head){(const float *)t->data + row * t->stride[0] + head * t->stride[1], t->stride[0],
                             t->stride[2]};
+}
+
+/* A row of D floats: where it lies, or gathered into `buffer`. */
+static inline const float *attention_row(const attention_head *x, int64_t D, float *buffer) {
+    if (x->col_stride == 1) return x->data;
+    for (int64_t d = 0; d < D; d++) buffer[d] = x->data[d * x->col_stride];
+    return buffer;
 }
 
 /* Rows of one (sequence, key/value head); row r is query (first + r) / group. */
@@ -100,15 +110,28 @@ static inline void attention_scores(const attention_block *block, const attentio
     }
 }
 
+/* `panels` panels of c, side by side so that their chains overlap; lanes of the last one. */
+ROWS_INLINE void attention_chain_panels(float *c, const int panels, int lanes, const float *p, int64_t step,
+                                        const float *b, int64_t b_panel, int64_t from, int64_t to) {
+    v16 acc[4];
+    for (int q = 0; q < panels; q++) acc[q] = v16_load_n(c + q * L4J_PANEL, q == panels - 1 ? lanes : L4J_PANEL);
+    for (int64_t i = from; i < to; i++) {
+        v16 factor = v16_set1(p[i * step]);
+        for (int q = 0; q < panels; q++) acc[q] = v16_fma(factor, v16_load(b + q * b_panel + i * L4J_PANEL), acc[q]);
+    }
+    for (int q = 0; q < panels; q++) v16_store_n(c + q * L4J_PANEL, acc[q], q == panels - 1 ? lanes : L4J_PANEL);
+}
+
 /* c[0..D) continues its chain over i = from..to-1 of p[i * step] · row i of the packed panels. */
 static inline void attention_chain(float *c, int64_t D, const float *p, int64_t step, const float *b, int64_t b_panel,
                                    int64_t from, int64_t to) {
     if (from >= to) return;
-    for (int64_t d = 0; d < D; d += L4J_PANEL, b += b_panel) {
-        int lanes = (int)l4j_min64(L4J_PANEL, D - d);
-        v16 acc = v16_load_n(c + d, lanes);
-        for (int64_t i = from; i < to; i++) acc = v16_fma(v16_set1(p[i * step]), v16_load(b + i * L4J_PANEL), acc);
-        v16_store_n(c + d, acc, lanes);
+    int64_t d = 0;
+    for (; d + 4 * L4J_PANEL <= D; d += 4 * L4J_PANEL, b += 4 * b_panel) {
+        attention_chain_panels(c + d, 4, L4J_PANEL, p, step, b, b_panel, from, to);
+    }
+    for (; d < D; d += L4J_PANEL, b += b_panel) {
+        attention_chain_panels(c + d, 1, (int)l4j_min64(L4J_PANEL, D - d), p, step, b, b_panel, from, to);
     }
 }
 

@@ -32,17 +32,14 @@ static int64_t backward_rows(const l4j_attention *args) {
 
 /* Tree sum over d of do · o. */
 static float backward_delta(const l4j_attention *args, int64_t m, int64_t h) {
+    int64_t D = args->q->shape[2];
+    float buffers[2][L4J_ATTENTION_MAX_D];
     attention_head d_o = attention_head_of(args->d_o, m, h), o = attention_head_of(args->o, m, h);
-    float x[L4J_PANEL] = {0}, y[L4J_PANEL] = {0};
+    const float *x = attention_row(&d_o, D, buffers[0]), *y = attention_row(&o, D, buffers[1]);
     v16 sum = v16_zero();
-    for (int64_t d = 0; d < args->q->shape[2]; d += L4J_PANEL) {
-        int lanes = (int)l4j_min64(L4J_PANEL, args->q->shape[2] - d);
-        for (int i = 0; i < lanes; i++) {
-            x[i] = d_o.data[(d + i) * d_o.col_stride];
-            y[i] = o.data[(d + i) * o.col_stride];
-        }
-        sum = rows_sum_fma(v16_load(x), v16_load(y), sum, lanes);
-    }
+#define BACKWARD_DELTA(i, lanes) sum = rows_sum_fma(rows_load(x + i, lanes), rows_load(y + i, lanes), sum, lanes)
+    ROWS_EACH(D, BACKWARD_DELTA);
+#undef BACKWARD_DELTA
     return v16_sum(sum);
 }
 

@@ -7,6 +7,9 @@
 #include "attention.h"
 
 #include <math.h>
+#include <string.h>
+
+enum { FORWARD_TILES = 16 }; /* most tiles of rows in a block */
 
 typedef struct {
     attention_packs packs;
@@ -24,12 +27,12 @@ typedef struct {
 /* Rows of a block: about half a MiB of scores, no more than a sequence can have. */
 static int64_t forward_rows(const l4j_attention *args) {
     int64_t group = args->q->shape[1] / args->k->shape[1];
-    int64_t rows = l4j_max64(1, l4j_min64(16, (1 << 17) / attention_stride(args) / GEMM_MR)) * GEMM_MR;
+    int64_t rows = l4j_max64(1, l4j_min64(FORWARD_TILES, (1 << 17) / attention_stride(args) / GEMM_MR)) * GEMM_MR;
     return l4j_max64(1, l4j_min64(rows, group * args->max_q_length));
 }
 
-/* Scores of one row become p; returns 1 / sum and stores the log-sum-exp. */
-static float forward_softmax(float *row, int64_t limit, float scale, float *lse) {
+/* Scores of one row become p; returns their sum and stores the largest score. */
+static float forward_softmax(float *row, int64_t limit, float scale, float *maximum) {
     v16 factor = v16_set1(scale), low = v16_set1(-INFINITY), max = low, sum = v16_zero();
 #define FORWARD_MAX(i, lanes)                                                    \
     do {                                                                         \
@@ -48,9 +51,8 @@ static float forward_softmax(float *row, int64_t limit, float scale, float *lse)
     } while (0)
     ROWS_EACH(limit, FORWARD_EXP);
 #undef FORWARD_EXP
-    float total = v16_sum(sum);
-    if (lse) *lse = largest + l4j_log(total);
-    return 1 / total;
+    *maximum = largest;
+    return v16_sum(sum);
 }
 
 static void forward_block(const l4j_attention *args, const forward_scratch *scratch, const attention_block *block,
@@ -60,26 +62,27 @@ static void forward_block(const l4j_attention *args, const forward_scratch *scra
     for (int64_t r = 0; r < block->rows; r++) {
         int64_t at = block->first + r;
         attention_head q = attention_head_of(args->q, args->q_offsets[b] + at / group, kh * group + at % group);
-        for (int64_t d = 0; d < D; d++) scratch->q[r * D + d] = q.data[d * q.col_stride];
+        float *to = scratch->q + r * D;
+        const float *from = attention_row(&q, D, to);
+        if (from != to) memcpy(to, from, sizeof(float) * (size_t)D);
     }
     attention_head rows = {scratch->q, D, 1}, keys = attention_head_of(args->k, args->kv_starts[b], kh);
     attention_head values = attention_head_of(args->v, args->kv_starts[b], kh);
     attention_scores(block, &scratch->packs, &rows, &keys, scratch->scores);
-    float inv[16 * GEMM_MR];
+    float sum[FORWARD_TILES * GEMM_MR], max[FORWARD_TILES * GEMM_MR];
     for (int64_t r = 0; r < block->rows; r++) {
-        int64_t at = block->first + r, m = args->q_offsets[b] + at / group, h = kh * group + at % group;
-        float *to = lse ? (float *)lse->data + m * lse->stride[0] + h * lse->stride[1] : NULL;
-        inv[r] = forward_softmax(scratch->scores + r * block->stride, attention_limit(block, r), args->scale, to);
+        sum[r] = forward_softmax(scratch->scores + r * block->stride, attention_limit(block, r), args->scale, &max[r]);
     }
     attention_apply(block, &scratch->packs, scratch->scores, &values, scratch->o, depth);
     for (int64_t r = 0; r < block->rows; r++) {
         int64_t at = block->first + r, m = args->q_offsets[b] + at / group, h = kh * group + at % group;
         float *o = (float *)args->o->data + m * args->o->stride[0] + h * args->o->stride[1];
         const float *from = scratch->o + r * depth;
-        v16 factor = v16_set1(inv[r]);
+        v16 factor = v16_set1(1 / sum[r]);
 #define FORWARD_SCALE(i, lanes) rows_store(o + i, v16_mul(rows_load(from + i, lanes), factor), lanes)
         ROWS_EACH(D, FORWARD_SCALE);
 #undef FORWARD_SCALE
+        if (lse) ((float *)lse->data)[m * lse->stride[0] + h * lse->stride[1]] = max[r] + l4j_log(sum[r]);
     }
 }
 
