@@ -68,7 +68,8 @@ def adapters():
         config = peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, **copy.deepcopy(settings))
         net = peft.get_peft_model(model(), config)
         folder = HERE / "adapters" / name
-        net.to(dtype).save_pretrained(folder)
+        # A targeted output head would bring a copy of the base's weight along.
+        net.to(dtype).save_pretrained(folder, save_embedding_layers=False)
         (folder / "README.md").unlink(missing_ok=True)
         written = json.loads((folder / "adapter_config.json").read_text())
         # A set in PEFT: sorted, so that the file does not change from run to run.

@@ -6,7 +6,7 @@
 Needs tokenizers and transformers; versions are recorded in golden.json. No randomness.
 
 bytes/   byte-level BPE whose offsets trim spaces, as GPT-2's does; ChatML tokens; no post-processor of its own
-spaces/  BPE with Metaspace and byte fallback, as Llama 2's; BOS added by tokenizer_config.json
+spaces/  BPE with Metaspace and byte fallback, as Llama 2's; BOS added by tokenizer.json; transformers 5 does not heed add_bos_token
 """
 import json, pathlib
 import tokenizers, transformers
@@ -54,7 +54,8 @@ def metaspace():
     data = json.loads(tok.to_str())
     data["added_tokens"] = [t for t in data["added_tokens"] if t["content"] in ("<unk>", "<s>", "</s>")]
     tok = Tokenizer.from_str(json.dumps(data))
-    save("spaces", tok, {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": True, "add_eos_token": False, "unk_token": "<unk>",
+    tok.post_processor = processors.TemplateProcessing(single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", 1)])
+    save("spaces", tok, {"tokenizer_class": "PreTrainedTokenizerFast", "add_bos_token": False, "add_eos_token": True, "unk_token": "<unk>",
                          "bos_token": {"__type": "AddedToken", "content": "<s>", "lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True},
                          "eos_token": "</s>", "pad_token": None,
                          "chat_template": [{"name": "tool_use", "template": "{{ tools }}"}, {"name": "default", "template": "{{ bos_token }}{{ messages[0].content }}"}]})

@@ -97,6 +97,9 @@ public record PeftAdapter(AdapterConfig config, Map<String, LoraWeights> modules
         if (key.contains(".trainable_tokens_delta")) {
             return "belongs to trainable tokens (trainable_token_indices), which are not supported";
         }
+        if (key.endsWith(".base_layer.weight")) {
+            return "is a copy of the base model's weight, which is not read: save the adapter with save_embedding_layers=False";
+        }
         return "is not part of a LoRA adapter (a full module, as modules_to_save stores it?)";
     }
 

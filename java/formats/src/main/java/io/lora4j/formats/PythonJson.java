@@ -1,6 +1,7 @@
 package io.lora4j.formats;
 
 import java.math.BigDecimal;
+import java.math.MathContext;
 import java.util.Iterator;
 import java.util.Map;
 import java.util.TreeMap;
@@ -138,6 +139,9 @@ public record PythonJson(
             return 1 / value < 0 ? "-0.0" : "0.0";
         }
         BigDecimal decimal = new BigDecimal(Double.toString(value)).stripTrailingZeros();
+        // Java writes at least two digits where Python is content with one (4.9E-324).
+        BigDecimal oneDigit = decimal.round(new MathContext(1));
+        decimal = oneDigit.doubleValue() == value ? oneDigit : decimal;
         String digits = decimal.unscaledValue().abs().toString();
         int exponent = digits.length() - 1 - decimal.scale();
         String sign = value < 0 ? "-" : "";

@@ -6,7 +6,6 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HashMap;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import org.jspecify.annotations.Nullable;
@@ -15,7 +14,7 @@ import tools.jackson.databind.node.ObjectNode;
 
 /**
  * What the files of a tokenizer say: the vocabulary, the special tokens, the chat template, and {@code tokenizer.json} with
- * truncation and padding taken out and the BOS and EOS rules of {@code tokenizer_config.json} put in, as transformers does.
+ * truncation and padding taken out.
  */
 final class TokenizerFiles {
     private final Path file;
@@ -50,7 +49,10 @@ final class TokenizerFiles {
         files.readSpecialTokens(dir);
         files.readTemplate(dir);
         files.checkAddedTokens();
-        files.patch();
+        // Whether BOS is added is for tokenizer.json's post-processor to say; like transformers 5, add_bos_token is not
+        // read.
+        json.putNull("truncation");
+        json.putNull("padding");
         return files;
     }
 
@@ -138,44 +140,6 @@ final class TokenizerFiles {
                         + entry.getKey() + ", " + file + " " + (id == null ? "does not have it" : "the id " + id)
                         + "; save the tokenizer again with transformers");
             }
-        }
-    }
-
-    private void patch() throws FormatException {
-        json.putNull("truncation");
-        json.putNull("padding");
-        boolean explicit = config.has("add_bos_token") || config.has("add_eos_token");
-        if (!explicit && !json.path("post_processor").isNull() && json.has("post_processor")) {
-            return;
-        }
-        List<Object> single = new ArrayList<>();
-        List<Object> pair = new ArrayList<>();
-        Map<String, Object> tokens = new LinkedHashMap<>();
-        SpecialToken bos = config.path("add_bos_token").asBoolean(false) ? special.get("bos_token") : null;
-        SpecialToken eos = config.path("add_eos_token").asBoolean(false) ? special.get("eos_token") : null;
-        for (int sequence = 0; sequence < 2; sequence++) {
-            List<Object> pieces = new ArrayList<>();
-            addSpecial(pieces, tokens, bos, sequence);
-            pieces.add(Map.of("Sequence", Map.of("id", sequence == 0 ? "A" : "B", "type_id", sequence)));
-            addSpecial(pieces, tokens, eos, sequence);
-            if (sequence == 0) {
-                single.addAll(pieces);
-            }
-            pair.addAll(pieces);
-        }
-        Map<String, Object> processor =
-                Map.of("type", "TemplateProcessing", "single", single, "pair", pair, "special_tokens", tokens);
-        byte[] bytes = PythonJson.compact().write(processor).getBytes(StandardCharsets.UTF_8);
-        json.set("post_processor", Json.parseObject(bytes, "post_processor"));
-    }
-
-    private static void addSpecial(
-            List<Object> pieces, Map<String, Object> tokens, @Nullable SpecialToken token, int sequence) {
-        if (token != null) {
-            pieces.add(Map.of("SpecialToken", Map.of("id", token.text(), "type_id", sequence)));
-            tokens.put(
-                    token.text(),
-                    Map.of("id", token.text(), "ids", List.of(token.id()), "tokens", List.of(token.text())));
         }
     }
 
