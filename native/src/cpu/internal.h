@@ -89,6 +89,9 @@ typedef enum {
 
 enum { L4J_PANEL = 16 }; /* rows of a panel, and lanes of a reduction */
 
+/* linear_cross_entropy sums dx over the vocabulary in blocks: one chain would lose the many small probabilities to rounding. */
+enum { L4J_LCE_BLOCK = 1024 };
+
 struct l4j_weight {
     l4j_device *device;
     int32_t scheme, mode, dtype;

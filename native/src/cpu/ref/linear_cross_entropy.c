@@ -5,12 +5,12 @@ enum { LCE_ROWS = 4 };
 
 typedef struct {
     const l4j_linear_cross_entropy *args;
-    real *scratch;   /* [threads][LCE_ROWS · V + K] */
+    real *scratch;   /* [threads][LCE_ROWS · V + (1 + LCE_ROWS) · K] */
     int64_t *failed; /* [threads] first row with a non-finite loss, or M */
 } lce_task;
 
 static int64_t lce_scratch(const l4j_linear_cross_entropy *args) {
-    return LCE_ROWS * args->weight->rows + args->weight->cols;
+    return LCE_ROWS * args->weight->rows + (1 + LCE_ROWS) * args->weight->cols;
 }
 
 /* Logits z of one row become dz; the row's loss, lse and prediction are written. */
@@ -46,11 +46,14 @@ static void lce_rows(const l4j_linear_cross_entropy *args, const int64_t *rows, 
         }
     }
     for (int i = 0; i < count; i++) lce_softmax(args, rows[i], z + i * V);
+    real *part = w + K;
     for (int64_t v = 0; v < V && args->dx; v++) {
+        bool first = v % L4J_LCE_BLOCK == 0, last = v % L4J_LCE_BLOCK == L4J_LCE_BLOCK - 1 || v == V - 1;
         real_weight_row(args->weight, v, w);
         for (int i = 0; i < count; i++) {
-            real *dx = real_at2(args->dx, rows[i], 0);
-            for (int64_t k = 0; k < K; k++) dx[k] = real_fma(z[i * V + v], w[k], v == 0 ? 0 : dx[k]);
+            real *dx = real_at2(args->dx, rows[i], 0), *sum = part + i * K;
+            for (int64_t k = 0; k < K; k++) sum[k] = real_fma(z[i * V + v], w[k], first ? 0 : sum[k]);
+            for (int64_t k = 0; k < K && last; k++) dx[k] = v < L4J_LCE_BLOCK ? sum[k] : dx[k] + sum[k];
         }
     }
 }

@@ -20,6 +20,7 @@ typedef struct {
     float *x;      /* packed rows of x */
     float *z;      /* [chunk][ldz] logits, then their gradient */
     float *dx;     /* [chunk][K] */
+    float *part;   /* [chunk][K] a block's share of dx */
     float *panel;  /* [threads] one gathered panel of x */
     float *own, *tiles;
     float *a[2], *b[2];
@@ -34,6 +35,7 @@ static void lce_layout(l4j_arena *arena, int threads, const l4j_linear_cross_ent
     task->x = l4j_take(arena, sizeof(float) * (size_t)((rows + GEMM_MR) * K));
     task->z = l4j_take(arena, sizeof(float) * (size_t)(rows * task->ldz));
     task->dx = l4j_take(arena, args->dx ? sizeof(float) * (size_t)(rows * K) : 0);
+    task->part = l4j_take(arena, args->dx ? sizeof(float) * (size_t)(rows * K) : 0);
     task->panel = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_MR * GEMM_KC);
     task->own = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_OWN_FLOATS);
     task->tiles = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_TILES_FLOATS);
@@ -112,6 +114,27 @@ static void lce_softmax(const l4j_linear_cross_entropy *args, int64_t m, float *
     z[target] = at_target;
 }
 
+/* The share of L4J_LCE_BLOCK values of the vocabulary in dx: into dx itself for the first of them, into `part` for the others. */
+static void lce_block(const lce_task *task, gemm_team *team, int64_t count, int height, int64_t v) {
+    const l4j_weight *whole = task->args->weight;
+    int64_t K = whole->cols, rows = l4j_min64(L4J_LCE_BLOCK, whole->rows - v);
+    int64_t first = whole->layout == L4J_LAYOUT_PANELS ? v * K : v * whole->row_stride; /* v is a multiple of a panel */
+    l4j_weight block = *whole;
+    block.rows = rows;
+    block.data = (const char *)whole->data + first * (whole->dtype == L4J_F32 ? 4 : 2);
+    gemm_product dx = {
+        .m = count, .n = K, .height = height, .c = v == 0 ? task->dx : task->part, .ldc = K, .segments = 1};
+    dx.segment[0] = (gemm_segment){
+        .k = rows, .a = {task->z + v, task->ldz, 1, NULL}, .b = {.kind = GEMM_B_WEIGHT, .weight = &block}};
+    gemm_run(team, &dx);
+}
+
+static void lce_add(float *to, const float *from, int64_t n) {
+    int64_t i = 0;
+    for (; i + L4J_PANEL <= n; i += L4J_PANEL) v16_store(to + i, v16_add(v16_load(to + i), v16_load(from + i)));
+    for (; i < n; i++) to[i] += from[i];
+}
+
 static void lce_chunk(const lce_task *task, gemm_team *team, const int64_t *rows, int64_t count) {
     const l4j_linear_cross_entropy *args = task->args;
     int64_t K = args->weight->cols, begin, end;
@@ -129,12 +152,13 @@ static void lce_chunk(const lce_task *task, gemm_team *team, const int64_t *rows
     for (int64_t i = begin; i < end; i++) lce_softmax(args, rows[i], task->z + i * task->ldz);
     if (!args->dx) return;
     l4j_pool_barrier(team->pool);
-    gemm_product dx = {.m = count, .n = K, .height = height, .c = task->dx, .ldc = K, .segments = 1};
-    dx.segment[0] = (gemm_segment){.k = args->weight->rows,
-                                   .a = {task->z, task->ldz, 1, NULL},
-                                   .b = {.kind = GEMM_B_WEIGHT, .weight = args->weight}};
-    gemm_run(team, &dx);
-    l4j_pool_barrier(team->pool);
+    for (int64_t v = 0; v < args->weight->rows; v += L4J_LCE_BLOCK) {
+        lce_block(task, team, count, height, v);
+        l4j_pool_barrier(team->pool);
+        if (v > 0) lce_add(task->dx + begin * K, task->part + begin * K, (end - begin) * K);
+        /* Only now may the next block overwrite `part`. */
+        l4j_pool_barrier(team->pool);
+    }
     for (int64_t i = begin; i < end; i++) {
         memcpy((float *)args->dx->data + rows[i] * args->dx->stride[0], task->dx + i * K, sizeof(float) * (size_t)K);
     }
