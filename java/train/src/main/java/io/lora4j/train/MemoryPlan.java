@@ -61,11 +61,15 @@ public record MemoryPlan(Map<String, Long> parts, long available, String source)
     public String toString() {
         StringBuilder table = new StringBuilder();
         parts.forEach((name, bytes) -> table.append(line(name, bytes)));
-        return table.append(line("peak", peak())).append(line("available (" + source + ")", available)).toString().stripTrailing();
+        return table.append(line("peak", peak()))
+                .append(line("available (" + source + ")", available))
+                .toString()
+                .stripTrailing();
     }
 
     private static String line(String name, long bytes) {
-        String size = bytes == Long.MAX_VALUE ? "unknown" : String.format(Locale.ROOT, "%,.1f MiB", bytes / (double) MIB);
+        String size =
+                bytes == Long.MAX_VALUE ? "unknown" : String.format(Locale.ROOT, "%,.1f MiB", bytes / (double) MIB);
         return String.format(Locale.ROOT, "  %-42s %16s%n", name, size);
     }
 
@@ -95,8 +99,11 @@ public record MemoryPlan(Map<String, Long> parts, long available, String source)
             Path group = top.resolve(fields[2].replaceFirst("^/+", "")).normalize();
             // Inside a container the path may be that of the host; its own group is then the root.
             for (Path g = Files.isDirectory(group) ? group : top; g != null && g.startsWith(top); g = g.getParent()) {
-                least = Math.min(least, v1 ? headroom(g, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-                        : headroom(g, "memory.max", "memory.current", "inactive_file"));
+                least = Math.min(
+                        least,
+                        v1
+                                ? headroom(g, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                                : headroom(g, "memory.max", "memory.current", "inactive_file"));
             }
         }
         return least;

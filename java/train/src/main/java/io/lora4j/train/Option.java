@@ -86,8 +86,8 @@ public record Option<T>(
         return of(name, "NUMBER", defaultValue, help, given -> {
             double value = number(given);
             if (!(value >= min && (open ? value < max : value <= max))) {
-                throw new IllegalArgumentException(
-                        "a number of at least " + min + (open ? " and below " + max : max < Double.MAX_VALUE ? " and at most " + max : ""));
+                throw new IllegalArgumentException("a number of at least " + min
+                        + (open ? " and below " + max : max < Double.MAX_VALUE ? " and at most " + max : ""));
             }
             return value;
         });
@@ -179,7 +179,9 @@ public record Option<T>(
     }
 
     private static String text(Object given) {
-        if (given instanceof Collection<?> || given instanceof Map<?, ?> || given.toString().isEmpty()) {
+        if (given instanceof Collection<?>
+                || given instanceof Map<?, ?>
+                || given.toString().isEmpty()) {
             throw new IllegalArgumentException("a text");
         }
         return given.toString();

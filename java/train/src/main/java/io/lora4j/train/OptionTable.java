@@ -34,7 +34,8 @@ public record OptionTable(String command, List<Option<?>> options) {
         if (option == null) {
             String nearest = nearest(wanted);
             throw new OptionException("unknown option " + key + " of " + command
-                    + (nearest.isEmpty() ? "" : "; did you mean " + nearest + "?") + " (see lora4j " + command + " --help)");
+                    + (nearest.isEmpty() ? "" : "; did you mean " + nearest + "?") + " (see lora4j " + command
+                    + " --help)");
         }
         return option;
     }

@@ -43,14 +43,16 @@ final class OutputDir {
      */
     void requireUsable(Settings settings) throws IOException {
         if (Files.exists(dir) && !Files.isDirectory(dir)) {
-            throw new TrainException("option output_dir: " + dir + " is a file; expected a folder, or a path that is free");
+            throw new TrainException(
+                    "option output_dir: " + dir + " is a file; expected a folder, or a path that is free");
         }
         boolean allowed = TrainOptions.isResumed(settings) || settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR);
         if (Files.isDirectory(dir) && !allowed) {
             try (Stream<Path> entries = Files.list(dir)) {
                 Optional<Path> first = entries.sorted().findFirst();
                 if (first.isPresent()) {
-                    throw new TrainException("option output_dir: " + dir + " is not empty, it has " + first.get().getFileName()
+                    throw new TrainException("option output_dir: " + dir + " is not empty, it has "
+                            + first.get().getFileName()
                             + "; choose another folder, go on with --resume_from_checkpoint true, or delete the earlier run"
                             + " with --overwrite_output_dir");
                 }

@@ -118,8 +118,8 @@ final class PlanBuilder {
                 ? maxSteps
                 : Math.ceil(settings.get(TrainOptions.NUM_TRAIN_EPOCHS) * batches.stepsPerEpoch());
         if (steps > Integer.MAX_VALUE) {
-            throw new OptionException("option num_train_epochs: " + settings.get(TrainOptions.NUM_TRAIN_EPOCHS) + " passes are "
-                    + steps + " steps; expected at most " + Integer.MAX_VALUE);
+            throw new OptionException("option num_train_epochs: " + settings.get(TrainOptions.NUM_TRAIN_EPOCHS)
+                    + " passes are " + steps + " steps; expected at most " + Integer.MAX_VALUE);
         }
         return new Schedule(
                 settings.get(TrainOptions.LR_SCHEDULER_TYPE),
@@ -133,11 +133,11 @@ final class PlanBuilder {
             throws IOException {
         boolean checkpointing = settings.get(TrainOptions.GRADIENT_CHECKPOINTING);
         int tokens = batches.maxTokens();
-        long activations =
-                LlamaModel.activationBytes(model, tokens, batches.maxRows(), adapter, true, checkpointing);
+        long activations = LlamaModel.activationBytes(model, tokens, batches.maxRows(), adapter, true, checkpointing);
         if (evalData.isPresent()) {
             for (Batch batch : evalData.get().batches(settings.get(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE))) {
-                long bytes = LlamaModel.activationBytes(model, batch.tokens(), batch.sequences(), adapter, false, false);
+                long bytes =
+                        LlamaModel.activationBytes(model, batch.tokens(), batch.sequences(), adapter, false, false);
                 activations = Math.max(activations, bytes);
                 tokens = Math.max(tokens, batch.tokens());
             }

@@ -80,12 +80,11 @@ public final class Settings {
                 throw new IllegalArgumentException(option.name() + " is not an option of " + table.command());
             }
             // Read again what it shows, so that a value set in Java is checked like one that was typed.
-            Object checked =
-                    switch (value) {
-                        case ModuleFilter filter -> filter;
-                        case Map<?, ?> map -> option.read(map);
-                        default -> option.read(Option.show(value));
-                    };
+            Object checked = switch (value) {
+                case ModuleFilter filter -> filter;
+                case Map<?, ?> map -> option.read(map);
+                default -> option.read(Option.show(value));
+            };
             values.put(option.name(), checked);
             return this;
         }

@@ -34,8 +34,9 @@ public final class TrainOptions {
                     "JSONL file: in every line an object with text, or prompt and completion, or messages.")
             .alias("data")
             .changeable();
-    public static final Option<Path> EVAL_FILE =
-            Option.ofPath("eval_file", "JSONL file to compute the loss of at every save and at the end.").changeable();
+    public static final Option<Path> EVAL_FILE = Option.ofPath(
+                    "eval_file", "JSONL file to compute the loss of at every save and at the end.")
+            .changeable();
     public static final Option<Path> OUTPUT_DIR = Option.ofPath(
                     "output_dir", "Folder for the adapter, the checkpoints and metrics.jsonl.")
             .changeable();
@@ -53,7 +54,11 @@ public final class TrainOptions {
 
     public static final Option<Integer> LORA_R = Option.ofInt("lora_r", 16, 1, "Rank of the adapter.");
     public static final Option<Double> LORA_ALPHA = Option.ofDouble(
-            "lora_alpha", 32, Double.MIN_VALUE, Double.MAX_VALUE, false,
+            "lora_alpha",
+            32,
+            Double.MIN_VALUE,
+            Double.MAX_VALUE,
+            false,
             "The update is scaled by lora_alpha / rank, or lora_alpha / sqrt(rank) with use_rslora.");
     public static final Option<Double> LORA_DROPOUT =
             Option.ofDouble("lora_dropout", 0.05, 0, 1, true, "Dropout of the adapter's input in training.");
@@ -66,21 +71,29 @@ public final class TrainOptions {
     public static final Option<Boolean> USE_RSLORA =
             Option.ofBoolean("use_rslora", false, "Rank-stabilized scaling, lora_alpha / sqrt(rank).");
     public static final Option<Map<String, Double>> RANK_PATTERN = Option.ofPattern(
-            "rank_pattern", true, "Other ranks by module name ending or regular expression; the first that matches wins.");
+            "rank_pattern",
+            true,
+            "Other ranks by module name ending or regular expression; the first that matches wins.");
     public static final Option<Map<String, Double>> ALPHA_PATTERN = Option.ofPattern(
             "alpha_pattern", false, "Other lora_alphas by module name ending or regular expression; the first wins.");
 
     public static final Option<Integer> PER_DEVICE_TRAIN_BATCH_SIZE = Option.ofInt(
-            "per_device_train_batch_size", 8, 1,
+            "per_device_train_batch_size",
+            8,
+            1,
             "Rows of a micro-batch; with packing, packed sequences of a micro-batch.");
     public static final Option<Integer> GRADIENT_ACCUMULATION_STEPS = Option.ofInt(
-            "gradient_accumulation_steps", 1, 1,
+            "gradient_accumulation_steps",
+            1,
+            1,
             "Micro-batches of an optimizer step. The loss is the mean over all target tokens of the step.");
     public static final Option<Double> LEARNING_RATE = Option.ofDouble(
                     "learning_rate", 2e-4, 0, Double.MAX_VALUE, false, "Highest learning rate of AdamW.")
             .trl("2e-05, meant for full fine-tuning; adapters need about ten times that");
     public static final Option<Schedule.Type> LR_SCHEDULER_TYPE = Option.ofEnum(
-            "lr_scheduler_type", Schedule.Type.class, Schedule.Type.LINEAR,
+            "lr_scheduler_type",
+            Schedule.Type.class,
+            Schedule.Type.LINEAR,
             "How the learning rate goes on after warm-up: down to 0 on a line or a half cosine, or constant.");
     public static final Option<Integer> WARMUP_STEPS = Option.ofInt(
             "warmup_steps", 0, 0, "Steps over which the learning rate rises from 0. Not used by constant.");
@@ -90,60 +103,110 @@ public final class TrainOptions {
             Option.ofDouble("adam_beta1", 0.9, 0, 1, true, "Decay of AdamW's first moment.");
     public static final Option<Double> ADAM_BETA2 =
             Option.ofDouble("adam_beta2", 0.999, 0, 1, true, "Decay of AdamW's second moment.");
-    public static final Option<Double> ADAM_EPSILON = Option.ofDouble(
-            "adam_epsilon", 1e-8, Double.MIN_VALUE, Double.MAX_VALUE, false, "Epsilon of AdamW.");
+    public static final Option<Double> ADAM_EPSILON =
+            Option.ofDouble("adam_epsilon", 1e-8, Double.MIN_VALUE, Double.MAX_VALUE, false, "Epsilon of AdamW.");
     public static final Option<Double> MAX_GRAD_NORM = Option.ofDouble(
-            "max_grad_norm", 1, 0, Double.MAX_VALUE, false, "Gradients are scaled down to this norm; 0 turns clipping off.");
+            "max_grad_norm",
+            1,
+            0,
+            Double.MAX_VALUE,
+            false,
+            "Gradients are scaled down to this norm; 0 turns clipping off.");
     public static final Option<Integer> MAX_STEPS = Option.ofInt(
                     "max_steps", -1, -1, "Optimizer steps of the run; -1 leaves it to num_train_epochs.")
             .changeable();
     public static final Option<Double> NUM_TRAIN_EPOCHS = Option.ofDouble(
-                    "num_train_epochs", 3, Double.MIN_VALUE, 1e9, false,
+                    "num_train_epochs",
+                    3,
+                    Double.MIN_VALUE,
+                    1e9,
+                    false,
                     "Passes over the data, if max_steps does not say it; may be a fraction.")
             .changeable();
     public static final Option<Long> SEED = Option.ofLong(
             "seed", 42, "Determines the adapter's first values, the row order of every epoch and the dropout.");
 
     public static final Option<Integer> MAX_LENGTH = Option.ofInt(
-            "max_length", 1024, 0,
+            "max_length",
+            1024,
+            0,
             "Rows are cut at the end to this many tokens; 0 never cuts. With packing, also the length of a packed sequence.");
     public static final Option<Boolean> PACKING = Option.ofBoolean(
-            "packing", false,
+            "packing",
+            false,
             "Put several rows into one sequence of at most max_length tokens. Rows never see each other, and nothing is"
                     + " ever padded, so this only changes how many rows a step has.");
     public static final Option<Boolean> COMPLETION_ONLY_LOSS = Option.ofBoolean(
             "completion_only_loss", true, "Rows with prompt and completion: only the completion is learned.");
     public static final Option<Boolean> ASSISTANT_ONLY_LOSS = Option.ofBoolean(
-                    "assistant_only_loss", true, "Rows with messages: only what the assistant says is learned, every turn of it.")
+                    "assistant_only_loss",
+                    true,
+                    "Rows with messages: only what the assistant says is learned, every turn of it.")
             .trl("false, everything is learned");
     public static final Option<Boolean> GRADIENT_CHECKPOINTING = Option.ofBoolean(
-                    "gradient_checkpointing", false,
+                    "gradient_checkpointing",
+                    false,
                     "Recompute activations in the backward pass instead of keeping them: less memory, about a third more"
                             + " time, the same bits.")
             .trl("true")
             .changeable();
 
-    public static final Option<Integer> LOGGING_STEPS =
-            Option.ofInt("logging_steps", 10, 1, "Steps between two lines of metrics.").changeable();
+    public static final Option<Integer> LOGGING_STEPS = Option.ofInt(
+                    "logging_steps", 10, 1, "Steps between two lines of metrics.")
+            .changeable();
     public static final Option<Integer> SAVE_STEPS = Option.ofInt(
-                    "save_steps", 500, 0,
+                    "save_steps",
+                    500,
+                    0,
                     "Steps between two checkpoints; 0 saves at the end only. The newest two checkpoints are kept.")
             .trl("500, and every checkpoint is kept")
             .changeable();
     public static final Option<Integer> THREADS = Option.ofInt(
-                    "threads", 0, 0, "Threads that compute; 0 takes every CPU this process may use. Results do not depend on it.")
+                    "threads",
+                    0,
+                    0,
+                    "Threads that compute; 0 takes every CPU this process may use. Results do not depend on it.")
             .changeable();
 
     /** Every option, in the order in which help shows them. */
     public static final OptionTable TABLE = new OptionTable(
             "train",
             List.of(
-                    MODEL_NAME_OR_PATH, ADAPTER_NAME_OR_PATH, TRAIN_FILE, EVAL_FILE, OUTPUT_DIR, OVERWRITE_OUTPUT_DIR,
-                    RESUME_FROM_CHECKPOINT, LORA_R, LORA_ALPHA, LORA_DROPOUT, LORA_TARGET_MODULES, USE_RSLORA,
-                    RANK_PATTERN, ALPHA_PATTERN, PER_DEVICE_TRAIN_BATCH_SIZE, GRADIENT_ACCUMULATION_STEPS,
-                    LEARNING_RATE, LR_SCHEDULER_TYPE, WARMUP_STEPS, WEIGHT_DECAY, ADAM_BETA1, ADAM_BETA2, ADAM_EPSILON,
-                    MAX_GRAD_NORM, MAX_STEPS, NUM_TRAIN_EPOCHS, MAX_LENGTH, PACKING, COMPLETION_ONLY_LOSS,
-                    ASSISTANT_ONLY_LOSS, GRADIENT_CHECKPOINTING, SEED, LOGGING_STEPS, SAVE_STEPS, THREADS));
+                    MODEL_NAME_OR_PATH,
+                    ADAPTER_NAME_OR_PATH,
+                    TRAIN_FILE,
+                    EVAL_FILE,
+                    OUTPUT_DIR,
+                    OVERWRITE_OUTPUT_DIR,
+                    RESUME_FROM_CHECKPOINT,
+                    LORA_R,
+                    LORA_ALPHA,
+                    LORA_DROPOUT,
+                    LORA_TARGET_MODULES,
+                    USE_RSLORA,
+                    RANK_PATTERN,
+                    ALPHA_PATTERN,
+                    PER_DEVICE_TRAIN_BATCH_SIZE,
+                    GRADIENT_ACCUMULATION_STEPS,
+                    LEARNING_RATE,
+                    LR_SCHEDULER_TYPE,
+                    WARMUP_STEPS,
+                    WEIGHT_DECAY,
+                    ADAM_BETA1,
+                    ADAM_BETA2,
+                    ADAM_EPSILON,
+                    MAX_GRAD_NORM,
+                    MAX_STEPS,
+                    NUM_TRAIN_EPOCHS,
+                    MAX_LENGTH,
+                    PACKING,
+                    COMPLETION_ONLY_LOSS,
+                    ASSISTANT_ONLY_LOSS,
+                    GRADIENT_CHECKPOINTING,
+                    SEED,
+                    LOGGING_STEPS,
+                    SAVE_STEPS,
+                    THREADS));
 
     private TrainOptions() {}
 
@@ -162,10 +225,12 @@ public final class TrainOptions {
         settings.get(TRAIN_FILE);
         settings.get(OUTPUT_DIR);
         if (settings.get(MAX_STEPS) == 0) {
-            throw new OptionException("option max_steps: found 0, expected a positive number, or -1 to use num_train_epochs");
+            throw new OptionException(
+                    "option max_steps: found 0, expected a positive number, or -1 to use num_train_epochs");
         }
         if (settings.get(PACKING) && settings.get(MAX_LENGTH) == 0) {
-            throw new OptionException("option packing: needs max_length, the length of a packed sequence; found max_length 0");
+            throw new OptionException(
+                    "option packing: needs max_length, the length of a packed sequence; found max_length 0");
         }
         Schedule.Type type = settings.get(LR_SCHEDULER_TYPE);
         if (type == Schedule.Type.CONSTANT && settings.get(WARMUP_STEPS) > 0) {
@@ -173,14 +238,17 @@ public final class TrainOptions {
                     + ", but lr_scheduler_type constant has no warm-up; use constant_with_warmup");
         }
         if (isResumed(settings) && settings.get(OVERWRITE_OUTPUT_DIR)) {
-            throw new OptionException("options resume_from_checkpoint and overwrite_output_dir exclude each other: the one"
-                    + " keeps the earlier run, the other deletes it");
+            throw new OptionException(
+                    "options resume_from_checkpoint and overwrite_output_dir exclude each other: the one"
+                            + " keeps the earlier run, the other deletes it");
         }
         if (settings.isSet(ADAPTER_NAME_OR_PATH)) {
-            for (Option<?> option : List.of(LORA_R, LORA_ALPHA, LORA_TARGET_MODULES, USE_RSLORA, RANK_PATTERN, ALPHA_PATTERN)) {
+            for (Option<?> option :
+                    List.of(LORA_R, LORA_ALPHA, LORA_TARGET_MODULES, USE_RSLORA, RANK_PATTERN, ALPHA_PATTERN)) {
                 if (settings.isSet(option)) {
-                    throw new OptionException("option " + option.name() + ": an adapter that is trained further keeps its own; remove"
-                            + " the option, or adapter_name_or_path to start a new adapter");
+                    throw new OptionException(
+                            "option " + option.name() + ": an adapter that is trained further keeps its own; remove"
+                                    + " the option, or adapter_name_or_path to start a new adapter");
                 }
             }
         }

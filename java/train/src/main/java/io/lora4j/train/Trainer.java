@@ -48,7 +48,12 @@ public final class Trainer {
     private final @Nullable TrainerState saved;
     private volatile boolean cancelled;
 
-    private Trainer(Settings settings, OutputDir output, TrainPlan plan, Map<String, String> hashes, @Nullable TrainerState saved) {
+    private Trainer(
+            Settings settings,
+            OutputDir output,
+            TrainPlan plan,
+            Map<String, String> hashes,
+            @Nullable TrainerState saved) {
         this.settings = settings;
         this.output = output;
         this.plan = plan;
@@ -69,11 +74,12 @@ public final class Trainer {
         output.requireUsable(settings);
         Optional<Path> resumeFrom = output.resumePoint(settings);
         TrainerState saved = resumeFrom.isPresent() ? CheckpointStore.read(resumeFrom.get()) : null;
-        ZonedDateTime clock =
-                saved == null ? ZonedDateTime.now().truncatedTo(ChronoUnit.SECONDS) : ZonedDateTime.parse(saved.clock());
+        ZonedDateTime clock = saved == null
+                ? ZonedDateTime.now().truncatedTo(ChronoUnit.SECONDS)
+                : ZonedDateTime.parse(saved.clock());
         TrainPlan plan = new PlanBuilder(settings).build(resumeFrom, clock);
-        Map<String, String> hashes = RunIdentity.of(
-                settings.get(TrainOptions.MODEL_NAME_OR_PATH), settings.get(TrainOptions.TRAIN_FILE));
+        Map<String, String> hashes =
+                RunIdentity.of(settings.get(TrainOptions.MODEL_NAME_OR_PATH), settings.get(TrainOptions.TRAIN_FILE));
         if (resumeFrom.isPresent() && saved != null) {
             RunIdentity.requireSame(resumeFrom.get(), saved, settings, hashes);
         }
@@ -178,15 +184,15 @@ public final class Trainer {
                 output.writeAdapter(adapter, settings.get(TrainOptions.MODEL_NAME_OR_PATH));
             }
             try (Stream<Path> files = Files.list(output.path())) {
-                return new TrainResult(now >= total, now, checkpoint, files.sorted().toList());
+                return new TrainResult(
+                        now >= total, now, checkpoint, files.sorted().toList());
             }
         }
 
         private Metrics step(int now, BatchPlan.Epoch epoch) {
             double learningRate = plan.schedule().at(now);
             long start = System.nanoTime();
-            TrainingStep.Result result =
-                    step.run(now, learningRate, epoch.step((now - 1) % batches.stepsPerEpoch()));
+            TrainingStep.Result result = step.run(now, learningRate, epoch.step((now - 1) % batches.stepsPerEpoch()));
             double seconds = (System.nanoTime() - start) * 1e-9;
             window.add(result, seconds);
             BatchLoss loss = result.loss();

@@ -54,7 +54,8 @@ public final class TrainingStep implements AutoCloseable {
                 .gradScale(1);
         this.gradNorm = Tensor.allocate(arena, DType.F64, 1);
         this.numeric = NumericStatus.allocate(arena);
-        Adamw.Builder builder = Adamw.builder(arena).group(hyper, gradNorm).numeric(numeric).zeroGrads(true);
+        Adamw.Builder builder =
+                Adamw.builder(arena).group(hyper, gradNorm).numeric(numeric).zeroGrads(true);
         adapter.parameterList().forEach(p -> builder.parameter(p.value(), p.gradient(), p.expAvg(), p.expAvgSq()));
         this.adamw = builder.build();
     }
@@ -93,9 +94,11 @@ public final class TrainingStep implements AutoCloseable {
         if (numeric.isSet()) {
             String tensor = adapter.parameterList().get(numeric.tensor()).name();
             numeric.clear();
-            List<Integer> lines = microBatches.stream().flatMap(m -> m.lines().stream()).toList();
-            throw new TrainException("step " + step + ": the gradient of " + tensor + " is not finite, with the rows of lines "
-                    + lines + "; nothing was updated: lower learning_rate, set max_grad_norm, or look at these rows");
+            List<Integer> lines =
+                    microBatches.stream().flatMap(m -> m.lines().stream()).toList();
+            throw new TrainException(
+                    "step " + step + ": the gradient of " + tensor + " is not finite, with the rows of lines " + lines
+                            + "; nothing was updated: lower learning_rate, set max_grad_norm, or look at these rows");
         }
         return new Result(loss, gradNorm.getDouble(0), tokens);
     }
@@ -104,8 +107,9 @@ public final class TrainingStep implements AutoCloseable {
         try {
             return model.lossAndGradients(micro.batch(), adapter, options);
         } catch (NumericException e) {
-            throw new TrainException("step " + step + ": " + e.getMessage() + ", with the rows of lines " + micro.lines()
-                    + "; nothing was updated: lower learning_rate, set max_grad_norm, or look at these rows");
+            throw new TrainException(
+                    "step " + step + ": " + e.getMessage() + ", with the rows of lines " + micro.lines()
+                            + "; nothing was updated: lower learning_rate, set max_grad_norm, or look at these rows");
         }
     }
 

@@ -51,8 +51,11 @@ class KillTest {
         }
         assertThat(interrupted).isGreaterThan(KILLS / 2);
         assertThat(finish(start(killed, true))).isZero();
-        for (String file : List.of("adapter_model.safetensors", "adapter_config.json", "checkpoint-12/optimizer.safetensors")) {
-            assertThat(Files.mismatch(whole.resolve(file), killed.resolve(file))).as(file).isEqualTo(-1);
+        for (String file :
+                List.of("adapter_model.safetensors", "adapter_config.json", "checkpoint-12/optimizer.safetensors")) {
+            assertThat(Files.mismatch(whole.resolve(file), killed.resolve(file)))
+                    .as(file)
+                    .isEqualTo(-1);
         }
         assertThat(losses(killed)).isEqualTo(losses(whole)).hasSize(12);
     }
@@ -94,7 +97,9 @@ class KillTest {
     }
 
     private int finish(Process process) throws Exception {
-        assertThat(process.waitFor(2, TimeUnit.MINUTES)).as(() -> "the run ends").isTrue();
+        assertThat(process.waitFor(2, TimeUnit.MINUTES))
+                .as(() -> "the run ends")
+                .isTrue();
         return process.exitValue();
     }
 

@@ -21,10 +21,12 @@ class ScheduleTest {
     @ParameterizedTest
     @MethodSource("cases")
     void equalsTransformers(JsonNode expected) {
-        Schedule.Type type = Schedule.Type.valueOf(expected.path("type").asString().toUpperCase(Locale.ROOT));
+        Schedule.Type type =
+                Schedule.Type.valueOf(expected.path("type").asString().toUpperCase(Locale.ROOT));
         double rate = expected.path("learning_rate").asDouble();
         int total = expected.path("total_steps").asInt();
-        Schedule schedule = new Schedule(type, rate, expected.path("warmup_steps").asInt(), total);
+        Schedule schedule =
+                new Schedule(type, rate, expected.path("warmup_steps").asInt(), total);
         JsonNode rates = expected.path("rates");
         assertThat(rates.size()).isEqualTo(total);
         for (int step = 1; step <= total; step++) {

@@ -58,19 +58,21 @@ class TrainOptionsTest {
     }
 
     @ParameterizedTest
-    @CsvSource(delimiter = ';', value = {
-        "lora_r; 0; a whole number from 1",
-        "lora_r; 2.5; a whole number",
-        "lora_dropout; 1; at least 0.0 and below 1.0",
-        "lora_dropout; NaN; a finite number",
-        "learning_rate; fast; a number",
-        "packing; yes; true or false",
-        "lr_scheduler_type; polynomial; one of linear|cosine|constant|constant_with_warmup",
-        "rank_pattern; [1]; a map of module name to rank",
-        "rank_pattern; {\"q_proj\": 1.5}; a map of module name to rank",
-        "adam_epsilon; 0; a number of at least",
-        "seed; 1e3; a whole number"
-    })
+    @CsvSource(
+            delimiter = ';',
+            value = {
+                "lora_r; 0; a whole number from 1",
+                "lora_r; 2.5; a whole number",
+                "lora_dropout; 1; at least 0.0 and below 1.0",
+                "lora_dropout; NaN; a finite number",
+                "learning_rate; fast; a number",
+                "packing; yes; true or false",
+                "lr_scheduler_type; polynomial; one of linear|cosine|constant|constant_with_warmup",
+                "rank_pattern; [1]; a map of module name to rank",
+                "rank_pattern; {\"q_proj\": 1.5}; a map of module name to rank",
+                "adam_epsilon; 0; a number of at least",
+                "seed; 1e3; a whole number"
+            })
     void wrongValuesNameTheOption(String key, String value, String expected) {
         assertThatThrownBy(() -> complete().put(key, value))
                 .isInstanceOf(OptionException.class)
@@ -93,22 +95,30 @@ class TrainOptionsTest {
 
     @Test
     void valuesSetInJavaAreCheckedToo() {
-        assertThatThrownBy(() -> complete().set(TrainOptions.LORA_R, -1)).hasMessageContaining("option lora_r: found \"-1\"");
-        assertThat(complete().set(TrainOptions.RANK_PATTERN, Map.of("q_proj", 4.0)).build().get(TrainOptions.RANK_PATTERN))
+        assertThatThrownBy(() -> complete().set(TrainOptions.LORA_R, -1))
+                .hasMessageContaining("option lora_r: found \"-1\"");
+        assertThat(complete()
+                        .set(TrainOptions.RANK_PATTERN, Map.of("q_proj", 4.0))
+                        .build()
+                        .get(TrainOptions.RANK_PATTERN))
                 .isEqualTo(Map.of("q_proj", 4.0));
-        assertThat(complete().set(TrainOptions.LR_SCHEDULER_TYPE, Schedule.Type.COSINE).build()
+        assertThat(complete()
+                        .set(TrainOptions.LR_SCHEDULER_TYPE, Schedule.Type.COSINE)
+                        .build()
                         .get(TrainOptions.LR_SCHEDULER_TYPE))
                 .isEqualTo(Schedule.Type.COSINE);
     }
 
     @ParameterizedTest
-    @CsvSource(delimiter = ';', value = {
-        "max_steps=0; option max_steps: found 0",
-        "packing=true max_length=0; option packing: needs max_length",
-        "lr_scheduler_type=constant warmup_steps=3; use constant_with_warmup",
-        "resume=true overwrite_output_dir=true; exclude each other",
-        "adapter=a lora_r=4; option lora_r: an adapter that is trained further keeps its own"
-    })
+    @CsvSource(
+            delimiter = ';',
+            value = {
+                "max_steps=0; option max_steps: found 0",
+                "packing=true max_length=0; option packing: needs max_length",
+                "lr_scheduler_type=constant warmup_steps=3; use constant_with_warmup",
+                "resume=true overwrite_output_dir=true; exclude each other",
+                "adapter=a lora_r=4; option lora_r: an adapter that is trained further keeps its own"
+            })
     void optionsThatDoNotGoTogether(String options, String expected) {
         Settings.Builder builder = complete();
         for (String option : options.split(" ")) {

@@ -16,6 +16,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.stream.Stream;
+import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -88,7 +89,8 @@ class TrainerTest {
         double first = metrics.get(0).path("loss").asDouble();
         assertThat(metrics.get(19).path("loss").asDouble()).isLessThan(0.7 * first);
         assertThat(metrics.get(20).path("eval_loss").asDouble()).isLessThan(0.7 * first);
-        for (String key : List.of("epoch", "grad_norm", "learning_rate", "mean_token_accuracy", "num_tokens", "tokens_per_second")) {
+        for (String key : List.of(
+                "epoch", "grad_norm", "learning_rate", "mean_token_accuracy", "num_tokens", "tokens_per_second")) {
             assertThat(metrics.get(0).path(key).isNumber()).as(key).isTrue();
         }
         assertThat(metrics.get(3).path("epoch").asDouble()).isEqualTo(1.0);
@@ -106,7 +108,9 @@ class TrainerTest {
 
     @Test
     void planSaysWhatWillHappen() throws Exception {
-        TrainPlan plan = Trainer.open(small("out").set(TrainOptions.MAX_STEPS, -1).build()).plan();
+        TrainPlan plan = Trainer.open(
+                        small("out").set(TrainOptions.MAX_STEPS, -1).build())
+                .plan();
         assertThat(plan.totalSteps()).isEqualTo(12);
         assertThat(plan.data().rows()).hasSize(7);
         assertThat(plan.modules()).hasSize(56);
@@ -119,9 +123,14 @@ class TrainerTest {
     @Test
     void equalRunsGiveEqualBytes() throws Exception {
         Runs.run(small("a"));
-        Runs.run(small("b").set(TrainOptions.THREADS, 1).set(TrainOptions.GRADIENT_CHECKPOINTING, true).set(TrainOptions.SAVE_STEPS, 2));
+        Runs.run(small("b")
+                .set(TrainOptions.THREADS, 1)
+                .set(TrainOptions.GRADIENT_CHECKPOINTING, true)
+                .set(TrainOptions.SAVE_STEPS, 2));
         assertThat(Runs.adapter(dir.resolve("b"))).isEqualTo(Runs.adapter(dir.resolve("a")));
-        assertThat(names(dir.resolve("b"))).contains("checkpoint-4", "checkpoint-6").doesNotContain("checkpoint-2");
+        assertThat(names(dir.resolve("b")))
+                .contains("checkpoint-4", "checkpoint-6")
+                .doesNotContain("checkpoint-2");
         Runs.run(small("c").set(TrainOptions.SEED, 43L));
         assertThat(Runs.adapter(dir.resolve("c"))).isNotEqualTo(Runs.adapter(dir.resolve("a")));
     }
@@ -129,7 +138,9 @@ class TrainerTest {
     @Test
     void microBatchesAndPackingDoNotChangeTheStep() throws Exception {
         Runs.run(small("1x4").set(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE, 4));
-        Runs.run(small("4x1").set(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE, 1).set(TrainOptions.GRADIENT_ACCUMULATION_STEPS, 4));
+        Runs.run(small("4x1")
+                .set(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE, 1)
+                .set(TrainOptions.GRADIENT_ACCUMULATION_STEPS, 4));
         assertThat(Runs.adapter(dir.resolve("4x1"))).isEqualTo(Runs.adapter(dir.resolve("1x4")));
         // All rows in every step, so that packed and unpacked steps have the same rows.
         Runs.run(small("apart").set(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE, 7));
@@ -183,7 +194,9 @@ class TrainerTest {
         assertThat(resumed).extracting(m -> m.path("step").asInt()).containsExactly(2, 4, 6, 8, 9);
         for (int i = 0; i < whole.size(); i++) {
             for (String key : List.of("loss", "grad_norm", "learning_rate", "mean_token_accuracy", "num_tokens")) {
-                assertThat(resumed.get(i).path(key)).as(key).isEqualTo(whole.get(i).path(key));
+                assertThat(resumed.get(i).path(key))
+                        .as(key)
+                        .isEqualTo(whole.get(i).path(key));
             }
         }
         // Once more when it is complete: nothing to do, the same result.
@@ -195,8 +208,11 @@ class TrainerTest {
     void resumingFromAnOlderCheckpointDropsWhatCameAfterIt() throws Exception {
         Runs.run(small("out").set(TrainOptions.SAVE_STEPS, 3));
         byte[] expected = Runs.adapter(dir.resolve("out"));
-        Settings.Builder again = small("out").set(TrainOptions.SAVE_STEPS, 3)
-                .set(TrainOptions.RESUME_FROM_CHECKPOINT, dir.resolve("out/checkpoint-3").toString());
+        Settings.Builder again = small("out")
+                .set(TrainOptions.SAVE_STEPS, 3)
+                .set(
+                        TrainOptions.RESUME_FROM_CHECKPOINT,
+                        dir.resolve("out/checkpoint-3").toString());
         Runs.run(again);
         assertThat(Runs.adapter(dir.resolve("out"))).isEqualTo(expected);
         assertThat(metrics("out")).extracting(m -> m.path("step").asInt()).containsExactly(1, 2, 3, 4, 5, 6);
@@ -206,7 +222,8 @@ class TrainerTest {
     void resumeOfAnotherRunIsRefused() throws Exception {
         Runs.run(small("out"));
         Settings.Builder resumed = small("out").set(TrainOptions.RESUME_FROM_CHECKPOINT, "last");
-        assertThatThrownBy(() -> Runs.run(resumed.set(TrainOptions.LORA_ALPHA, 8.0).set(TrainOptions.SEED, 1L)))
+        assertThatThrownBy(
+                        () -> Runs.run(resumed.set(TrainOptions.LORA_ALPHA, 8.0).set(TrainOptions.SEED, 1L)))
                 .isInstanceOf(TrainException.class)
                 .hasMessageContaining("checkpoint-6: is from a run that differs")
                 .hasMessageContaining("lora_alpha was 32.0, is 8.0")
@@ -220,13 +237,16 @@ class TrainerTest {
     @Test
     void otherThanResultsMayChangeOnResume() throws Exception {
         Runs.run(small("out").set(TrainOptions.LR_SCHEDULER_TYPE, Schedule.Type.CONSTANT));
-        TrainResult result = Runs.run(small("out").set(TrainOptions.LR_SCHEDULER_TYPE, Schedule.Type.CONSTANT)
+        TrainResult result = Runs.run(small("out")
+                .set(TrainOptions.LR_SCHEDULER_TYPE, Schedule.Type.CONSTANT)
                 .set(TrainOptions.RESUME_FROM_CHECKPOINT, "last")
                 .set(TrainOptions.MAX_STEPS, 8)
                 .set(TrainOptions.LOGGING_STEPS, 5)
                 .set(TrainOptions.THREADS, 1));
         assertThat(result.step()).isEqualTo(8);
-        Runs.run(small("whole").set(TrainOptions.LR_SCHEDULER_TYPE, Schedule.Type.CONSTANT).set(TrainOptions.MAX_STEPS, 8));
+        Runs.run(small("whole")
+                .set(TrainOptions.LR_SCHEDULER_TYPE, Schedule.Type.CONSTANT)
+                .set(TrainOptions.MAX_STEPS, 8));
         assertThat(Runs.adapter(dir.resolve("out"))).isEqualTo(Runs.adapter(dir.resolve("whole")));
     }
 
@@ -243,7 +263,11 @@ class TrainerTest {
         TrainPlan plan = Trainer.open(more.build()).plan();
         assertThat(plan.adapter().rank()).isEqualTo(4);
         assertThat(plan.adapter().loraDropout()).isEqualTo(0.1);
-        assertThat(Trainer.open(more.set(TrainOptions.LORA_DROPOUT, 0.0).build()).plan().adapter().loraDropout()).isZero();
+        assertThat(Trainer.open(more.set(TrainOptions.LORA_DROPOUT, 0.0).build())
+                        .plan()
+                        .adapter()
+                        .loraDropout())
+                .isZero();
         Runs.run(more);
         assertThat(metrics("second").getFirst().path("loss").asDouble())
                 .isLessThan(metrics("first").getFirst().path("loss").asDouble());
@@ -260,10 +284,13 @@ class TrainerTest {
                 .hasMessageContaining("--overwrite_output_dir");
         Runs.run(small("out").set(TrainOptions.OVERWRITE_OUTPUT_DIR, true).set(TrainOptions.MAX_STEPS, 2));
         Runs.run(small("out").set(TrainOptions.OVERWRITE_OUTPUT_DIR, true).set(TrainOptions.MAX_STEPS, 1));
-        assertThat(names(dir.resolve("out"))).contains("notes.txt", "checkpoint-1").doesNotContain("checkpoint-2");
+        assertThat(names(dir.resolve("out")))
+                .contains("notes.txt", "checkpoint-1")
+                .doesNotContain("checkpoint-2");
         assertThat(metrics("out")).hasSize(1);
         Files.writeString(dir.resolve("file"), "");
-        assertThatThrownBy(() -> Trainer.open(small("file").build())).hasMessageContaining("is a file; expected a folder");
+        assertThatThrownBy(() -> Trainer.open(small("file").build()))
+                .hasMessageContaining("is a file; expected a folder");
     }
 
     @Test
@@ -271,7 +298,11 @@ class TrainerTest {
         Runs.run(small("plain").set(TrainOptions.MAX_STEPS, 2));
         Runs.run(small("resumed").set(TrainOptions.MAX_STEPS, 2).set(TrainOptions.RESUME_FROM_CHECKPOINT, "true"));
         assertThat(Runs.adapter(dir.resolve("resumed"))).isEqualTo(Runs.adapter(dir.resolve("plain")));
-        assertThatThrownBy(() -> Trainer.open(small("x").set(TrainOptions.RESUME_FROM_CHECKPOINT, dir.resolve("none").toString()).build()))
+        assertThatThrownBy(() -> Trainer.open(small("x")
+                        .set(
+                                TrainOptions.RESUME_FROM_CHECKPOINT,
+                                dir.resolve("none").toString())
+                        .build()))
                 .isInstanceOf(FormatException.class)
                 .hasMessageContaining("none: is not a checkpoint of lora4j");
     }
@@ -296,23 +327,58 @@ class TrainerTest {
     }
 
     @ParameterizedTest
-    @CsvSource(delimiter = '|', value = {
-        "lora_target_modules | q_porj        | matches no module",
-        "lora_target_modules | q_proj,o_porj | o_porj",
-        "lora_target_modules | .*norm        | norm",
-        "rank_pattern        | {\"x_proj\": 2} | rank_pattern key \"x_proj\"",
-        "model               | /nowhere      | /nowhere: no such file",
-        "data                | /nowhere.jsonl| /nowhere.jsonl: no such file",
-        "eval_file           | /nowhere.jsonl| /nowhere.jsonl: no such file",
-        "adapter             | /nowhere      | /nowhere",
-    })
+    @CsvSource(
+            delimiter = '|',
+            value = {
+                "lora_target_modules | q_porj        | matches no module",
+                "lora_target_modules | q_proj,o_porj | o_porj",
+                "lora_target_modules | .*norm        | norm",
+                "rank_pattern        | {\"x_proj\": 2} | rank_pattern key \"x_proj\"",
+                "model               | /nowhere      | /nowhere: no such file",
+                "data                | /nowhere.jsonl| /nowhere.jsonl: no such file",
+                "eval_file           | /nowhere.jsonl| /nowhere.jsonl: no such file",
+                "adapter             | /nowhere      | /nowhere",
+            })
     void badInputIsNamedBeforeAnythingIsWritten(String option, String value, String expected) {
         Settings.Builder run = TrainOptions.builder()
                 .put("model", Runs.TINY.toString())
                 .put("data", data.toString())
                 .put("output_dir", dir.resolve("out").toString())
                 .put(option, value);
-        assertThatThrownBy(() -> Trainer.open(run.build())).isInstanceOf(FormatException.class).hasMessageContaining(expected);
+        assertThatThrownBy(() -> Trainer.open(run.build()))
+                .isInstanceOf(FormatException.class)
+                .hasMessageContaining(expected);
         assertThat(Files.exists(dir.resolve("out"))).isFalse();
+    }
+
+    @Test
+    void fullDiskStopsAndKeepsTheLastCheckpoint() throws Exception {
+        Path mount = Files.createDirectory(dir.resolve("mount"));
+        Assumptions.assumeTrue(command("mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", mount), "mounting needs root");
+        try {
+            Settings.Builder run =
+                    small("mount/out").set(TrainOptions.SAVE_STEPS, 1).set(TrainOptions.RESUME_FROM_CHECKPOINT, "true");
+            assertThatThrownBy(() -> Runs.run(run))
+                    .isInstanceOf(FormatException.class)
+                    .hasMessageContaining("no space left on its file system");
+            assertThat(names(mount.resolve("out"))).containsExactly("checkpoint-1", "metrics.jsonl");
+            assertThat(command("mount", "-o", "remount,size=64m", mount)).isTrue();
+            Runs.run(run);
+            Runs.run(small("whole"));
+            assertThat(Runs.adapter(mount.resolve("out"))).isEqualTo(Runs.adapter(dir.resolve("whole")));
+        } finally {
+            assertThat(command("umount", mount)).isTrue();
+        }
+    }
+
+    private static boolean command(Object... words) throws Exception {
+        try {
+            return new ProcessBuilder(Stream.of(words).map(Object::toString).toList())
+                            .start()
+                            .waitFor()
+                    == 0;
+        } catch (IOException e) {
+            return false; // There is no such command.
+        }
     }
 }

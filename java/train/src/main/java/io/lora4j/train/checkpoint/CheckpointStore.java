@@ -105,8 +105,9 @@ public final class CheckpointStore {
         for (Map.Entry<String, String> file : state.files().entrySet()) {
             String now = Sha256.of(checkpoint.resolve(file.getKey()));
             if (!now.equals(file.getValue())) {
-                throw new FormatException(checkpoint.resolve(file.getKey()) + ": has changed since it was saved: sha256 " + now
-                        + ", saved with " + file.getValue() + "; resume from another checkpoint");
+                throw new FormatException(
+                        checkpoint.resolve(file.getKey()) + ": has changed since it was saved: sha256 " + now
+                                + ", saved with " + file.getValue() + "; resume from another checkpoint");
             }
         }
         return state;

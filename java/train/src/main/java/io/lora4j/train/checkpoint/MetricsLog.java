@@ -1,6 +1,7 @@
 package io.lora4j.train.checkpoint;
 
 import io.lora4j.formats.AtomicFile;
+import io.lora4j.formats.FormatException;
 import io.lora4j.formats.PythonJson;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -25,9 +26,11 @@ public final class MetricsLog implements AutoCloseable {
     private static final PythonJson FORM = new PythonJson(false, null, ", ", ": ", false);
     private static final JsonMapper MAPPER = new JsonMapper();
 
+    private final Path file;
     private final FileChannel channel;
 
-    private MetricsLog(FileChannel channel) {
+    private MetricsLog(Path file, FileChannel channel) {
+        this.file = file;
         this.channel = channel;
     }
 
@@ -49,7 +52,7 @@ public final class MetricsLog implements AutoCloseable {
             }
             AtomicFile.write(file, kept.toString().getBytes(StandardCharsets.UTF_8));
         }
-        return new MetricsLog(FileChannel.open(file, StandardOpenOption.CREATE, StandardOpenOption.APPEND));
+        return new MetricsLog(file, FileChannel.open(file, StandardOpenOption.CREATE, StandardOpenOption.APPEND));
     }
 
     private static int stepOf(String line) {
@@ -61,10 +64,20 @@ public final class MetricsLog implements AutoCloseable {
         }
     }
 
-    /** Appends a line. */
+    /**
+     * Appends a line.
+     *
+     * @throws FormatException if the disk is full; the end of the file is put right when the run goes on
+     */
     public void write(Map<String, ?> metrics) throws IOException {
         byte[] line = (FORM.write(metrics) + "\n").getBytes(StandardCharsets.UTF_8);
-        AtomicFile.writeFully(channel, ByteBuffer.wrap(line));
+        try {
+            AtomicFile.writeFully(channel, ByteBuffer.wrap(line));
+        } catch (IOException e) {
+            throw new FormatException(
+                    file + ": cannot be written: " + e.getMessage() + "; make room and go on from the last checkpoint",
+                    e);
+        }
     }
 
     /** Makes sure that what was written survives a power failure. */

@@ -31,8 +31,12 @@ public final class OptimizerFile {
     public static void write(Path dir, Adapter adapter) throws IOException {
         List<NamedTensor> tensors = new ArrayList<>();
         for (LoraLinear.Parameter parameter : adapter.parameterList()) {
-            moments(parameter).forEach((name, tensor) -> tensors.add(new NamedTensor(
-                    name, DType.F32, Arrays.stream(tensor.shape()).boxed().toList(), tensor.data())));
+            moments(parameter)
+                    .forEach((name, tensor) -> tensors.add(new NamedTensor(
+                            name,
+                            DType.F32,
+                            Arrays.stream(tensor.shape()).boxed().toList(),
+                            tensor.data())));
         }
         SafetensorsWriter.write(dir.resolve(FILE_NAME), tensors, Map.of());
     }
@@ -47,12 +51,14 @@ public final class OptimizerFile {
             for (LoraLinear.Parameter parameter : adapter.parameterList()) {
                 for (Map.Entry<String, Tensor> moment : moments(parameter).entrySet()) {
                     TensorInfo info = file.tensor(moment.getKey());
-                    List<Long> shape = Arrays.stream(moment.getValue().shape()).boxed().toList();
+                    List<Long> shape =
+                            Arrays.stream(moment.getValue().shape()).boxed().toList();
                     if (!info.typeName().equals("F32") || !info.shape().equals(shape)) {
-                        throw new FormatException(file.path() + ": tensor " + info.name() + " is " + info.typeName() + " "
-                                + info.shape() + "; expected F32 " + shape);
+                        throw new FormatException(file.path() + ": tensor " + info.name() + " is " + info.typeName()
+                                + " " + info.shape() + "; expected F32 " + shape);
                     }
-                    MemorySegment.copy(file.data(info.name()), 0, moment.getValue().data(), 0, info.elements() * Float.BYTES);
+                    MemorySegment.copy(
+                            file.data(info.name()), 0, moment.getValue().data(), 0, info.elements() * Float.BYTES);
                 }
             }
         }
@@ -60,6 +66,9 @@ public final class OptimizerFile {
 
     private static Map<String, Tensor> moments(LoraLinear.Parameter parameter) {
         return Map.of(
-                parameter.name() + ".exp_avg", parameter.expAvg(), parameter.name() + ".exp_avg_sq", parameter.expAvgSq());
+                parameter.name() + ".exp_avg",
+                parameter.expAvg(),
+                parameter.name() + ".exp_avg_sq",
+                parameter.expAvgSq());
     }
 }

@@ -52,7 +52,9 @@ public final class RunIdentity {
                     .forEach(shard -> files.add(modelDir.resolve(shard)));
         } else {
             try (Stream<Path> entries = Files.list(modelDir)) {
-                files.addAll(entries.filter(e -> e.toString().endsWith(".gguf")).sorted().toList());
+                files.addAll(entries.filter(e -> e.toString().endsWith(".gguf"))
+                        .sorted()
+                        .toList());
             }
         }
         return files;
@@ -89,7 +91,8 @@ public final class RunIdentity {
         for (Map.Entry<String, String> hash : hashes.entrySet()) {
             String then = saved.hashes().get(hash.getKey());
             if (then == null) {
-                throw new FormatException(checkpoint.resolve(TrainerState.FILE_NAME) + ": has no sha256 of " + hash.getKey());
+                throw new FormatException(
+                        checkpoint.resolve(TrainerState.FILE_NAME) + ": has no sha256 of " + hash.getKey());
             }
             if (!then.equals(hash.getValue())) {
                 differences.add(hash.getKey() + " had the sha256 " + then + ", has " + hash.getValue());

@@ -82,15 +82,22 @@ public record TrainerState(
             json = MAPPER.readTree(Files.readAllBytes(file));
         } catch (NoSuchFileException e) {
             throw new FormatException(
-                    dir + ": is not a checkpoint of lora4j, it has no " + FILE_NAME + "; expected a folder checkpoint-<step>", e);
+                    dir + ": is not a checkpoint of lora4j, it has no " + FILE_NAME
+                            + "; expected a folder checkpoint-<step>",
+                    e);
         } catch (JacksonException e) {
-            throw new FormatException(file + ": not valid JSON: " + e.getOriginalMessage() + "; the checkpoint is damaged", e);
+            throw new FormatException(
+                    file + ": not valid JSON: " + e.getOriginalMessage() + "; the checkpoint is damaged", e);
         }
-        if (json.path("version").asInt(-1) != VERSION || !json.path("global_step").isInt()) {
-            throw new FormatException(file + ": has version " + json.path("version") + "; this release reads version " + VERSION);
+        if (json.path("version").asInt(-1) != VERSION
+                || !json.path("global_step").isInt()) {
+            throw new FormatException(
+                    file + ": has version " + json.path("version") + "; this release reads version " + VERSION);
         }
         Map<String, Double> progress = new LinkedHashMap<>();
-        json.path("progress").properties().forEach(e -> progress.put(e.getKey(), e.getValue().asDouble()));
+        json.path("progress")
+                .properties()
+                .forEach(e -> progress.put(e.getKey(), e.getValue().asDouble()));
         return new TrainerState(
                 json.path("global_step").intValue(),
                 json.path("epoch").asDouble(),

@@ -55,7 +55,8 @@ public final class BatchPlan {
         int[] lengths = rows.stream().mapToInt(Row::length).toArray();
         List<int[]> sequences = sequences(lengths);
         this.microBatches = Math.ceilDiv(sequences.size(), batchSize);
-        this.maxTokens = largest(sequences.stream().mapToInt(s -> Arrays.stream(s).map(row -> lengths[row]).sum()));
+        this.maxTokens = largest(sequences.stream()
+                .mapToInt(s -> Arrays.stream(s).map(row -> lengths[row]).sum()));
         this.maxRows = largest(sequences.stream().mapToInt(s -> s.length));
     }
 
@@ -94,7 +95,11 @@ public final class BatchPlan {
 
     /** Sums the largest sizes that can meet in one micro-batch. */
     private int largest(IntStream sizes) {
-        long sum = sizes.boxed().sorted(Comparator.reverseOrder()).limit(batchSize).mapToLong(n -> n).sum();
+        long sum = sizes.boxed()
+                .sorted(Comparator.reverseOrder())
+                .limit(batchSize)
+                .mapToLong(n -> n)
+                .sum();
         return Math.toIntExact(sum);
     }
 
@@ -124,10 +129,16 @@ public final class BatchPlan {
         private MicroBatch microBatch(int index) {
             int from = index * batchSize;
             int to = Math.min(from + batchSize, sequences.size());
-            int[] places =
-                    sequences.subList(from, to).stream().flatMapToInt(Arrays::stream).sorted().toArray();
-            List<Row> members = Arrays.stream(places).mapToObj(place -> rows.get(order[place])).toList();
-            return MicroBatch.of(members, Arrays.stream(places).mapToLong(place -> firstToken[place]).toArray());
+            int[] places = sequences.subList(from, to).stream()
+                    .flatMapToInt(Arrays::stream)
+                    .sorted()
+                    .toArray();
+            List<Row> members = Arrays.stream(places)
+                    .mapToObj(place -> rows.get(order[place]))
+                    .toList();
+            return MicroBatch.of(
+                    members,
+                    Arrays.stream(places).mapToLong(place -> firstToken[place]).toArray());
         }
     }
 }

@@ -52,7 +52,8 @@ public record Dataset(Path file, List<Row> rows, String kind, int rowsRead, int 
         int dropped = examples.size() - rows.size();
         if (rows.isEmpty()) {
             throw new FormatException(file + ": none of its " + examples.size() + " rows has a token to learn (" + cut
-                    + " were cut to max_length " + maxLength + "): raise max_length, or check that the answers are not empty"
+                    + " were cut to max_length " + maxLength
+                    + "): raise max_length, or check that the answers are not empty"
                     + " and that the roles are spelled as the chat template spells them");
         }
         return new Dataset(file, rows, examples.getFirst().kind(), examples.size(), cut, dropped);
@@ -61,14 +62,17 @@ public record Dataset(Path file, List<Row> rows, String kind, int rowsRead, int 
     private static void check(Path file, Row row, ModelConfig model) throws FormatException {
         for (int id : row.ids()) {
             if (id >= model.vocabSize()) {
-                throw new FormatException(file + ":" + row.line() + ": has the token id " + id + ", but the model's vocabulary has "
-                        + model.vocabSize() + " entries; the tokenizer is of another model");
+                throw new FormatException(
+                        file + ":" + row.line() + ": has the token id " + id + ", but the model's vocabulary has "
+                                + model.vocabSize() + " entries; the tokenizer is of another model");
             }
         }
         if (row.length() > model.maxPositionEmbeddings()) {
-            throw new FormatException(file + ":" + row.line() + ": has " + row.length() + " tokens, but the model's context is "
-                    + model.maxPositionEmbeddings() + " (max_position_embeddings); set max_length to at most that, or shorten"
-                    + " the row");
+            throw new FormatException(
+                    file + ":" + row.line() + ": has " + row.length() + " tokens, but the model's context is "
+                            + model.maxPositionEmbeddings()
+                            + " (max_position_embeddings); set max_length to at most that, or shorten"
+                            + " the row");
         }
     }
 

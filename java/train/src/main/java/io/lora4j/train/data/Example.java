@@ -1,7 +1,7 @@
 package io.lora4j.train.data;
 
+import io.lora4j.formats.template.Message;
 import java.util.List;
-import java.util.Map;
 
 /** A line of a data file as it was written. Immutable. */
 public sealed interface Example {
@@ -43,10 +43,15 @@ public sealed interface Example {
      * A conversation: {@code {"messages": […]}}, or lists of messages as prompt and completion.
      *
      * @param line the line of the file
-     * @param messages the messages as the chat template gets them
+     * @param messages the messages
      * @param promptMessages how many of them are given and never learned; −1 if the row was {@code messages}
      */
-    record Chat(int line, List<Map<String, Object>> messages, int promptMessages) implements Example {
+    record Chat(int line, List<Message> messages, int promptMessages) implements Example {
+        /** Copies the list. */
+        public Chat {
+            messages = List.copyOf(messages);
+        }
+
         @Override
         public String kind() {
             return promptMessages < 0 ? "messages" : "prompt and completion with messages";

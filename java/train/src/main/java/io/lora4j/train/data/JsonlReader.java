@@ -1,6 +1,7 @@
 package io.lora4j.train.data;
 
 import io.lora4j.formats.FormatException;
+import io.lora4j.formats.template.Message;
 import java.io.BufferedInputStream;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
@@ -12,9 +13,7 @@ import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.LinkedHashMap;
 import java.util.List;
-import java.util.Map;
 import java.util.TreeSet;
 import tools.jackson.core.JacksonException;
 import tools.jackson.core.StreamReadFeature;
@@ -53,7 +52,8 @@ public final class JsonlReader {
             throw new FormatException(file + ": no such file; check the path", e);
         }
         if (examples.isEmpty()) {
-            throw new FormatException(file + ": has no rows; expected a JSON object in every line, such as {\"text\": \"…\"}");
+            throw new FormatException(
+                    file + ": has no rows; expected a JSON object in every line, such as {\"text\": \"…\"}");
         }
         return examples;
     }
@@ -78,15 +78,20 @@ public final class JsonlReader {
     private void add(List<Example> examples, Example example) throws FormatException {
         if (!examples.isEmpty() && !examples.getFirst().kind().equals(example.kind())) {
             Example first = examples.getFirst();
-            throw error(example.line(), "is a row of " + example.kind() + ", but line " + first.line() + " is one of "
-                    + first.kind() + "; put each kind into a file of its own");
+            throw error(
+                    example.line(),
+                    "is a row of " + example.kind() + ", but line " + first.line() + " is one of " + first.kind()
+                            + "; put each kind into a file of its own");
         }
         examples.add(example);
     }
 
     private String decode(byte[] bytes, int line) throws FormatException {
         try {
-            String text = StandardCharsets.UTF_8.newDecoder().decode(ByteBuffer.wrap(bytes)).toString();
+            String text = StandardCharsets.UTF_8
+                    .newDecoder()
+                    .decode(ByteBuffer.wrap(bytes))
+                    .toString();
             return line == 1 && text.startsWith("\uFEFF") ? text.substring(1) : text;
         } catch (CharacterCodingException e) {
             throw error(line, "is not valid UTF-8; convert the file to UTF-8", e);
@@ -117,8 +122,10 @@ public final class JsonlReader {
             case "messages" -> new Example.Chat(line, messages(row, "messages", line), -1);
             case "prompt+completion" -> completion(row, line);
             default ->
-                throw error(line, "has the fields " + new TreeSet<>(row.propertyNames())
-                        + "; expected text, or messages, or prompt and completion, and only one of these");
+                throw error(
+                        line,
+                        "has the fields " + new TreeSet<>(row.propertyNames())
+                                + "; expected text, or messages, or prompt and completion, and only one of these");
         };
     }
 
@@ -126,13 +133,15 @@ public final class JsonlReader {
         if (!row.path("prompt").isArray() && !row.path("completion").isArray()) {
             return new Example.Completion(line, string(row, "prompt", line), string(row, "completion", line));
         }
-        List<Map<String, Object>> messages = messages(row, "prompt", line);
+        List<Message> messages = messages(row, "prompt", line);
         int given = messages.size();
-        List<Map<String, Object>> answers = messages(row, "completion", line);
-        for (Map<String, Object> answer : answers) {
-            if (!"assistant".equals(answer.get("role"))) {
-                throw error(line, "has a message of role " + answer.get("role")
-                        + " in completion; expected messages of the assistant only: use messages for a longer conversation");
+        List<Message> answers = messages(row, "completion", line);
+        for (Message answer : answers) {
+            if (!answer.role().equals("assistant")) {
+                throw error(
+                        line,
+                        "has a message of role " + answer.role()
+                                + " in completion; expected messages of the assistant only: use messages for a longer conversation");
             }
         }
         messages.addAll(answers);
@@ -140,20 +149,30 @@ public final class JsonlReader {
     }
 
     private String string(JsonNode row, String name, int line) throws FormatException {
-        JsonNode value = row.path(name);
-        if (!value.isString()) {
-            throw error(line, "field " + name + " is " + value.getNodeType() + "; expected a string");
-        }
-        return wellFormed(value.stringValue(), name, line);
+        return text(row, name, "field ", line);
     }
 
-    private List<Map<String, Object>> messages(JsonNode row, String name, int line) throws FormatException {
+    /** JSON can spell half a surrogate pair, which no tokenizer can encode. */
+    private String text(JsonNode object, String name, String where, int line) throws FormatException {
+        JsonNode value = object.path(name);
+        if (!value.isString()) {
+            throw error(line, where + name + " is " + value.getNodeType() + "; expected a string");
+        }
+        if (!StandardCharsets.UTF_8.newEncoder().canEncode(value.stringValue())) {
+            throw error(line, where + name + " has half a surrogate pair (\\ud800 to \\udfff); it is not Unicode text");
+        }
+        return value.stringValue();
+    }
+
+    private List<Message> messages(JsonNode row, String name, int line) throws FormatException {
         JsonNode list = row.path(name);
         if (!list.isArray() || list.isEmpty()) {
-            throw error(line, "field " + name + " is " + (list.isArray() ? "empty" : list.getNodeType())
-                    + "; expected a list of messages");
+            throw error(
+                    line,
+                    "field " + name + " is " + (list.isArray() ? "empty" : list.getNodeType())
+                            + "; expected a list of messages");
         }
-        List<Map<String, Object>> messages = new ArrayList<>();
+        List<Message> messages = new ArrayList<>();
         for (JsonNode message : list.values()) {
             String where = name + "[" + messages.size() + "]";
             if (!message.isObject()) {
@@ -161,28 +180,15 @@ public final class JsonlReader {
             }
             for (String field : message.propertyNames()) {
                 if (!field.equals("role") && !field.equals("content")) {
-                    throw error(line, where + " has the field " + field + ", which is not supported; expected role and content");
+                    throw error(
+                            line,
+                            where + " has the field " + field + ", which is not supported; expected role and content");
                 }
             }
-            Map<String, Object> map = new LinkedHashMap<>();
-            for (String field : List.of("role", "content")) {
-                JsonNode value = message.path(field);
-                if (!value.isString()) {
-                    throw error(line, where + "." + field + " is " + value.getNodeType() + "; expected a string");
-                }
-                map.put(field, wellFormed(value.stringValue(), where + "." + field, line));
-            }
-            messages.add(map);
+            String role = text(message, "role", where + ".", line);
+            messages.add(new Message(role, text(message, "content", where + ".", line)));
         }
         return messages;
-    }
-
-    /** JSON can spell half a surrogate pair, which no tokenizer can encode. */
-    private String wellFormed(String text, String name, int line) throws FormatException {
-        if (!StandardCharsets.UTF_8.newEncoder().canEncode(text)) {
-            throw error(line, "field " + name + " has half a surrogate pair (\\ud800 to \\udfff); it is not Unicode text");
-        }
-        return text;
     }
 
     private FormatException error(int line, String what) {

@@ -61,8 +61,6 @@ final class Packing {
 
     /** Returns each row as a sequence of its own. */
     static List<int[]> apart(int rows) {
-        return IntStream.range(0, rows)
-                .mapToObj(place -> new int[] {place})
-                .toList();
+        return IntStream.range(0, rows).mapToObj(place -> new int[] {place}).toList();
     }
 }

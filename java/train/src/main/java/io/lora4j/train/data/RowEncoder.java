@@ -103,8 +103,8 @@ public final class RowEncoder {
     private Row ended(String text, List<Span> learned, boolean all, int line) throws FormatException {
         int eos = tokenizer
                 .eos()
-                .orElseThrow(() -> new FormatException("the tokenizer has no eos_token to end a row with;"
-                        + " name one in tokenizer_config.json"))
+                .orElseThrow(() -> new FormatException(
+                        "the tokenizer has no eos_token to end a row with;" + " name one in tokenizer_config.json"))
                 .id();
         Encoding encoding = tokenizer.encodeWithOffsets(text, true);
         int[] ids = encoding.ids();
@@ -133,9 +133,7 @@ public final class RowEncoder {
             throw new FormatException("a row with messages needs a chat template, and the tokenizer has none"
                     + " (chat_template.jinja, or chat_template in tokenizer_config.json)");
         }
-        List<Message> messages = chat.messages().stream()
-                .map(m -> new Message(m.get("role").toString(), m.get("content").toString()))
-                .toList();
+        List<Message> messages = chat.messages();
         boolean all = chat.promptMessages() < 0 ? !assistantOnly : !completionOnly;
         if (all) {
             String text = template.renderText(messages, variables, false, clock);
@@ -144,7 +142,8 @@ public final class RowEncoder {
         Rendering rendering = template.render(messages, variables, false, clock);
         List<Span> learned = rendering.assistantSpans();
         if (chat.promptMessages() > 0) {
-            long turns = messages.stream().filter(m -> m.role().equals("assistant")).count();
+            long turns =
+                    messages.stream().filter(m -> m.role().equals("assistant")).count();
             if (learned.size() != turns) {
                 throw new FormatException("the template marks " + learned.size() + " answers in " + turns
                         + " turns of the assistant, so that those of the completion cannot be told; use messages");
@@ -158,7 +157,8 @@ public final class RowEncoder {
     private Row row(Encoding encoding, List<Span> learned, boolean all, int line) throws FormatException {
         int[] ids = encoding.ids();
         if (ids.length > 1 && ids[0] == ids[1] && isBos(ids[0])) {
-            throw new FormatException("the chat template prints BOS twice; remove one from " + tokenizer.chatTemplateSource());
+            throw new FormatException(
+                    "the chat template prints BOS twice; remove one from " + tokenizer.chatTemplateSource());
         }
         return new Row(encoding.ids(), mask(encoding, learned, all), line);
     }

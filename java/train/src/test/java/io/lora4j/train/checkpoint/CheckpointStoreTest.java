@@ -29,7 +29,13 @@ class CheckpointStoreTest {
 
     private static TrainerState state(int step) {
         return new TrainerState(
-                step, 0.1 * step, "2026-01-02T03:04:05Z", Map.of("loss", 1.0 / 3), Map.of("lora_r", "8"), Map.of("base", "abc"), Map.of());
+                step,
+                0.1 * step,
+                "2026-01-02T03:04:05Z",
+                Map.of("loss", 1.0 / 3),
+                Map.of("lora_r", "8"),
+                Map.of("base", "abc"),
+                Map.of());
     }
 
     private Path save(int step) throws IOException {
@@ -131,7 +137,8 @@ class CheckpointStoreTest {
                 .hasMessageContaining("adapter: has changed since it was saved");
         Files.delete(checkpoint.resolve("adapter"));
         assertThatThrownBy(() -> CheckpointStore.read(checkpoint)).hasMessageContaining("adapter: no such file");
-        assertThatThrownBy(() -> CheckpointStore.read(dir.resolve("checkpoint-99"))).hasMessageContaining("is not a checkpoint");
+        assertThatThrownBy(() -> CheckpointStore.read(dir.resolve("checkpoint-99")))
+                .hasMessageContaining("is not a checkpoint");
         Files.writeString(checkpoint.resolve("trainer_state.json"), "{");
         assertThatThrownBy(() -> CheckpointStore.read(checkpoint)).hasMessageContaining("the checkpoint is damaged");
     }

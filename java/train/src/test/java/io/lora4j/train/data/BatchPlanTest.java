@@ -26,16 +26,19 @@ class BatchPlanTest {
             int first = 1000 * r;
             BitSet mask = new BitSet();
             mask.set(0, lengths.get(r));
-            rows.add(new Row(IntStream.range(0, lengths.get(r)).map(t -> first + t).toArray(), mask, r + 1));
+            rows.add(new Row(
+                    IntStream.range(0, lengths.get(r)).map(t -> first + t).toArray(), mask, r + 1));
         }
         return rows;
     }
 
     @Property
-    void orderIsAPermutation(@ForAll @IntRange(max = 300) int rows, @ForAll long seed, @ForAll @IntRange(max = 9) int epoch) {
+    void orderIsAPermutation(
+            @ForAll @IntRange(max = 300) int rows, @ForAll long seed, @ForAll @IntRange(max = 9) int epoch) {
         int[] order = RowOrder.of(rows, seed, epoch);
         assertThat(order).isEqualTo(RowOrder.of(rows, seed, epoch));
-        assertThat(Arrays.stream(order).sorted().toArray()).isEqualTo(IntStream.range(0, rows).toArray());
+        assertThat(Arrays.stream(order).sorted().toArray())
+                .isEqualTo(IntStream.range(0, rows).toArray());
     }
 
     @Test
@@ -58,7 +61,9 @@ class BatchPlanTest {
             counts.merge(Arrays.toString(RowOrder.of(4, seed, 0)), 1, Integer::sum);
         }
         assertThat(counts).hasSize(24);
-        double chi2 = counts.values().stream().mapToDouble(n -> (n - 1000.0) * (n - 1000.0) / 1000).sum();
+        double chi2 = counts.values().stream()
+                .mapToDouble(n -> (n - 1000.0) * (n - 1000.0) / 1000)
+                .sum();
         assertThat(chi2).isLessThan(49.7); // 23 degrees of freedom, p = 0.001
     }
 
@@ -79,7 +84,8 @@ class BatchPlanTest {
         assertThat(packed.size()).isLessThanOrEqualTo(1 + 2 * total / budget);
         List<Integer> shuffled = new ArrayList<>(lengths);
         Collections.shuffle(shuffled, new java.util.Random(1));
-        assertThat(Packing.pack(shuffled.stream().mapToInt(Integer::intValue).toArray(), budget)).hasSameSizeAs(packed);
+        assertThat(Packing.pack(shuffled.stream().mapToInt(Integer::intValue).toArray(), budget))
+                .hasSameSizeAs(packed);
     }
 
     @Property
@@ -129,7 +135,10 @@ class BatchPlanTest {
     }
 
     private static List<Integer> ids(List<MicroBatch> step) {
-        return step.stream().flatMapToInt(m -> Arrays.stream(m.batch().ids())).boxed().toList();
+        return step.stream()
+                .flatMapToInt(m -> Arrays.stream(m.batch().ids()))
+                .boxed()
+                .toList();
     }
 
     @Test
@@ -149,7 +158,8 @@ class BatchPlanTest {
         Row row = new Row(new int[] {5, 6, 7, 8}, mask, 1);
         assertThat(row.targetCount()).isEqualTo(2);
         assertThat(row.labels()).containsExactly(5, -100, 7, 8);
-        Batch batch = MicroBatch.of(List.of(row, row), new long[] {0, 4_294_967_292L}).batch();
+        Batch batch =
+                MicroBatch.of(List.of(row, row), new long[] {0, 4_294_967_292L}).batch();
         assertThat(batch.targets()).containsExactly(-100, 7, 8, -100, -100, 7, 8, -100);
         assertThat(batch.tokenIndex()).containsExactly(0, 1, 2, 3, -4, -3, -2, -1);
     }

@@ -4,11 +4,11 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.lora4j.formats.FormatException;
+import io.lora4j.formats.template.Message;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
-import java.util.Map;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -34,8 +34,8 @@ class JsonlReaderTest {
                 .containsExactly(new Example.Text(1, "a"), new Example.Text(4, "b"));
         assertThat(read("{\"prompt\": \"p\", \"completion\": \"c\", \"text\": null}"))
                 .containsExactly(new Example.Completion(1, "p", "c"));
-        Map<String, Object> user = Map.of("role", "user", "content", "hi");
-        Map<String, Object> assistant = Map.of("role", "assistant", "content", "ho");
+        Message user = new Message("user", "hi");
+        Message assistant = new Message("assistant", "ho");
         String messages = "{\"role\": \"user\", \"content\": \"hi\"}, {\"role\": \"assistant\", \"content\": \"ho\"}";
         assertThat(read("{\"messages\": [" + messages + "]}"))
                 .containsExactly(new Example.Chat(1, List.of(user, assistant), -1));
@@ -45,24 +45,27 @@ class JsonlReaderTest {
     }
 
     @ParameterizedTest
-    @CsvSource(delimiter = '|', quoteCharacter = '~', value = {
-        "{\"text\": \"a\"                          | is not valid JSON",
-        "{\"text\": \"a\"} {\"text\": \"b\"}       | is not valid JSON",
-        "{\"text\": \"a\", \"text\": \"b\"}        | is not valid JSON",
-        "[1]                                       | holds ARRAY; expected a JSON object",
-        "{\"txt\": \"a\"}                          | has the fields [txt]; expected text, or messages",
-        "{\"text\": \"a\", \"messages\": []}       | only one of these",
-        "{\"prompt\": \"a\"}                       | has the fields [prompt]",
-        "{\"text\": 3}                             | field text is NUMBER; expected a string",
-        "{\"text\": \"\\ud800\"}                   | field text has half a surrogate pair",
-        "{\"messages\": []}                        | field messages is empty",
-        "{\"messages\": [3]}                       | messages[0] is NUMBER",
-        "{\"messages\": [{\"role\": \"user\"}]}    | messages[0].content is MISSING; expected a string",
-        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\", \"tool_calls\": []}]} | has the field tool_calls, which is not supported",
-        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"tools\": []} | has tools, which are not supported",
-        "{\"prompt\": [{\"role\": \"user\", \"content\": \"a\"}], \"completion\": [{\"role\": \"user\", \"content\": \"a\"}]} | a message of role user in completion",
-        "{\"prompt\": \"a\", \"completion\": \"b\"}| is a row of prompt and completion, but line 1 is one of text"
-    })
+    @CsvSource(
+            delimiter = '|',
+            quoteCharacter = '~',
+            value = {
+                "{\"text\": \"a\"                          | is not valid JSON",
+                "{\"text\": \"a\"} {\"text\": \"b\"}       | is not valid JSON",
+                "{\"text\": \"a\", \"text\": \"b\"}        | is not valid JSON",
+                "[1]                                       | holds ARRAY; expected a JSON object",
+                "{\"txt\": \"a\"}                          | has the fields [txt]; expected text, or messages",
+                "{\"text\": \"a\", \"messages\": []}       | only one of these",
+                "{\"prompt\": \"a\"}                       | has the fields [prompt]",
+                "{\"text\": 3}                             | field text is NUMBER; expected a string",
+                "{\"text\": \"\\ud800\"}                   | field text has half a surrogate pair",
+                "{\"messages\": []}                        | field messages is empty",
+                "{\"messages\": [3]}                       | messages[0] is NUMBER",
+                "{\"messages\": [{\"role\": \"user\"}]}    | messages[0].content is MISSING; expected a string",
+                "{\"messages\": [{\"role\": \"user\", \"content\": \"a\", \"tool_calls\": []}]} | has the field tool_calls, which is not supported",
+                "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"tools\": []} | has tools, which are not supported",
+                "{\"prompt\": [{\"role\": \"user\", \"content\": \"a\"}], \"completion\": [{\"role\": \"user\", \"content\": \"a\"}]} | a message of role user in completion",
+                "{\"prompt\": \"a\", \"completion\": \"b\"}| is a row of prompt and completion, but line 1 is one of text"
+            })
     void everyFailureNamesFileAndLine(String line, String expected) {
         assertThatThrownBy(() -> read("{\"text\": \"fine\"}\n" + line + "\n"))
                 .isInstanceOf(FormatException.class)
@@ -80,6 +83,7 @@ class JsonlReaderTest {
     @Test
     void emptyAndMissingFiles() {
         assertThatThrownBy(() -> read("\n\n")).hasMessageContaining("data.jsonl: has no rows");
-        assertThatThrownBy(() -> JsonlReader.read(dir.resolve("none.jsonl"))).hasMessageContaining("none.jsonl: no such file");
+        assertThatThrownBy(() -> JsonlReader.read(dir.resolve("none.jsonl")))
+                .hasMessageContaining("none.jsonl: no such file");
     }
 }

@@ -49,29 +49,34 @@ class RowEncoderTest {
     }
 
     @ParameterizedTest
-    @CsvSource(delimiter = '|', quoteCharacter = '~', value = {
-        // text: all learned, BOS and EOS once
-        "true  | {\"text\": \"The fox ran.\"}                  | ⟦^The fox ran.$⟧",
-        "true  | {\"text\": \"^The fox ran.\"}                 | ⟦^The fox ran.$⟧",
-        "true  | {\"text\": \"The fox ran.$\"}                 | ⟦^The fox ran.$⟧",
-        "true  | {\"text\": \"The fox ran.$$\"}                | ⟦^The fox ran.$⟧",
-        "false | {\"text\": \"The fox ran.\"}                  | ⟦^The fox ran.$⟧",
-        // prompt and completion
-        "true  | {\"prompt\": \"The fox\", \"completion\": \" ran.\"}    | ^The fox⟦ ran.$⟧",
-        "true  | {\"prompt\": \"The fox\", \"completion\": \" ran.$\"}   | ^The fox⟦ ran.$⟧",
-        "true  | {\"prompt\": \"^The fox\", \"completion\": \" ran.\"}   | ^The fox⟦ ran.$⟧",
-        "true  | {\"prompt\": \"The fox \", \"completion\": \"ran.\"}    | ^The fox⟦ ran.$⟧", // the token " ran" reaches across
-        "true  | {\"prompt\": \"One 🦊 \", \"completion\": \"🦊!\"}        | ^One 🦊 ⟦🦊!$⟧",
-        "true  | {\"prompt\": \"The fox\", \"completion\": \"\"}         | ^The fox⟦$⟧",
-        "false | {\"prompt\": \"The fox\", \"completion\": \" ran.\"}    | ⟦^The fox ran.$⟧",
-        // messages: the template prints BOS itself
-        "true  | {\"messages\": [U Hi., A Yes 🦊.]}                      | ^<user/Hi.>/<assistant/⟦Yes 🦊.>/⟧",
-        "true  | {\"messages\": [U Hi., A Hi., U Hi., A Hi.]}            | ^<user/Hi.>/<assistant/⟦Hi.>/⟧<user/Hi.>/<assistant/⟦Hi.>/⟧",
-        "true  | {\"messages\": [S Be kind., U Hi., A Yes., U And?]}     | ^<system/Be kind.>/<user/Hi.>/<assistant/⟦Yes.>/⟧<user/And?>/",
-        "false | {\"messages\": [U Hi., A Yes.]}                         | ⟦^<user/Hi.>/<assistant/Yes.>/⟧",
-        "true  | {\"prompt\": [U Hi., A Yes., U And?], \"completion\": [A No.]}  | ^<user/Hi.>/<assistant/Yes.>/<user/And?>/<assistant/⟦No.>/⟧",
-        "false | {\"prompt\": [U Hi.], \"completion\": [A No.]}          | ⟦^<user/Hi.>/<assistant/No.>/⟧"
-    })
+    @CsvSource(
+            delimiter = '|',
+            quoteCharacter = '~',
+            value = {
+                // text: all learned, BOS and EOS once
+                "true  | {\"text\": \"The fox ran.\"}                  | ⟦^The fox ran.$⟧",
+                "true  | {\"text\": \"^The fox ran.\"}                 | ⟦^The fox ran.$⟧",
+                "true  | {\"text\": \"The fox ran.$\"}                 | ⟦^The fox ran.$⟧",
+                "true  | {\"text\": \"The fox ran.$$\"}                | ⟦^The fox ran.$⟧",
+                "false | {\"text\": \"The fox ran.\"}                  | ⟦^The fox ran.$⟧",
+                // prompt and completion
+                "true  | {\"prompt\": \"The fox\", \"completion\": \" ran.\"}    | ^The fox⟦ ran.$⟧",
+                "true  | {\"prompt\": \"The fox\", \"completion\": \" ran.$\"}   | ^The fox⟦ ran.$⟧",
+                "true  | {\"prompt\": \"^The fox\", \"completion\": \" ran.\"}   | ^The fox⟦ ran.$⟧",
+                "true  | {\"prompt\": \"The fox \", \"completion\": \"ran.\"}    | ^The fox⟦ ran.$⟧", // the token "
+                // ran" reaches
+                // across
+                "true  | {\"prompt\": \"One 🦊 \", \"completion\": \"🦊!\"}        | ^One 🦊 ⟦🦊!$⟧",
+                "true  | {\"prompt\": \"The fox\", \"completion\": \"\"}         | ^The fox⟦$⟧",
+                "false | {\"prompt\": \"The fox\", \"completion\": \" ran.\"}    | ⟦^The fox ran.$⟧",
+                // messages: the template prints BOS itself
+                "true  | {\"messages\": [U Hi., A Yes 🦊.]}                      | ^<user/Hi.>/<assistant/⟦Yes 🦊.>/⟧",
+                "true  | {\"messages\": [U Hi., A Hi., U Hi., A Hi.]}            | ^<user/Hi.>/<assistant/⟦Hi.>/⟧<user/Hi.>/<assistant/⟦Hi.>/⟧",
+                "true  | {\"messages\": [S Be kind., U Hi., A Yes., U And?]}     | ^<system/Be kind.>/<user/Hi.>/<assistant/⟦Yes.>/⟧<user/And?>/",
+                "false | {\"messages\": [U Hi., A Yes.]}                         | ⟦^<user/Hi.>/<assistant/Yes.>/⟧",
+                "true  | {\"prompt\": [U Hi., A Yes., U And?], \"completion\": [A No.]}  | ^<user/Hi.>/<assistant/Yes.>/<user/And?>/<assistant/⟦No.>/⟧",
+                "false | {\"prompt\": [U Hi.], \"completion\": [A No.]}          | ⟦^<user/Hi.>/<assistant/No.>/⟧"
+            })
     void masks(boolean onlyAnswers, String line, String expected) throws Exception {
         String json = line.replace("^", "<|begin_of_text|>")
                 .replace("$", "<|end_of_text|>")
@@ -88,13 +93,19 @@ class RowEncoderTest {
     void rowsAreCutAtTheEndAndThoseWithoutTargetsDropped() throws Exception {
         try (Tokenizer tokenizer = Tokenizer.open(TINY)) {
             String answered = "{\"prompt\": \"The fox\", \"completion\": \" ran away.\"}\n";
-            Dataset all = load(answered.repeat(2) + "{\"prompt\": \"The fox ran and ran and ran\", \"completion\": \" on.\"}", tokenizer, true, 5);
+            Dataset all = load(
+                    answered.repeat(2) + "{\"prompt\": \"The fox ran and ran and ran\", \"completion\": \" on.\"}",
+                    tokenizer,
+                    true,
+                    5);
             assertThat(all.rows()).hasSize(2);
             assertThat(all.rowsRead()).isEqualTo(3);
             assertThat(all.rowsCut()).isEqualTo(3);
             assertThat(all.rowsDropped()).isEqualTo(1);
             assertThat(all.longest()).isEqualTo(5);
-            assertThat(marked(all.rows().getFirst(), tokenizer)).startsWith("^The fox⟦ ran").doesNotContain("$");
+            assertThat(marked(all.rows().getFirst(), tokenizer))
+                    .startsWith("^The fox⟦ ran")
+                    .doesNotContain("$");
             assertThat(all.targetTokens()).isEqualTo(4);
             assertThat(all.tokens()).isEqualTo(10);
         }
@@ -103,8 +114,8 @@ class RowEncoderTest {
     @Test
     void nothingToLearnIsRefused() throws Exception {
         try (Tokenizer tokenizer = Tokenizer.open(TINY)) {
-            assertThatThrownBy(() -> load(
-                            "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi.\"}]}", tokenizer, true, 0))
+            assertThatThrownBy(() ->
+                            load("{\"messages\": [{\"role\": \"user\", \"content\": \"Hi.\"}]}", tokenizer, true, 0))
                     .isInstanceOf(FormatException.class)
                     .hasMessageContaining("data.jsonl: none of its 1 rows has a token to learn");
             assertThatThrownBy(() -> load("{\"prompt\": \"The fox\", \"completion\": \" ran.\"}", tokenizer, true, 2))
@@ -134,7 +145,8 @@ class RowEncoderTest {
             Path file = data("{\"text\": \"The\"}\n{\"text\": \"The fox\"}");
             assertThatThrownBy(() -> Dataset.load(file, encoder, 0, ModelConfig.read(small)))
                     .isInstanceOf(FormatException.class)
-                    .hasMessageContaining("data.jsonl:2: has the token id 999, but the model's vocabulary has 900 entries");
+                    .hasMessageContaining(
+                            "data.jsonl:2: has the token id 999, but the model's vocabulary has 900 entries");
         }
     }
 
@@ -144,7 +156,8 @@ class RowEncoderTest {
             Files.copy(TINY.resolve(name), dir.resolve(name));
         }
         try (Tokenizer tokenizer = Tokenizer.open(dir)) {
-            assertThatThrownBy(() -> load("{\"messages\": [{\"role\": \"user\", \"content\": \"Hi.\"}]}", tokenizer, true, 0))
+            assertThatThrownBy(() ->
+                            load("{\"messages\": [{\"role\": \"user\", \"content\": \"Hi.\"}]}", tokenizer, true, 0))
                     .hasMessageContaining("data.jsonl:1: a row with messages needs a chat template");
         }
     }
@@ -159,10 +172,13 @@ class RowEncoderTest {
             RowEncoder encoder = new RowEncoder(tokenizer, true, true, CLOCK);
             Dataset data = Dataset.load(Path.of(golden, "data.jsonl"), encoder, 1024, ModelConfig.read(Path.of(model)));
             assertThat(data.rows()).hasSize(reference.path("input_ids").size());
-            assertThat(data.targetTokens()).isEqualTo(reference.path("target_tokens").asLong());
+            assertThat(data.targetTokens())
+                    .isEqualTo(reference.path("target_tokens").asLong());
             for (int r = 0; r < data.rows().size(); r++) {
-                assertThat(data.rows().get(r).ids()).isEqualTo(ints(reference.path("input_ids").path(r)));
-                assertThat(data.rows().get(r).labels()).isEqualTo(ints(reference.path("labels").path(r)));
+                assertThat(data.rows().get(r).ids())
+                        .isEqualTo(ints(reference.path("input_ids").path(r)));
+                assertThat(data.rows().get(r).labels())
+                        .isEqualTo(ints(reference.path("labels").path(r)));
             }
         }
     }

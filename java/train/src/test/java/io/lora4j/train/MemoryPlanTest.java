@@ -1,0 +1,93 @@
+package io.lora4j.train;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import io.lora4j.kernels.Device;
+import io.lora4j.kernels.Queue;
+import io.lora4j.train.model.Adapter;
+import io.lora4j.train.model.GradientOptions;
+import io.lora4j.train.model.LlamaModel;
+import io.lora4j.train.model.WeightMode;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.Map;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class MemoryPlanTest {
+    @TempDir
+    Path dir;
+
+    @Test
+    void readsWhatIsAvailable() throws Exception {
+        Path meminfo = Files.writeString(dir.resolve("meminfo"), "MemTotal: 9 kB\nMemAvailable:   1234 kB\n");
+        assertThat(MemoryPlan.memAvailable(meminfo)).isEqualTo(1234 * 1024);
+        assertThat(MemoryPlan.memAvailable(dir.resolve("none"))).isEqualTo(Long.MAX_VALUE);
+    }
+
+    @Test
+    void takesTheTightestControlGroup() throws Exception {
+        Path self = Files.writeString(dir.resolve("cgroup"), "0::/a/b\n");
+        Path b = Files.createDirectories(dir.resolve("v2/a/b"));
+        Files.writeString(b.resolve("memory.max"), "max\n");
+        Files.writeString(b.resolve("memory.current"), "100\n");
+        Files.writeString(b.getParent().resolve("memory.max"), "1000\n");
+        Files.writeString(b.getParent().resolve("memory.current"), "900\n");
+        Files.writeString(b.getParent().resolve("memory.stat"), "anon 800\ninactive_file 50\n");
+        assertThat(MemoryPlan.cgroupHeadroom(self, dir.resolve("v2"))).isEqualTo(150);
+
+        Files.writeString(self, "5:cpu:/x\n4:memory:/y\n");
+        Path y = Files.createDirectories(dir.resolve("v1/memory/y"));
+        Files.writeString(y.resolve("memory.limit_in_bytes"), "5000");
+        Files.writeString(y.resolve("memory.usage_in_bytes"), "6000");
+        assertThat(MemoryPlan.cgroupHeadroom(self, dir.resolve("v1"))).isZero();
+        assertThat(MemoryPlan.cgroupHeadroom(dir.resolve("none"), dir)).isEqualTo(Long.MAX_VALUE);
+    }
+
+    @Test
+    void refusesWhatCannotFit() {
+        Map<String, Long> parts = new LinkedHashMap<>();
+        parts.put("weights", 700L << 20);
+        parts.put("activations", 400L << 20);
+        MemoryPlan plan = new MemoryPlan(parts, 1L << 30, "test");
+        assertThat(plan.peak()).isEqualTo(1100L << 20);
+        assertThatThrownBy(plan::requireFits)
+                .isInstanceOf(TrainException.class)
+                .hasMessageContaining("does not fit")
+                .hasMessageContaining("700.0 MiB")
+                .hasMessageContaining("1,100.0 MiB")
+                .hasMessageContaining("lower per_device_train_batch_size");
+        new MemoryPlan(parts, 1100L << 20, "test").requireFits();
+    }
+
+    @Test
+    void planCoversWhatIsReallyAllocated() throws Exception {
+        Path data = Runs.data(dir);
+        for (boolean checkpointing : new boolean[] {false, true}) {
+            TrainPlan plan = Trainer.open(Runs.small(data, dir.resolve("out"))
+                            .set(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE, 7)
+                            .set(TrainOptions.GRADIENT_CHECKPOINTING, checkpointing)
+                            .build())
+                    .plan();
+            try (Device device = Device.cpu();
+                    Queue queue = Queue.create(device, 2);
+                    LlamaModel model = LlamaModel.open(Runs.TINY, queue, WeightMode.BORROW);
+                    Adapter adapter = Adapter.create(model, plan.adapter(), 1)) {
+                model.lossAndGradients(
+                        plan.batches().epoch(0).step(0).getFirst().batch(),
+                        adapter,
+                        new GradientOptions(1, checkpointing, 1, 1));
+                Map<String, Long> parts = plan.memory().parts();
+                long activations = parts.entrySet().stream()
+                        .filter(part -> part.getKey().startsWith("activations"))
+                        .mapToLong(Map.Entry::getValue)
+                        .sum();
+                assertThat(activations).isEqualTo(model.activationBytesHeld());
+                assertThat(parts.get("adapter, gradients, optimizer")).isEqualTo(adapter.bytes());
+                assertThat(parts.get("logits chunk and workspace")).isGreaterThanOrEqualTo(queue.workspaceBytes());
+            }
+        }
+    }
+}
