@@ -4,12 +4,16 @@
  */
 #include "gemm.h"
 
+enum { GEMM_AHEAD = 32 }; /* steps of A that are asked for ahead: its panels come from L2 */
+
 /* acc[i][v] = fma(a[k][i], b[v][k], acc[i][v]) for k = 0..kc-1. */
 static inline __attribute__((always_inline)) void gemm_steps(v16 acc[GEMM_MR][GEMM_NV], const int mr, const int nv,
                                                              const gemm_piece *piece) {
     const float *a = piece->a, *b = piece->b;
     const int64_t a_step = piece->a_step, b_panel = piece->b_panel;
+    const uintptr_t ahead = (uintptr_t)(GEMM_AHEAD * a_step) * sizeof(float);
     for (int64_t k = 0; k < piece->k; k++) {
+        _mm_prefetch((const char *)((uintptr_t)a + ahead), _MM_HINT_T0);
         v16 bk[GEMM_NV];
 #pragma GCC unroll 2
         for (int v = 0; v < nv; v++) bk[v] = v16_load(b + v * b_panel);
@@ -56,7 +60,8 @@ typedef void (*gemm_instance)(const gemm_piece *, int, const float *, int64_t, f
 
 #ifdef __AVX512F__
 GEMM_ROWS_1_6(GEMM_INSTANCE, 1)
-GEMM_ROWS_7_12(GEMM_INSTANCE, 1) GEMM_ROWS_1_6(GEMM_INSTANCE, 2)
+GEMM_ROWS_7_12(GEMM_INSTANCE, 1)
+GEMM_ROWS_1_6(GEMM_INSTANCE, 2)
     GEMM_ROWS_7_12(GEMM_INSTANCE, 2) static const gemm_instance gemm_instances[GEMM_NV][GEMM_MR] = {
         {GEMM_ROWS_1_6(GEMM_ENTRY, 1) GEMM_ROWS_7_12(GEMM_ENTRY, 1)},
         {GEMM_ROWS_1_6(GEMM_ENTRY, 2) GEMM_ROWS_7_12(GEMM_ENTRY, 2)},
