@@ -74,6 +74,8 @@ CONVERSATIONS = {
         m("tool", "rain, 4 °C"),
         m("assistant", "It rains."),
     ],
+    "reasoning": [m("user", "2+2?"), m("assistant", "4", reasoning_content="two and two")],
+    "thinking field": [m("user", "2+2?"), m("assistant", "4", thinking="\ntwo and two")],
     "two users": [m("user", "a"), m("user", "b")],
     "named": [m("user", "Hi", name="Ann"), m("assistant", "Hello Ann")],
 }
@@ -84,12 +86,14 @@ def units(text, index):
 
 
 def render(template, messages, prompt, variables):
+    messages = utils._alias_reasoning_fields(messages)
     compiled = utils._compile_jinja_template(template)
     return compiled.render(messages=messages, tools=variables.get("tools"), documents=None, add_generation_prompt=prompt,
                            **{k: v for k, v in variables.items() if k != "tools"})
 
 
 def spans(template, messages, prompt, variables):
+    messages = utils._alias_reasoning_fields(messages)
     marked = re.sub(r"\{#(-?)G#\}", r"{%\1 generation %}", template).replace("{#/G#}", "{% endgeneration %}")
     compiled = utils._compile_jinja_template(marked)
     kwargs = {k: v for k, v in variables.items() if k != "tools"}

@@ -145,6 +145,11 @@ public record AdapterConfig(
      *     linear layer; the message lists what there is
      */
     public List<ModelModule> targets(Map<String, ModelModule> modules) throws FormatException {
-        return TargetModules.resolve(this, modules.values());
+        try {
+            return TargetModules.resolve(this, modules.values());
+        } catch (IllegalArgumentException e) {
+            // A pattern that is invalid, or that takes too long to match.
+            throw new FormatException(String.valueOf(e.getMessage()), e);
+        }
     }
 }

@@ -48,7 +48,7 @@ public sealed interface ModuleFilter {
             try {
                 return PythonRegex.compile(source, "target_modules");
             } catch (FormatException e) {
-                throw new IllegalStateException(e.getMessage(), e);
+                throw new IllegalArgumentException(e.getMessage(), e);
             }
         }
     }

@@ -85,7 +85,7 @@ class GgufTest {
         for (byte[] part : parts) {
             b.put(part);
         }
-        return Bytes.write(dir.resolve("x.gguf"), Arrays.copyOf(b.array(), b.position()));
+        return Bytes.write(dir.resolve("x.gguf"), done(b));
     }
 
     private static ByteBuffer buffer() {
@@ -93,7 +93,9 @@ class GgufTest {
     }
 
     private static byte[] done(ByteBuffer b) {
-        return Arrays.copyOf(b.array(), b.position());
+        byte[] bytes = new byte[b.position()];
+        b.get(0, bytes);
+        return bytes;
     }
 
     private static byte[] tensor(String name, long[] ne, int type, long offset) {

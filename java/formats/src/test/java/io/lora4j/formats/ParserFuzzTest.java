@@ -128,6 +128,23 @@ class ParserFuzzTest {
         }
     }
 
+    @Property(tries = 200)
+    void tokenizer(@ForAll long seed, @ForAll @IntRange(min = 1, max = 3) int changes) throws IOException {
+        Path folder = Files.createDirectories(dir.resolve("tokenizer"));
+        String name = seed % 2 == 0 ? "bytes" : "spaces";
+        byte[] valid = Files.readAllBytes(TestData.path("tokenizers/" + name + "/tokenizer.json"));
+        Path file = Files.write(folder.resolve("tokenizer.json"), mutate(valid, seed, changes));
+        try (Tokenizer tokenizer = Tokenizer.open(folder)) {
+            Encoding encoding = tokenizer.encodeWithOffsets("hello 日本 👍 <|im_end|>", true);
+            tokenizer.decode(encoding.ids(), true);
+        } catch (FormatException e) {
+            assertNamed(e, file);
+        } finally {
+            Files.delete(file);
+            Files.delete(folder);
+        }
+    }
+
     private static void assertNamed(FormatException e, Path file) {
         if (!e.getMessage().startsWith(file.toString())) {
             throw new AssertionError("message without the file: " + e.getMessage(), e);

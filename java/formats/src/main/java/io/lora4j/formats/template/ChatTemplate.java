@@ -126,7 +126,20 @@ public final class ChatTemplate {
         map.put("role", Text.of(message.role()));
         map.put("content", content(message.content(), index));
         message.extra().forEach((key, value) -> map.put(key, Values.of(value)));
+        addReasoning(map, message.extra(), index);
         return map;
+    }
+
+    /** As transformers: what was thought before the answer goes by several names, and templates read the first or second. */
+    private static void addReasoning(Map<Object, Object> map, Map<String, Object> extra, int index) {
+        for (String name : List.of("reasoning_content", "thinking", "reasoning")) {
+            Object reasoning = extra.get(name);
+            if (reasoning != null) {
+                map.put("reasoning_content", content(reasoning, index));
+                map.put("thinking", content(extra.getOrDefault("thinking", reasoning), index));
+                return;
+            }
+        }
     }
 
     /** Marks the words of a message: its content, or the texts of the parts that it is made of. */

@@ -179,7 +179,7 @@ final class Evaluator {
         Object target = scope.get(assign.targets().getFirst());
         if (!(target instanceof Namespace namespace)) {
             throw Values.error(
-                    "cannot assign attribute '" + assign.attribute() + "' of a " + Values.typeName(target)
+                    "cannot assign attribute '" + assign.attribute() + "' of " + Values.described(target)
                             + "; only namespaces take it",
                     target);
         }

@@ -103,9 +103,7 @@ final class Expressions {
             case BoundMethod(Object self, String name) -> Methods.call(self, name, args);
             default ->
                 throw Values.error(
-                        (call.function() instanceof Node.Name n
-                                        ? "'" + n.name() + "'"
-                                        : "a " + Values.typeName(function))
+                        (call.function() instanceof Node.Name n ? "'" + n.name() + "'" : Values.described(function))
                                 + " cannot be called",
                         function);
         };
@@ -168,7 +166,7 @@ final class Expressions {
             throw undefined.error();
         }
         if (!(object instanceof Text) && !(object instanceof List<?>)) {
-            throw new TemplateError("a " + Values.typeName(object) + " cannot be sliced");
+            throw new TemplateError(Values.described(object) + " cannot be sliced");
         }
         List<Object> items = Values.items(object);
         Object step = slice.step() == null ? 1L : evaluate(slice.step(), scope);

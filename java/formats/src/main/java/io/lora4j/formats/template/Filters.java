@@ -210,7 +210,7 @@ final class Filters {
         if (value instanceof Map<?, ?> map) {
             return map;
         }
-        throw Values.error("'" + filter + "' needs a mapping, not a " + Values.typeName(value), value);
+        throw Values.error("'" + filter + "' needs a mapping, not " + Values.described(value), value);
     }
 
     private static Object dictSort(Object value, Args args) {

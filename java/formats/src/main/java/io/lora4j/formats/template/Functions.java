@@ -25,7 +25,7 @@ final class Functions {
         }
         for (Object base : args.positional()) {
             if (!(base instanceof Map<?, ?> map)) {
-                throw Values.error("'dict' needs a mapping, not a " + Values.typeName(base), base);
+                throw Values.error("'dict' needs a mapping, not " + Values.described(base), base);
             }
             dict.putAll(map);
         }

@@ -45,7 +45,7 @@ final class Methods {
             default -> MAP.contains(name);
         };
         if (!supported) {
-            throw new TemplateError("method '" + name + "' of a " + Values.typeName(self)
+            throw new TemplateError("method '" + name + "' of " + Values.described(self)
                     + (CHANGING.contains(name)
                             ? " changes it, which the sandbox of chat templates forbids"
                             : " is not supported"));

@@ -46,8 +46,8 @@ final class Operators {
         }
         if (!Values.isNumber(left) || !Values.isNumber(right)) {
             throw Values.error(
-                    "operator '" + operator + "' does not take a " + Values.typeName(left) + " and a "
-                            + Values.typeName(right),
+                    "operator '" + operator + "' does not take " + Values.described(left) + " and "
+                            + Values.described(right),
                     left,
                     right);
         }

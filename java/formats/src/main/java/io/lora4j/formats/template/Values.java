@@ -88,7 +88,7 @@ final class Values {
                         .append(repr(v)));
                 yield out.append('}').toString();
             }
-            default -> throw new TemplateError("a " + typeName(value) + " cannot be printed");
+            default -> throw new TemplateError(described(value) + " cannot be printed");
         };
     }
 
@@ -176,7 +176,7 @@ final class Values {
         if (a instanceof Text x && b instanceof Text y) {
             return compareCodePoints(x.toString(), y.toString());
         }
-        throw error("cannot order a " + typeName(a) + " and a " + typeName(b), a, b);
+        throw error("cannot order " + described(a) + " and " + described(b), a, b);
     }
 
     private static int compareCodePoints(String a, String b) {
@@ -207,7 +207,7 @@ final class Values {
         return switch (value) {
             case Long l -> l;
             case Boolean b -> b ? 1 : 0;
-            default -> throw error("expected an integer, not a " + typeName(value), value);
+            default -> throw error("expected an integer, not " + described(value), value);
         };
     }
 
@@ -222,7 +222,7 @@ final class Values {
             case Text text -> text.codePointCount();
             case List<?> list -> list.size();
             case Map<?, ?> map -> map.size();
-            default -> throw error("a " + typeName(value) + " has no length", value);
+            default -> throw error(described(value) + " has no length", value);
         };
     }
 
@@ -238,7 +238,7 @@ final class Values {
                 list.forEach(copy::add);
                 yield copy;
             }
-            default -> throw error("a " + typeName(value) + " cannot be looped over", value);
+            default -> throw error(described(value) + " cannot be looped over", value);
         };
     }
 
@@ -258,7 +258,7 @@ final class Values {
             if (item instanceof Text part) {
                 return text.toString().contains(part.toString());
             }
-            throw error("'in' on a string needs a string, not a " + typeName(item), item);
+            throw error("'in' on a string needs a string, not " + described(item), item);
         }
         if (container instanceof Map<?, ?> map) {
             return map.containsKey(toKey(item));
@@ -285,10 +285,16 @@ final class Values {
         if (value instanceof Text text) {
             return text;
         }
-        throw error(what + " needs a string, not a " + typeName(value), value);
+        throw error(what + " needs a string, not " + described(value), value);
     }
 
-    static String typeName(Object value) {
+    /** Returns what a value is, with its article, for messages. */
+    static String described(Object value) {
+        String name = typeName(value);
+        return ("aeiou".indexOf(name.charAt(0)) >= 0 ? "an " : "a ") + name;
+    }
+
+    private static String typeName(Object value) {
         return switch (value) {
             case None n -> "none";
             case Boolean b -> "boolean";
