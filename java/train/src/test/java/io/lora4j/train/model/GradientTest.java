@@ -56,13 +56,17 @@ class GradientTest {
                     expected += direction[i] * gradient[i];
                 }
                 move(p.value(), start, direction, STEP);
-                double above = open.model().lossAndGradients(batch, adapter, options).lossSum();
+                double above =
+                        open.model().lossAndGradients(batch, adapter, options).lossSum();
                 move(p.value(), start, direction, -STEP);
-                double below = open.model().lossAndGradients(batch, adapter, options).lossSum();
+                double below =
+                        open.model().lossAndGradients(batch, adapter, options).lossSum();
                 move(p.value(), start, direction, 0);
                 assertThat((above - below) / (2 * STEP))
                         .as("derivative along %s", p.name())
-                        .isCloseTo(expected, org.assertj.core.data.Offset.offset(TOLERANCE * Math.max(1, Math.abs(expected))));
+                        .isCloseTo(
+                                expected,
+                                org.assertj.core.data.Offset.offset(TOLERANCE * Math.max(1, Math.abs(expected))));
                 assertThat(expected).as("derivative along %s", p.name()).isNotZero();
             }
         }

@@ -48,7 +48,8 @@ class InvarianceTest {
         }
     }
 
-    private Result step(Isa isa, int threads, WeightMode mode, double dropout, boolean checkpointing, List<Batch> batches) {
+    private Result step(
+            Isa isa, int threads, WeightMode mode, double dropout, boolean checkpointing, List<Batch> batches) {
         try (TestModels.Open open = TestModels.open(dir, isa, threads, mode);
                 Adapter adapter = TestModels.randomAdapter(open.model(), TestModels.allLinear(4, dropout))) {
             int targets = batches.stream().mapToInt(Batch::targetTokens).sum();
@@ -127,11 +128,16 @@ class InvarianceTest {
         try (TestModels.Open open = TestModels.open(dir, Isa.AUTO, 2);
                 Arena arena = Arena.ofConfined()) {
             Batch all = Batch.of(sequences);
-            float[] packed = open.model().logits(all, null, all.lastRows(), arena).toFloatArray();
+            float[] packed =
+                    open.model().logits(all, null, all.lastRows(), arena).toFloatArray();
             for (int b = 0; b < all.sequences(); b++) {
                 Batch alone = Batch.of(List.of(sequences.get(b)));
-                float[] logits = open.model().logits(alone, null, alone.lastRows(), arena).toFloatArray();
-                assertThat(Arrays.copyOfRange(packed, b * 61, (b + 1) * 61)).as("sequence %s", b).isEqualTo(logits);
+                float[] logits = open.model()
+                        .logits(alone, null, alone.lastRows(), arena)
+                        .toFloatArray();
+                assertThat(Arrays.copyOfRange(packed, b * 61, (b + 1) * 61))
+                        .as("sequence %s", b)
+                        .isEqualTo(logits);
             }
         }
     }

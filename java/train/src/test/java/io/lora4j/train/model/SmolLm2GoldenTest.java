@@ -58,8 +58,10 @@ class SmolLm2GoldenTest {
     private Batch batch() {
         List<Batch.Sequence> sequences = new ArrayList<>();
         for (int i = 0; i < numbers.get("input_ids").size(); i++) {
-            sequences.add(
-                    new Batch.Sequence(ints(numbers.get("input_ids").get(i)), ints(numbers.get("labels").get(i)), 0));
+            sequences.add(new Batch.Sequence(
+                    ints(numbers.get("input_ids").get(i)),
+                    ints(numbers.get("labels").get(i)),
+                    0));
         }
         return Batch.of(sequences);
     }
@@ -87,7 +89,8 @@ class SmolLm2GoldenTest {
                     assertThat(norms.size()).isEqualTo(adapter.parameterList().size());
                     for (LoraLinear.Parameter p : adapter.parameterList()) {
                         double expected = norms.get(p.name()).doubleValue();
-                        GoldenAssert.close("gradient norm of " + p.name(), norm(p.gradient()), expected, NORM_TOLERANCE);
+                        GoldenAssert.close(
+                                "gradient norm of " + p.name(), norm(p.gradient()), expected, NORM_TOLERANCE);
                     }
                 }
                 double norm = optimizer.step();
@@ -113,8 +116,11 @@ class SmolLm2GoldenTest {
                 int b = row.get("row").intValue();
                 double[] all = logits.select(b).toDoubleArray();
                 double max = Arrays.stream(all).max().orElseThrow();
-                double lse = max + Math.log(Arrays.stream(all).map(z -> Math.exp(z - max)).sum());
-                GoldenAssert.close("logsumexp of row " + b, lse, row.get("logsumexp").doubleValue(), TOLERANCE);
+                double lse = max
+                        + Math.log(
+                                Arrays.stream(all).map(z -> Math.exp(z - max)).sum());
+                GoldenAssert.close(
+                        "logsumexp of row " + b, lse, row.get("logsumexp").doubleValue(), TOLERANCE);
                 JsonNode top = row.get("top");
                 double[] expected = new double[top.size()];
                 double[] actual = new double[top.size()];
@@ -131,7 +137,9 @@ class SmolLm2GoldenTest {
     @ValueSource(strings = {"with", "without"})
     void greedyTokensEqualThoseOfTransformers(String which) throws IOException {
         Batch.Sequence first = new Batch.Sequence(
-                ints(numbers.get("input_ids").get(0)), ints(numbers.get("labels").get(0)), 0);
+                ints(numbers.get("input_ids").get(0)),
+                ints(numbers.get("labels").get(0)),
+                0);
         int prompt = 0;
         while (first.labels()[prompt] == Batch.IGNORE) {
             prompt++;
@@ -141,7 +149,8 @@ class SmolLm2GoldenTest {
             Generation generation = new Generator(model(), adapter)
                     .generate(
                             Arrays.copyOf(first.ids(), prompt), Sampling.GREEDY, Set.of(), expected.length, id -> true);
-            assertThat(generation.ids()).containsExactlyElementsOf(Arrays.stream(expected).boxed().toList());
+            assertThat(generation.ids())
+                    .containsExactlyElementsOf(Arrays.stream(expected).boxed().toList());
         }
     }
 

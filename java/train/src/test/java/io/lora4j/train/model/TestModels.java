@@ -57,9 +57,7 @@ final class TestModels {
     /** A folder that an environment variable names; without it the test is skipped. */
     static Path fromEnvironment(String variable) {
         String value = System.getenv(variable);
-        assumeTrue(
-                value != null,
-                "skipped: the environment variable " + variable + " is not set (see java/train/README.md)");
+        assumeTrue(value != null, "skipped: the environment variable " + variable + " is not set");
         return Path.of(value);
     }
 
