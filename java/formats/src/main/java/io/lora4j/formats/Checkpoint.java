@@ -2,6 +2,7 @@ package io.lora4j.formats;
 
 import java.io.IOException;
 import java.lang.foreign.MemorySegment;
+import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
@@ -109,7 +110,7 @@ public interface Checkpoint extends AutoCloseable {
 
     private static byte[] head(Path file) throws IOException {
         try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
-            java.nio.ByteBuffer head = java.nio.ByteBuffer.allocate(4);
+            ByteBuffer head = ByteBuffer.allocate(4);
             while (head.hasRemaining() && channel.read(head) >= 0) {}
             return head.array();
         } catch (NoSuchFileException e) {

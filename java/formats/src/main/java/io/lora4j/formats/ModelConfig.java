@@ -13,7 +13,8 @@ import org.jspecify.annotations.Nullable;
  * SwiGLU MLP. Reads the spellings of transformers 4 and 5; whatever would change the result and is not understood is refused
  * by name. Immutable.
  *
- * @param architecture the model's class name, one of {@link ModelConfigReader#ARCHITECTURES}
+ * @param architecture the model's class name, LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM or
+ *     Qwen3ForCausalLM
  * @param modelType {@code model_type}
  * @param vocabSize V, rows of the embedding
  * @param hiddenSize width of the residual stream

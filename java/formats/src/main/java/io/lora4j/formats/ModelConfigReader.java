@@ -18,7 +18,7 @@ final class ModelConfigReader {
     static final List<String> ARCHITECTURES =
             List.of("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM");
 
-    private static final Set<String> HEADS = Set.of("sliding_attention", "full_attention");
+    private static final Set<String> LAYER_TYPES = Set.of("sliding_attention", "full_attention");
 
     private ModelConfigReader() {}
 
@@ -135,8 +135,8 @@ final class ModelConfigReader {
     private static Sliding sliding(Fields f, String architecture, int layers) throws FormatException {
         Integer window = f.countOrNull("sliding_window");
         List<String> types = f.texts("layer_types");
-        if (types != null && (types.size() != layers || !HEADS.containsAll(types))) {
-            throw f.error("\"layer_types\" is " + types + "; expected " + layers + " times one of " + HEADS);
+        if (types != null && (types.size() != layers || !LAYER_TYPES.containsAll(types))) {
+            throw f.error("\"layer_types\" is " + types + "; expected " + layers + " times one of " + LAYER_TYPES);
         }
         boolean used = f.flag("use_sliding_window", false);
         int fullLayers = f.get("max_window_layers") == null ? 28 : maxWindowLayers(f);

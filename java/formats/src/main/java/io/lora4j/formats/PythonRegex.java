@@ -42,7 +42,7 @@ final class PythonRegex {
         return matcher(text).matches();
     }
 
-    /** As {@code re.match(pattern, text)}; the matcher has found something or is null-like: ask {@code lookingAt}. */
+    /** Returns a matcher whose {@code lookingAt} is {@code re.match(pattern, text)}. */
     Matcher matcher(String text) {
         return pattern.matcher(new Limited(text, source));
     }
