@@ -10,4 +10,6 @@ enum {
     GEMM_NC = 2048 /* columns whose packed block stays in L3 */
 };
 
+#define GEMM_HALF 1 /* half a panel is one register and costs half: for low ranks */
+
 #endif

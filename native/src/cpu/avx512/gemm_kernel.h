@@ -10,4 +10,6 @@ enum {
     GEMM_NC = 2048 /* columns whose packed block stays in L3 */
 };
 
+#define GEMM_HALF 0 /* half a panel costs as much as a whole one */
+
 #endif

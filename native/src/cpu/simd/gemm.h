@@ -84,6 +84,7 @@ typedef struct gemm_team {
 #define gemm_pack_b L4J_NAME(gemm_pack_b)
 #define gemm_run L4J_NAME(gemm_run)
 #define gemm_outer L4J_NAME(gemm_outer)
+#define gemm_tile_half L4J_NAME(gemm_tile_half)
 
 /* The first n ≤ 16 lanes; whole vectors skip the mask, which is slow on some processors. */
 static inline v16 gemm_load(const float *p, int n) { return n == L4J_PANEL ? v16_load(p) : v16_load_n(p, n); }
@@ -150,7 +151,10 @@ static inline int64_t gemm_b_floats(int64_t n, int64_t k) {
 }
 
 /* c[i * 16 + j] = fma chain over panel rows m ascending of a[i][m] · s[m][j]: the product with a transposed packed panel.
-   a[i * height + m], s[m * 16 + j]; i = 0..count-1, m = 0..rows-1, rows ≤ GEMM_MR. */
-void gemm_outer(float *c, int64_t count, const float *a, int height, int rows, const float *s);
+   a[i * height + m], s[m * 16 + j]; i = 0..count-1, m = 0..rows-1, rows ≤ GEMM_MR. Columns past `cols` need not be right. */
+void gemm_outer(float *c, int64_t count, const float *a, int height, int rows, const float *s, int cols);
+
+/* gemm_tile of one piece whose first eight columns matter; C has room for a panel. start is NULL or c. */
+void gemm_tile_half(int rows, const gemm_piece *piece, const float *start, float *c, int64_t ldc);
 
 #endif

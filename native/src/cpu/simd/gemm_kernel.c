@@ -52,6 +52,26 @@ static inline __attribute__((always_inline)) void gemm_tile_body(const int mr, c
         gemm_tile_body(mr, nv, pieces, count, start, start_stride, c, ldc);                                          \
     }
 
+/* ---- the first eight lanes alone, where they cost half ---- */
+
+#if GEMM_HALF
+static inline v16 gemm_half_load(const float *p) { return (v16){_mm256_loadu_ps(p), _mm256_setzero_ps()}; }
+static inline void gemm_half_store(float *p, v16 a) { _mm256_storeu_ps(p, a.lo); }
+static inline v16 gemm_half_fma(const int half, float x, v16 b, v16 acc) {
+    if (half) return (v16){_mm256_fmadd_ps(_mm256_set1_ps(x), b.lo, acc.lo), acc.hi};
+    return v16_fma(v16_set1(x), b, acc);
+}
+#else
+static inline v16 gemm_half_load(const float *p) { return v16_load(p); }
+static inline void gemm_half_store(float *p, v16 a) { v16_store(p, a); }
+static inline v16 gemm_half_fma(const int half, float x, v16 b, v16 acc) {
+    (void)half;
+    return v16_fma(v16_set1(x), b, acc);
+}
+#endif
+
+/* ---- instances ---- */
+
 typedef void (*gemm_instance)(const gemm_piece *, int, const float *, int64_t, float *, int64_t);
 
 #define GEMM_ROWS_1_6(OP, nv) OP(1, nv) OP(2, nv) OP(3, nv) OP(4, nv) OP(5, nv) OP(6, nv)
@@ -62,9 +82,10 @@ typedef void (*gemm_instance)(const gemm_piece *, int, const float *, int64_t, f
 GEMM_ROWS_1_6(GEMM_INSTANCE, 1)
 GEMM_ROWS_7_12(GEMM_INSTANCE, 1)
 GEMM_ROWS_1_6(GEMM_INSTANCE, 2)
-    GEMM_ROWS_7_12(GEMM_INSTANCE, 2) static const gemm_instance gemm_instances[GEMM_NV][GEMM_MR] = {
-        {GEMM_ROWS_1_6(GEMM_ENTRY, 1) GEMM_ROWS_7_12(GEMM_ENTRY, 1)},
-        {GEMM_ROWS_1_6(GEMM_ENTRY, 2) GEMM_ROWS_7_12(GEMM_ENTRY, 2)},
+GEMM_ROWS_7_12(GEMM_INSTANCE, 2)
+static const gemm_instance gemm_instances[GEMM_NV][GEMM_MR] = {
+    {GEMM_ROWS_1_6(GEMM_ENTRY, 1) GEMM_ROWS_7_12(GEMM_ENTRY, 1)},
+    {GEMM_ROWS_1_6(GEMM_ENTRY, 2) GEMM_ROWS_7_12(GEMM_ENTRY, 2)},
 };
 #else
 GEMM_ROWS_1_6(GEMM_INSTANCE, 1)
@@ -90,21 +111,58 @@ void gemm_tile(int rows, int cols, const gemm_piece *pieces, int count, const fl
     }
 }
 
-void gemm_outer(float *c, int64_t count, const float *a, int height, int rows, const float *s) {
+/* Sixteen columns, or with `half` the first eight. */
+static inline __attribute__((always_inline)) void
+gemm_outer_body(const int half, float *c, int64_t count, const float *a, int height, int rows, const v16 row[GEMM_MR]) {
+    for (int64_t i = 0; i < count; i++) {
+        float *out = c + i * L4J_PANEL;
+        v16 acc = half ? gemm_half_load(out) : v16_load(out);
+        if (rows == GEMM_MR) { /* the common case, unrolled: all rows of s stay in registers */
+#pragma GCC unroll 16
+            for (int m = 0; m < GEMM_MR; m++) acc = gemm_half_fma(half, a[i * height + m], row[m], acc);
+        } else {
+            for (int m = 0; m < rows; m++) acc = gemm_half_fma(half, a[i * height + m], row[m], acc);
+        }
+        if (half) {
+            gemm_half_store(out, acc);
+        } else {
+            v16_store(out, acc);
+        }
+    }
+}
+
+void gemm_outer(float *c, int64_t count, const float *a, int height, int rows, const float *s, int cols) {
     v16 row[GEMM_MR];
     for (int m = 0; m < GEMM_MR; m++) row[m] = m < rows ? v16_load(s + m * L4J_PANEL) : v16_zero();
-    if (rows == GEMM_MR) { /* the common case, unrolled: all rows of s stay in registers */
-        for (int64_t i = 0; i < count; i++) {
-            v16 acc = v16_load(c + i * L4J_PANEL);
-#pragma GCC unroll 16
-            for (int m = 0; m < GEMM_MR; m++) acc = v16_fma(v16_set1(a[i * height + m]), row[m], acc);
-            v16_store(c + i * L4J_PANEL, acc);
-        }
-        return;
+    if (GEMM_HALF && cols <= L4J_PANEL / 2) {
+        gemm_outer_body(1, c, count, a, height, rows, row);
+    } else {
+        gemm_outer_body(0, c, count, a, height, rows, row);
     }
-    for (int64_t i = 0; i < count; i++) {
-        v16 acc = v16_load(c + i * L4J_PANEL);
-        for (int m = 0; m < rows; m++) acc = v16_fma(v16_set1(a[i * height + m]), row[m], acc);
-        v16_store(c + i * L4J_PANEL, acc);
+}
+
+static inline __attribute__((always_inline)) void gemm_half_body(const int mr, const gemm_piece *piece,
+                                                                 const float *start, float *c, int64_t ldc) {
+    v16 acc[GEMM_MR];
+    const float *a = piece->a, *b = piece->b;
+#pragma GCC unroll 16
+    for (int i = 0; i < mr; i++) acc[i] = start ? gemm_half_load(start + i * ldc) : v16_zero();
+    for (int64_t k = 0; k < piece->k; k++) {
+        v16 bk = gemm_half_load(b);
+#pragma GCC unroll 16
+        for (int i = 0; i < mr; i++) acc[i] = gemm_half_fma(1, a[i], bk, acc[i]);
+        a += piece->a_step;
+        b += L4J_PANEL;
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < mr; i++) gemm_half_store(c + i * ldc, acc[i]);
+}
+
+void gemm_tile_half(int rows, const gemm_piece *piece, const float *start, float *c, int64_t ldc) {
+#define GEMM_HALF_CASE(mr, nv) \
+    case mr: gemm_half_body(mr, piece, start, c, ldc); break;
+    switch (rows) {
+        GEMM_ROWS_1_6(GEMM_HALF_CASE, 1)
+    default: gemm_tile(rows, L4J_PANEL, piece, 1, start, ldc, c, ldc);
     }
 }

@@ -95,26 +95,25 @@ enum {
     PACK_AHEAD = 4      /* rows: they may lie on pages of their own, where no hardware prefetcher goes */
 };
 
-/* B[k, n] = W[k, n] from rows: slices of sixteen columns. */
-static void pack_weight_rows(float *out, const l4j_weight *w, int64_t k, int64_t steps, int64_t n, int64_t cols) {
+/* B[k, n] at data[first + k * stride + n]: slices of sixteen columns. */
+static void pack_slices(float *out, const void *data, int32_t dtype, int64_t first, int64_t stride, int64_t steps,
+                        int64_t cols) {
     int64_t whole = cols / L4J_PANEL * L4J_PANEL;
-    for (int64_t first = 0; first < whole; first += PACK_COLUMNS) {
-        int64_t last = l4j_min64(first + PACK_COLUMNS, whole);
+    for (int64_t begin = 0; begin < whole; begin += PACK_COLUMNS) {
+        int64_t end = l4j_min64(begin + PACK_COLUMNS, whole);
         for (int64_t s = 0; s < steps; s++) {
-            int64_t from = (k + s) * w->row_stride + n;
-            int64_t ahead = (k + l4j_min64(s + PACK_AHEAD, steps - 1)) * w->row_stride + n;
-            float *to = out + first * steps + s * L4J_PANEL;
-            for (int64_t j = first; j < last; j += L4J_PANEL, to += steps * L4J_PANEL) {
-                _mm_prefetch((const char *)w->data + (ahead + j) * pack_size(w->dtype), _MM_HINT_T0);
-                v16_store(to, pack_load16(w->data, w->dtype, from + j));
+            int64_t from = first + s * stride, ahead = first + l4j_min64(s + PACK_AHEAD, steps - 1) * stride;
+            float *to = out + begin * steps + s * L4J_PANEL;
+            for (int64_t j = begin; j < end; j += L4J_PANEL, to += steps * L4J_PANEL) {
+                _mm_prefetch((const char *)data + (ahead + j) * pack_size(dtype), _MM_HINT_T0);
+                v16_store(to, pack_load16(data, dtype, from + j));
             }
         }
     }
     for (int64_t s = 0; s < steps && whole < cols; s++) {
         float *to = out + whole * steps + s * L4J_PANEL;
-        int64_t from = (k + s) * w->row_stride + n;
         for (int64_t i = whole; i < whole + L4J_PANEL; i++) {
-            to[i - whole] = i < cols ? gemm_read(w->data, w->dtype, from + i) : 0;
+            to[i - whole] = i < cols ? gemm_read(data, dtype, first + s * stride + i) : 0;
         }
     }
 }
@@ -146,20 +145,20 @@ static void pack_weight_panels(float *out, const l4j_weight *w, int64_t k, int64
 /* ---- B from strided tensors ---- */
 
 static void pack_strided(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t n, int64_t cols) {
+    int64_t first = k * b->row_stride + n * b->col_stride;
+    if (b->col_stride == 1) {
+        pack_slices(out, b->data, L4J_F32, first, b->row_stride, steps, cols);
+        return;
+    }
     for (int64_t j = 0; j < cols; j += L4J_PANEL, out += steps * L4J_PANEL) {
-        int64_t live = l4j_min64(L4J_PANEL, cols - j);
-        if (b->row_stride == 1 && b->col_stride != 1) {
-            int64_t first = k + (n + j) * b->col_stride;
-            pack_rows_transposed(out, b->data, L4J_F32, first, b->col_stride, live, steps);
+        int64_t live = l4j_min64(L4J_PANEL, cols - j), from = first + j * b->col_stride;
+        if (b->row_stride == 1) {
+            pack_rows_transposed(out, b->data, L4J_F32, from, b->col_stride, live, steps);
             continue;
         }
         for (int64_t s = 0; s < steps; s++) {
-            const float *from = b->data + (k + s) * b->row_stride + (n + j) * b->col_stride;
-            float *to = out + s * L4J_PANEL;
-            if (b->col_stride == 1 && live == L4J_PANEL) {
-                v16_store(to, v16_load(from));
-            } else {
-                for (int64_t i = 0; i < L4J_PANEL; i++) to[i] = i < live ? from[i * b->col_stride] : 0;
+            for (int64_t i = 0; i < L4J_PANEL; i++) {
+                out[s * L4J_PANEL + i] = i < live ? b->data[from + s * b->row_stride + i * b->col_stride] : 0;
             }
         }
     }
@@ -190,7 +189,8 @@ void gemm_pack_b(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t 
     } else if (b->kind == GEMM_B_WEIGHT_TRANS) {
         pack_weight_trans(out, b->weight, k, steps, n, cols);
     } else if (b->weight->layout == L4J_LAYOUT_ROWS) {
-        pack_weight_rows(out, b->weight, k, steps, n, cols);
+        const l4j_weight *w = b->weight;
+        pack_slices(out, w->data, w->dtype, k * w->row_stride + n, w->row_stride, steps, cols);
     } else {
         pack_weight_panels(out, b->weight, k, steps, n, cols);
     }

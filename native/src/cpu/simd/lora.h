@@ -47,7 +47,12 @@ static inline void lora_skinny(float *acc, int64_t width, int64_t rank, const fl
     for (int64_t j = 0; j < rank; j += GEMM_NR) {
         int cols = (int)l4j_min64(GEMM_NR, gemm_ceil(rank - j, L4J_PANEL));
         gemm_piece piece = {panel, height, b + j / L4J_PANEL * b_panel, b_panel, steps};
-        gemm_tile(rows, cols, &piece, 1, first ? NULL : acc + j, width, acc + j, width);
+        const float *start = first ? NULL : acc + j;
+        if (GEMM_HALF && rank - j <= L4J_PANEL / 2) {
+            gemm_tile_half(rows, &piece, start, acc + j, width);
+        } else {
+            gemm_tile(rows, cols, &piece, 1, start, width, acc + j, width);
+        }
     }
 }
 

@@ -239,7 +239,7 @@ static void backward_db(const backward_task *task, const gemm_team *team, float 
                               v16_load(task->s + (m + i) * task->ranks.width + task->ranks.offset[g] + r));
                 }
                 const float *panel = task->dy + (task->offset[g] + n) * padded + m * steps + (first - n) * height;
-                gemm_outer(scratch, count, panel, height, height_m, s);
+                gemm_outer(scratch, count, panel, height, height_m, s, live);
             }
             for (int64_t i = 0; i < count; i++)
                 gemm_store(out + i * db->stride[0], v16_load(scratch + i * L4J_PANEL), live);
