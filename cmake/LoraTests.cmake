@@ -16,7 +16,7 @@ target_include_directories(lora4j_static PUBLIC "${PROJECT_SOURCE_DIR}/include" 
 target_link_libraries(lora4j_static PUBLIC lora4j_options Threads::Threads m)
 
 # Under ThreadSanitizer (preset tsan) only tests whose names match are built and run.
-set(LORA4J_THREAD_TESTS "thread|queue|pool|concurren|determin|repeat")
+set(LORA4J_THREAD_TESTS "thread|queue|pool|concurren|determin|repeat|attention|adamw")
 
 function(lora4j_add_test source)
   get_filename_component(name "${source}" NAME_WE)
