@@ -2,6 +2,8 @@
 module io.lora4j.train {
     requires transitive io.lora4j.formats;
     requires static org.jspecify;
+    requires java.management;
+    requires jdk.management;
     requires org.slf4j;
     requires tools.jackson.databind;
 

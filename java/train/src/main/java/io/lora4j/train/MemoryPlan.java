@@ -1,7 +1,9 @@
 package io.lora4j.train;
 
+import com.sun.management.HotSpotDiagnosticMXBean;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.lang.management.ManagementFactory;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Collections;
@@ -17,8 +19,10 @@ import java.util.stream.Stream;
  * @param parts bytes by what they are for, in the order in which they are shown
  * @param available bytes that the process can still get: the machine's available memory, or what its control group leaves
  * @param source where {@code available} was read
+ * @param offHeap bytes among the parts that the JVM allocates off the heap
+ * @param offHeapLimit the most that the JVM allows itself there ({@code -XX:MaxDirectMemorySize}, by default {@code -Xmx})
  */
-public record MemoryPlan(Map<String, Long> parts, long available, String source) {
+public record MemoryPlan(Map<String, Long> parts, long available, String source, long offHeap, long offHeapLimit) {
     private static final long MIB = 1 << 20;
     private static final Path MEMINFO = Path.of("/proc/meminfo");
     private static final Path CGROUP = Path.of("/proc/self/cgroup");
@@ -29,13 +33,21 @@ public record MemoryPlan(Map<String, Long> parts, long available, String source)
         parts = Collections.unmodifiableMap(new LinkedHashMap<>(parts));
     }
 
-    /** Returns a plan for this machine as it is now. */
-    public static MemoryPlan of(Map<String, Long> parts) {
+    /** Returns a plan for this machine and JVM as they are now. */
+    public static MemoryPlan of(Map<String, Long> parts, long offHeap) {
         long machine = memAvailable(MEMINFO);
         long group = cgroupHeadroom(CGROUP, CGROUP_ROOT);
-        return group < machine
-                ? new MemoryPlan(parts, group, "limit of the control group")
-                : new MemoryPlan(parts, machine, MEMINFO.toString());
+        String source = group < machine ? "limit of the control group" : MEMINFO.toString();
+        return new MemoryPlan(parts, Math.min(group, machine), source, offHeap, maxDirectMemory());
+    }
+
+    private static long maxDirectMemory() {
+        HotSpotDiagnosticMXBean jvm = ManagementFactory.getPlatformMXBean(HotSpotDiagnosticMXBean.class);
+        if (jvm == null) {
+            return Long.MAX_VALUE; // Another JVM: its own error will have to do.
+        }
+        long option = Long.parseLong(jvm.getVMOption("MaxDirectMemorySize").getValue());
+        return option == 0 ? Runtime.getRuntime().maxMemory() : option;
     }
 
     /** Returns the bytes at the peak. */
@@ -54,6 +66,13 @@ public record MemoryPlan(Map<String, Long> parts, long available, String source)
                     + "\nlower per_device_train_batch_size (and raise gradient_accumulation_steps) or max_length, or turn on"
                     + " gradient_checkpointing");
         }
+        if (offHeap > offHeapLimit) {
+            throw new TrainException(
+                    "the run needs " + size(offHeap) + " off the Java heap, but this JVM allows itself "
+                            + size(offHeapLimit) + ":\n" + this + "\nstart it with -XX:MaxDirectMemorySize="
+                            + (offHeap / MIB + 1)
+                            + "m or more");
+        }
     }
 
     /** Returns a table, a line for each part. */
@@ -68,9 +87,11 @@ public record MemoryPlan(Map<String, Long> parts, long available, String source)
     }
 
     private static String line(String name, long bytes) {
-        String size =
-                bytes == Long.MAX_VALUE ? "unknown" : String.format(Locale.ROOT, "%,.1f MiB", bytes / (double) MIB);
-        return String.format(Locale.ROOT, "  %-42s %16s%n", name, size);
+        return String.format(Locale.ROOT, "  %-42s %16s%n", name, size(bytes));
+    }
+
+    private static String size(long bytes) {
+        return bytes == Long.MAX_VALUE ? "unknown" : String.format(Locale.ROOT, "%,.1f MiB", bytes / (double) MIB);
     }
 
     /** Returns MemAvailable of {@code /proc/meminfo} in bytes; unlimited where there is no such file. */

@@ -52,11 +52,11 @@ public record Metrics(
             BatchLoss loss = result.loss();
             plus(STEPS, 1);
             plus(LOSS, loss.meanLoss());
-            plus(CORRECT, loss.correct());
-            plus(TARGETS, loss.targetTokens());
-            plus(TOKENS, result.tokens());
+            plus(CORRECT, (double) loss.correct());
+            plus(TARGETS, (double) loss.targetTokens());
+            plus(TOKENS, (double) result.tokens());
             plus(SECONDS, seconds);
-            plus(NUM_TOKENS, result.tokens());
+            plus(NUM_TOKENS, (double) result.tokens());
         }
 
         private void plus(String name, double value) {

@@ -46,7 +46,7 @@ final class OutputDir {
             throw new TrainException(
                     "option output_dir: " + dir + " is a file; expected a folder, or a path that is free");
         }
-        boolean allowed = TrainOptions.isResumed(settings) || settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR);
+        boolean allowed = isOwnRun(settings) || settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR);
         if (Files.isDirectory(dir) && !allowed) {
             try (Stream<Path> entries = Files.list(dir)) {
                 Optional<Path> first = entries.sorted().findFirst();
@@ -60,6 +60,22 @@ final class OutputDir {
         }
     }
 
+    /** Returns whether the run goes on from a checkpoint of this folder, and not from one that lies elsewhere. */
+    private boolean isOwnRun(Settings settings) {
+        if (!TrainOptions.isResumed(settings)) {
+            return false;
+        }
+        String from = settings.get(TrainOptions.RESUME_FROM_CHECKPOINT);
+        return isNewest(from)
+                || dir.toAbsolutePath()
+                        .normalize()
+                        .equals(Path.of(from).toAbsolutePath().normalize().getParent());
+    }
+
+    private static boolean isNewest(String from) {
+        return from.equals("true") || from.equals("last");
+    }
+
     /**
      * Returns the checkpoint to go on from. Asked for the newest where there is none yet, a run begins at its first step: so the
      * same command line can be given again whenever the process was killed.
@@ -69,7 +85,7 @@ final class OutputDir {
             return Optional.empty();
         }
         String from = settings.get(TrainOptions.RESUME_FROM_CHECKPOINT);
-        return from.equals("true") || from.equals("last") ? checkpoints.newest() : Optional.of(Path.of(from));
+        return isNewest(from) ? checkpoints.newest() : Optional.of(Path.of(from));
     }
 
     /** Makes the folder ready for a run that goes on from a step, 0 for a new one: nothing of later steps stays. */

@@ -150,10 +150,11 @@ final class PlanBuilder {
         Runtime jvm = Runtime.getRuntime();
         Map<String, Long> parts = new LinkedHashMap<>();
         parts.put("weights (mapped file)", weights);
-        parts.put("adapter, gradients, optimizer", ADAPTER_BUFFERS * parameters * Float.BYTES);
+        long buffers = ADAPTER_BUFFERS * parameters * Float.BYTES;
+        parts.put("adapter, gradients, optimizer", buffers);
         parts.put("activations (" + tokens + " tokens)", activations);
         parts.put("logits chunk and workspace", logits + PANELS);
         parts.put("Java heap", jvm.totalMemory());
-        return MemoryPlan.of(parts);
+        return MemoryPlan.of(parts, buffers + activations + logits + PANELS);
     }
 }

@@ -76,7 +76,7 @@ public final class Settings {
 
         /** Sets a value. */
         public <T> Builder set(Option<T> option, T value) {
-            if (table.find(option.name()) != option) {
+            if (!table.find(option.name()).equals(option)) {
                 throw new IllegalArgumentException(option.name() + " is not an option of " + table.command());
             }
             // Read again what it shows, so that a value set in Java is checked like one that was typed.

@@ -18,6 +18,7 @@ import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.ZoneId;
 import java.time.ZonedDateTime;
 import java.time.temporal.ChronoUnit;
 import java.util.LinkedHashMap;
@@ -75,7 +76,7 @@ public final class Trainer {
         Optional<Path> resumeFrom = output.resumePoint(settings);
         TrainerState saved = resumeFrom.isPresent() ? CheckpointStore.read(resumeFrom.get()) : null;
         ZonedDateTime clock = saved == null
-                ? ZonedDateTime.now().truncatedTo(ChronoUnit.SECONDS)
+                ? ZonedDateTime.now(ZoneId.systemDefault()).truncatedTo(ChronoUnit.SECONDS)
                 : ZonedDateTime.parse(saved.clock());
         TrainPlan plan = new PlanBuilder(settings).build(resumeFrom, clock);
         Map<String, String> hashes =

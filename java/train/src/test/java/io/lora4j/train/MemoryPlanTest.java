@@ -51,7 +51,7 @@ class MemoryPlanTest {
         Map<String, Long> parts = new LinkedHashMap<>();
         parts.put("weights", 700L << 20);
         parts.put("activations", 400L << 20);
-        MemoryPlan plan = new MemoryPlan(parts, 1L << 30, "test");
+        MemoryPlan plan = new MemoryPlan(parts, 1L << 30, "test", 400L << 20, Long.MAX_VALUE);
         assertThat(plan.peak()).isEqualTo(1100L << 20);
         assertThatThrownBy(plan::requireFits)
                 .isInstanceOf(TrainException.class)
@@ -59,7 +59,11 @@ class MemoryPlanTest {
                 .hasMessageContaining("700.0 MiB")
                 .hasMessageContaining("1,100.0 MiB")
                 .hasMessageContaining("lower per_device_train_batch_size");
-        new MemoryPlan(parts, 1100L << 20, "test").requireFits();
+        new MemoryPlan(parts, 1100L << 20, "test", 400L << 20, 400L << 20).requireFits();
+        assertThatThrownBy(() -> new MemoryPlan(parts, 1100L << 20, "test", 400L << 20, 300L << 20).requireFits())
+                .isInstanceOf(TrainException.class)
+                .hasMessageContaining("needs 400.0 MiB off the Java heap, but this JVM allows itself 300.0 MiB")
+                .hasMessageContaining("-XX:MaxDirectMemorySize=401m");
     }
 
     @Test

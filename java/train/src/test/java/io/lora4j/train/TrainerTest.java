@@ -219,6 +219,18 @@ class TrainerTest {
     }
 
     @Test
+    void resumingFromElsewhereNeedsAnEmptyFolder() throws Exception {
+        Runs.run(small("out").set(TrainOptions.SAVE_STEPS, 3));
+        Settings.Builder copy = small("copy")
+                .set(
+                        TrainOptions.RESUME_FROM_CHECKPOINT,
+                        dir.resolve("out/checkpoint-3").toString());
+        Runs.run(copy);
+        assertThat(Runs.adapter(dir.resolve("copy"))).isEqualTo(Runs.adapter(dir.resolve("out")));
+        assertThatThrownBy(() -> Trainer.open(copy.build())).hasMessageContaining("is not empty");
+    }
+
+    @Test
     void resumeOfAnotherRunIsRefused() throws Exception {
         Runs.run(small("out"));
         Settings.Builder resumed = small("out").set(TrainOptions.RESUME_FROM_CHECKPOINT, "last");

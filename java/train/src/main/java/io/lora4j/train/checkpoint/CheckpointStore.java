@@ -9,6 +9,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.NavigableMap;
 import java.util.Optional;
 import java.util.TreeMap;
 import java.util.regex.Matcher;
@@ -40,7 +41,7 @@ public final class CheckpointStore {
     }
 
     /** Returns the checkpoints that there are, by step. */
-    public TreeMap<Integer, Path> list() throws IOException {
+    public NavigableMap<Integer, Path> list() throws IOException {
         TreeMap<Integer, Path> found = new TreeMap<>();
         if (Files.isDirectory(outputDir)) {
             try (Stream<Path> entries = Files.list(outputDir)) {

@@ -1,5 +1,6 @@
 package io.lora4j.train.data;
 
+import io.lora4j.train.TrainException;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Comparator;
@@ -35,7 +36,7 @@ public final class BatchPlan {
      * @param batchSize sequences in a micro-batch
      * @param accumulation micro-batches in a step
      * @param packLength length of a packed sequence; 0 leaves every row a sequence of its own
-     * @throws IllegalArgumentException if there is no row, or more than 2³² tokens
+     * @throws TrainException if there are more than 2³² tokens
      */
     public BatchPlan(List<Row> rows, long seed, int batchSize, int accumulation, int packLength) {
         if (rows.isEmpty() || batchSize < 1 || accumulation < 1) {
@@ -44,7 +45,7 @@ public final class BatchPlan {
         }
         long tokens = rows.stream().mapToLong(Row::length).sum();
         if (tokens > MAX_TOKENS) {
-            throw new IllegalArgumentException(
+            throw new TrainException(
                     "the data has " + tokens + " tokens; dropout numbers at most 2^32 in an epoch: split the file");
         }
         this.rows = List.copyOf(rows);

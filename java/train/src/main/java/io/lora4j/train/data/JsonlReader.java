@@ -45,6 +45,9 @@ public final class JsonlReader {
      * @throws FormatException if it is missing, empty, or has a line that is not a row, or is one of another kind
      */
     public static List<Example> read(Path file) throws IOException {
+        if (Files.isDirectory(file)) {
+            throw new FormatException(file + ": is a folder; expected a JSONL file");
+        }
         List<Example> examples = new ArrayList<>();
         try (InputStream in = new BufferedInputStream(Files.newInputStream(file), 1 << 16)) {
             new JsonlReader(file).read(in, examples);

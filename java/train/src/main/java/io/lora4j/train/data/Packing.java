@@ -29,7 +29,7 @@ final class Packing {
     static List<int[]> pack(int[] lengths, int budget) {
         List<Integer> longestFirst = IntStream.range(0, lengths.length)
                 .boxed()
-                .sorted(Comparator.comparing((Integer place) -> lengths[place]).reversed())
+                .sorted(Comparator.comparingInt(place -> -lengths[place]))
                 .toList();
         List<List<Integer>> sequences = new ArrayList<>();
         TreeMap<Integer, Deque<List<Integer>>> byRoom = new TreeMap<>();
