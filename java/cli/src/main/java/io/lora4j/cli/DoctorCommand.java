@@ -2,6 +2,7 @@ package io.lora4j.cli;
 
 import io.lora4j.kernels.Device;
 import io.lora4j.kernels.DeviceInfo;
+import io.lora4j.kernels.Lora4jException;
 import io.lora4j.train.OptionTable;
 import io.lora4j.train.Settings;
 import java.lang.management.ManagementFactory;
@@ -21,9 +22,9 @@ final class DoctorCommand extends TableCommand {
     @Override
     int run(Settings settings, boolean json, Console console) {
         Map<String, Object> report = new LinkedHashMap<>();
+        report.put("lora4j", Main.version());
         try (Device device = Device.cpu()) {
             DeviceInfo info = device.info();
-            report.put("lora4j", Main.version());
             report.put("native_library", Device.library().path());
             report.put("native_build", Device.library().build());
             report.put("cpu", info.cpuName());
@@ -31,21 +32,25 @@ final class DoctorCommand extends TableCommand {
             report.put("isa_best", name(info.bestIsa()));
             report.put("cores", info.logicalCpus());
             report.put("memory_bytes", info.memoryBytes());
+        } catch (UnsatisfiedLinkError | Lora4jException e) {
+            report.put("native_error", String.valueOf(e.getMessage()));
         }
         report.put("java", Runtime.version().toString());
         report.put("java_heap_max_bytes", Runtime.getRuntime().maxMemory());
         report.put("os", System.getProperty("os.name") + " " + System.getProperty("os.version"));
         report.put("java_options", ManagementFactory.getRuntimeMXBean().getInputArguments());
+        int status = report.containsKey("native_error") ? 1 : 0;
         if (json) {
             console.json(report);
-            return 0;
+            return status;
         }
         report.forEach((key, value) ->
                 console.out().printf("%-20s %s%n", key, key.endsWith("_bytes") ? Text.bytes((Long) value) : value));
-        if (!report.get("isa").equals(report.get("isa_best"))) {
-            console.out().println("The tier in use is capped by LORA4J_MAX_ISA; results are the same bits, only slower.");
+        if (status == 0 && !report.get("isa").equals(report.get("isa_best"))) {
+            console.out()
+                    .println("The tier in use is capped by LORA4J_MAX_ISA; results are the same bits, only slower.");
         }
-        return 0;
+        return status;
     }
 
     private static String name(Enum<?> isa) {

@@ -17,12 +17,14 @@ import java.util.Map;
 
 /** {@code lora4j eval}: loss, perplexity and token accuracy on a file, with and without an adapter. */
 final class EvalCommand extends TableCommand {
-    private static final Option<Path> ADAPTER = Option.ofPath("adapter_name_or_path", "Folder of an adapter to evaluate beside the base.")
+    private static final Option<Path> ADAPTER = Option.ofPath(
+                    "adapter_name_or_path", "Folder of an adapter to evaluate beside the base.")
             .alias("adapter");
-    private static final Option<Path> DATA =
-            Option.ofPath("eval_file", "JSONL file: text, prompt and completion, or messages.").alias("data");
-    private static final Option<Integer> BATCH_SIZE =
-            Option.ofInt("per_device_eval_batch_size", 8, 1, "Rows that are computed together; the result does not depend on it.");
+    private static final Option<Path> DATA = Option.ofPath(
+                    "eval_file", "JSONL file: text, prompt and completion, or messages.")
+            .alias("data");
+    private static final Option<Integer> BATCH_SIZE = Option.ofInt(
+            "per_device_eval_batch_size", 8, 1, "Rows that are computed together; the result does not depend on it.");
 
     EvalCommand() {
         super(
@@ -50,16 +52,21 @@ final class EvalCommand extends TableCommand {
                     settings.get(TrainOptions.COMPLETION_ONLY_LOSS),
                     settings.get(TrainOptions.ASSISTANT_ONLY_LOSS),
                     ZonedDateTime.now());
-            Dataset data = Dataset.load(file, encoder, settings.get(TrainOptions.MAX_LENGTH), session.model().config());
+            Dataset data = Dataset.load(
+                    file,
+                    encoder,
+                    settings.get(TrainOptions.MAX_LENGTH),
+                    session.model().config());
             if (data.rowsCut() > 0 || data.rowsDropped() > 0) {
-                console.err().printf("%s: %d of %d rows cut to max_length, %d without target tokens dropped%n",
-                        file, data.rowsCut(), data.rowsRead(), data.rowsDropped());
+                console.err()
+                        .printf(
+                                "%s: %d of %d rows cut to max_length, %d without target tokens dropped%n",
+                                file, data.rowsCut(), data.rowsRead(), data.rowsDropped());
             }
             var batches = data.batches(settings.get(BATCH_SIZE));
             BatchLoss base = Evaluator.evaluate(session.model(), batches, null);
-            BatchLoss adapted = session.adapter() == null
-                    ? base
-                    : Evaluator.evaluate(session.model(), batches, session.adapter());
+            BatchLoss adapted =
+                    session.adapter() == null ? base : Evaluator.evaluate(session.model(), batches, session.adapter());
             Map<String, Object> report = report(adapted);
             report.put("rows", data.rows().size());
             report.put("rows_cut", data.rowsCut());
@@ -89,7 +96,13 @@ final class EvalCommand extends TableCommand {
     }
 
     private static void print(String name, BatchLoss loss, Console console) {
-        console.out().printf("%-13s loss %s  perplexity %s  token accuracy %.1f %%  (%d target tokens)%n",
-                name, Text.number(loss.meanLoss()), Text.number(loss.perplexity()), 100 * loss.accuracy(), loss.targetTokens());
+        console.out()
+                .printf(
+                        "%-13s loss %s  perplexity %s  token accuracy %.1f %%  (%d target tokens)%n",
+                        name,
+                        Text.number(loss.meanLoss()),
+                        Text.number(loss.perplexity()),
+                        100 * loss.accuracy(),
+                        loss.targetTokens());
     }
 }

@@ -20,7 +20,6 @@ import io.lora4j.train.model.Sampling;
 import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.nio.charset.StandardCharsets;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.ZonedDateTime;
 import java.util.ArrayList;
@@ -30,13 +29,15 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
+import org.jspecify.annotations.Nullable;
 import tools.jackson.core.JacksonException;
 import tools.jackson.databind.JsonNode;
 import tools.jackson.databind.json.JsonMapper;
 
 /** {@code lora4j generate}: continues a prompt or answers a chat, with or without an adapter, streaming. */
 final class GenerateCommand extends TableCommand {
-    private static final Option<Path> ADAPTER = Option.ofPath("adapter_name_or_path", "Folder of an adapter to generate with.")
+    private static final Option<Path> ADAPTER = Option.ofPath(
+                    "adapter_name_or_path", "Folder of an adapter to generate with.")
             .alias("adapter");
     private static final Option<String> PROMPT =
             Option.ofString("prompt", null, "What to answer or continue; - reads it from standard input.");
@@ -54,9 +55,7 @@ final class GenerateCommand extends TableCommand {
             "",
             "End before this text; may be given several times.",
             false,
-            given -> given instanceof List<?> list
-                    ? list.stream().map(Object::toString).toList()
-                    : List.of(given.toString()));
+            GenerateCommand::stops);
     private static final Option<Integer> MAX_NEW_TOKENS =
             Option.ofInt("max_new_tokens", 256, 1, "Generate at most this many tokens.");
     private static final Option<Double> TEMPERATURE = Option.ofDouble(
@@ -68,6 +67,16 @@ final class GenerateCommand extends TableCommand {
     private static final Option<Long> SEED = Option.ofLong("seed", 42, "Determines what is drawn.");
     private static final Option<Boolean> LOGITS =
             Option.ofBoolean("logits", false, "With --json: the logits of the prompt's last position too.");
+
+    private static List<String> stops(Object given) {
+        List<String> texts = given instanceof List<?> list
+                ? list.stream().map(String::valueOf).toList()
+                : List.of(given.toString());
+        if (texts.contains("")) {
+            throw new IllegalArgumentException("a text to end before");
+        }
+        return texts;
+    }
 
     GenerateCommand() {
         super(
@@ -104,7 +113,12 @@ final class GenerateCommand extends TableCommand {
         }
         settings.find(SYSTEM_PROMPT).ifPresent(system -> messages.add(new Message("system", system)));
         if (settings.isSet(MESSAGES)) {
-            messages.addAll(readMessages(settings.get(MESSAGES)));
+            List<Message> given = readMessages(settings.get(MESSAGES));
+            if (settings.isSet(SYSTEM_PROMPT) && given.getFirst().role().equals("system")) {
+                throw new OptionException("option system_prompt: " + settings.get(MESSAGES)
+                        + " begins with a system message; remove one of them");
+            }
+            messages.addAll(given);
         } else {
             text = settings.get(PROMPT);
             if (text.equals("-")) {
@@ -114,14 +128,23 @@ final class GenerateCommand extends TableCommand {
         }
         try (Session session = Session.open(dir, settings.find(ADAPTER), settings.get(TrainOptions.THREADS))) {
             int[] prompt = encode(session.tokenizer(), settings, text, messages);
+            int context = session.model().config().maxPositionEmbeddings();
+            if (prompt.length == 0 || prompt.length >= context) {
+                throw new OptionException(
+                        "option " + (text == null ? MESSAGES : PROMPT).name() + ": has " + prompt.length
+                                + " tokens, expected 1 to " + (context - 1)
+                                + ": the model's context is " + context
+                                + " (max_position_embeddings) and the answer needs room");
+            }
             generate(session, settings, dir, prompt, json, console);
         }
         return 0;
     }
 
-    private static int[] encode(Tokenizer tokenizer, Settings settings, @org.jspecify.annotations.Nullable String text, List<Message> messages)
+    private static int[] encode(Tokenizer tokenizer, Settings settings, @Nullable String text, List<Message> messages)
             throws IOException {
-        boolean plain = settings.get(NO_CHAT_TEMPLATE) || tokenizer.chatTemplate().isEmpty();
+        boolean plain =
+                settings.get(NO_CHAT_TEMPLATE) || tokenizer.chatTemplate().isEmpty();
         if (!plain) {
             ChatTemplate template =
                     ChatTemplate.parse(tokenizer.chatTemplate().orElseThrow(), tokenizer.chatTemplateSource());
@@ -130,7 +153,9 @@ final class GenerateCommand extends TableCommand {
         }
         if (text == null || settings.isSet(SYSTEM_PROMPT)) {
             throw new OptionException("messages and system_prompt need a chat template: "
-                    + (settings.get(NO_CHAT_TEMPLATE) ? "remove no_chat_template" : "the model has none; use --prompt alone"));
+                    + (settings.get(NO_CHAT_TEMPLATE)
+                            ? "remove no_chat_template"
+                            : "the model has none; use --prompt alone"));
         }
         return tokenizer.encode(text, true);
     }
@@ -150,8 +175,8 @@ final class GenerateCommand extends TableCommand {
                 report.put("logits", logits.toFloatArray());
             }
         }
-        Sampling sampling = new Sampling(
-                settings.get(TEMPERATURE), settings.get(TOP_K), settings.get(TOP_P), settings.get(SEED));
+        Sampling sampling =
+                new Sampling(settings.get(TEMPERATURE), settings.get(TOP_K), settings.get(TOP_P), settings.get(SEED));
         long begin = System.nanoTime();
         Generation generation = new Generator(session.model(), session.adapter())
                 .generate(prompt, sampling, stopIds, settings.get(MAX_NEW_TOKENS), id -> {
@@ -164,12 +189,20 @@ final class GenerateCommand extends TableCommand {
             report.put("text", shown.toString());
             report.put("token_ids", generation.ids());
             report.put("prompt_token_ids", prompt);
-            report.put("finish", generation.finish().name().toLowerCase(Locale.ROOT));
+            report.put("finish", finish(generation));
             report.put("seconds", seconds);
             console.json(report);
         } else {
             console.out().println();
         }
+    }
+
+    private static String finish(Generation generation) {
+        return switch (generation.finish()) {
+            case LISTENER -> "stop_string";
+            case STOP_TOKEN, MAX_NEW_TOKENS, CONTEXT ->
+                generation.finish().name().toLowerCase(Locale.ROOT);
+        };
     }
 
     private static void show(String piece, StringBuilder shown, boolean json, Console console) {
@@ -193,7 +226,7 @@ final class GenerateCommand extends TableCommand {
     private static List<Message> readMessages(Path file) throws IOException {
         JsonNode tree;
         try {
-            tree = new JsonMapper().readTree(Files.readString(file));
+            tree = new JsonMapper().readTree(TextFile.read(file));
         } catch (JacksonException e) {
             throw new FormatException(file + ": not JSON: " + e.getOriginalMessage());
         }
@@ -204,7 +237,8 @@ final class GenerateCommand extends TableCommand {
                 throw new FormatException(file + ": message " + messages.size() + " is " + message
                         + ", expected an object with role and content as text");
             }
-            messages.add(new Message(message.get("role").asString(), message.get("content").asString()));
+            messages.add(new Message(
+                    message.get("role").asString(), message.get("content").asString()));
         }
         if (messages.isEmpty()) {
             throw new FormatException(file + ": expected a list of messages, or an object with messages");

@@ -4,12 +4,13 @@ import io.lora4j.formats.AdapterConfig;
 import io.lora4j.formats.Checkpoint;
 import io.lora4j.formats.FormatException;
 import io.lora4j.formats.ModelConfig;
+import io.lora4j.formats.PeftAdapter;
 import io.lora4j.formats.TensorInfo;
 import io.lora4j.train.Option;
 import io.lora4j.train.OptionTable;
 import io.lora4j.train.Settings;
 import java.io.IOException;
-import java.nio.charset.StandardCharsets;
+import java.lang.foreign.Arena;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -18,9 +19,10 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.stream.Collectors;
+import tools.jackson.core.JacksonException;
 import tools.jackson.databind.json.JsonMapper;
 
-/** {@code lora4j inspect}: tensors, dtypes, sizes and metadata of a model or adapter. Reads headers only. */
+/** {@code lora4j inspect}: tensors, dtypes, sizes and metadata of a model or adapter. Of models it reads headers only. */
 final class InspectCommand extends TableCommand {
     private static final Option<Path> PATH = Option.ofPath(
             "path", "A model or adapter: folder, .safetensors file, .safetensors.index.json, or .gguf file.");
@@ -29,7 +31,7 @@ final class InspectCommand extends TableCommand {
     InspectCommand() {
         super(
                 new OptionTable("inspect", List.of(PATH)),
-                "Lists the tensors, dtypes, sizes and metadata of any model or adapter file.",
+                "Lists the tensors, dtypes, sizes and metadata of any model or adapter file, and whether lora4j can use it.",
                 PATH);
     }
 
@@ -81,14 +83,14 @@ final class InspectCommand extends TableCommand {
             report.put("config", tree(modelConfig));
             try {
                 ModelConfig.read(dir).validate(checkpoint);
-                report.put("usable", "yes: a model that lora4j can train");
+                report.put("usable", "yes: config and weights of a model that lora4j can train");
             } catch (FormatException e) {
                 report.put("usable", "no: " + e.getMessage());
             }
         } else if (Files.exists(adapterConfig)) {
             report.put("config", tree(adapterConfig));
-            try {
-                AdapterConfig.read(dir);
+            try (Arena copies = Arena.ofConfined()) {
+                PeftAdapter.read(dir, copies);
                 report.put("usable", "yes: an adapter that lora4j can load on its base model");
             } catch (FormatException e) {
                 report.put("usable", "no: " + e.getMessage());
@@ -97,7 +99,11 @@ final class InspectCommand extends TableCommand {
     }
 
     private static Object tree(Path json) throws IOException {
-        return new JsonMapper().readValue(Files.readString(json, StandardCharsets.UTF_8), Object.class);
+        try {
+            return new JsonMapper().readValue(TextFile.read(json), Object.class);
+        } catch (JacksonException e) {
+            throw new FormatException(json + ": not valid JSON: " + e.getOriginalMessage(), e);
+        }
     }
 
     private static void print(Map<String, Object> report, Checkpoint checkpoint, Console console) {
@@ -105,18 +111,26 @@ final class InspectCommand extends TableCommand {
             if (value instanceof Map<?, ?> map) {
                 map.forEach((name, entry) -> {
                     boolean bytes = key.equals("bytes_by_dtype");
-                    console.out().printf("%-16s %s = %s%n", key, name, bytes ? Text.bytes((Long) entry) : shorten(entry));
+                    console.out()
+                            .printf("%-16s %s = %s%n", key, name, bytes ? Text.bytes((Long) entry) : shorten(entry));
                 });
             } else if (!key.equals("tensors")) {
                 console.out().printf("%-16s %s%n", key, value);
             }
         });
-        int width = checkpoint.tensors().keySet().stream().mapToInt(String::length).max().orElse(0);
+        int width = checkpoint.tensors().keySet().stream()
+                .mapToInt(String::length)
+                .max()
+                .orElse(0);
         for (TensorInfo tensor : checkpoint.tensors().values()) {
             String shape = tensor.shape().stream().map(String::valueOf).collect(Collectors.joining(", ", "[", "]"));
-            console.out().printf(
-                    "%-" + Math.max(1, width) + "s  %-6s %-16s %s%n",
-                    tensor.name(), tensor.typeName(), shape, Text.bytes(tensor.bytes()));
+            console.out()
+                    .printf(
+                            "%-" + Math.max(1, width) + "s  %-6s %-16s %s%n",
+                            tensor.name(),
+                            tensor.typeName(),
+                            shape,
+                            Text.bytes(tensor.bytes()));
         }
     }
 

@@ -55,7 +55,8 @@ final class LossChart {
         try {
             AtomicFile.write(file, BitmapEncoder.getBitmapBytes(chart, BitmapEncoder.BitmapFormat.PNG));
         } catch (LinkageError | InternalError e) {
-            console.err().println("no loss curve: this Java cannot draw text (" + e + "); install fontconfig and a font");
+            console.err()
+                    .println("no loss curve: this Java cannot draw text (" + e + "); install fontconfig and a font");
             return Optional.empty();
         }
         return Optional.of(file);

@@ -52,7 +52,6 @@ final class QuickstartCommand extends TableCommand {
         QuickstartExam before = QuickstartExam.take(model, Optional.empty(), threads);
         TrainResult trained = train(model, output, threads, console);
         if (!trained.completed()) {
-            console.err().printf("stopped after step %d; run quickstart again to start over%n", trained.step());
             return 130;
         }
         Optional<Path> chart = LossChart.write(output, console);
@@ -107,9 +106,16 @@ final class QuickstartCommand extends TableCommand {
         Trainer trainer = Trainer.open(settings);
         TrainProgress progress = new TrainProgress(console);
         progress.showPlan(trainer.plan());
-        try (Interrupt interrupt = new Interrupt(trainer::cancel);
-                progress) {
-            return trainer.run(progress);
+        // The process ends when this is closed, if it was interrupted.
+        try (Interrupt interrupt = new Interrupt(trainer::cancel)) {
+            TrainResult result;
+            try (progress) {
+                result = trainer.run(progress);
+            }
+            if (!result.completed()) {
+                console.err().printf("stopped after step %d; run quickstart again to start over%n", result.step());
+            }
+            return result;
         }
     }
 
@@ -120,7 +126,11 @@ final class QuickstartCommand extends TableCommand {
     }
 
     private static void print(
-            Map<String, Object> report, QuickstartExam before, QuickstartExam after, Optional<Path> chart, Console console) {
+            Map<String, Object> report,
+            QuickstartExam before,
+            QuickstartExam after,
+            Optional<Path> chart,
+            Console console) {
         var out = console.out();
         out.println();
         out.println("Question   " + before.question());
@@ -129,16 +139,33 @@ final class QuickstartCommand extends TableCommand {
         out.println("  after    " + after.answer().strip().replace("\n", " "));
         out.println();
         out.printf(Locale.ROOT, "%-34s %12s %12s%n", "on held-out questions", "before", "after");
-        out.printf(Locale.ROOT, "%-34s %10.1f %% %10.1f %%%n", "exact match (" + before.questions() + " questions)",
-                before.exactMatch(), after.exactMatch());
-        out.printf(Locale.ROOT, "%-34s %12.2f %12.4f%n", "perplexity of the right answers",
-                before.loss().perplexity(), after.loss().perplexity());
+        out.printf(
+                Locale.ROOT,
+                "%-34s %10.1f %% %10.1f %%%n",
+                "exact match (" + before.questions() + " questions)",
+                before.exactMatch(),
+                after.exactMatch());
+        out.printf(
+                Locale.ROOT,
+                "%-34s %12.2f %12.4f%n",
+                "perplexity of the right answers",
+                before.loss().perplexity(),
+                after.loss().perplexity());
         out.println();
         long adapter = (Long) report.get("adapter_bytes");
         long model = (Long) report.get("model_bytes");
-        out.printf(Locale.ROOT, "adapter %s, base model %s: %.1f %%%n", Text.bytes(adapter), Text.bytes(model), 100.0 * adapter / model);
-        out.printf("base model's sha256 %s, %s%n", report.get("base_sha256_after"),
-                Boolean.TRUE.equals(report.get("base_unchanged")) ? "unchanged" : "CHANGED: it was " + report.get("base_sha256_before"));
+        out.printf(
+                Locale.ROOT,
+                "adapter %s, base model %s: %.1f %%%n",
+                Text.bytes(adapter),
+                Text.bytes(model),
+                100.0 * adapter / model);
+        out.printf(
+                "base model's sha256 %s, %s%n",
+                report.get("base_sha256_after"),
+                Boolean.TRUE.equals(report.get("base_unchanged"))
+                        ? "unchanged"
+                        : "CHANGED: it was " + report.get("base_sha256_before"));
         chart.ifPresent(png -> out.println("loss curve " + png));
         out.println("files written:");
         for (Object file : (List<?>) report.get("files")) {

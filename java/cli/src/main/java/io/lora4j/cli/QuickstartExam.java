@@ -41,7 +41,10 @@ record QuickstartExam(String question, String expected, String answer, int quest
             ZonedDateTime now = ZonedDateTime.now();
             RowEncoder encoder = new RowEncoder(tokenizer, true, true, now);
             Dataset valid = Dataset.load(
-                    model.resolve("instruct/valid.jsonl"), encoder, 0, session.model().config());
+                    model.resolve("instruct/valid.jsonl"),
+                    encoder,
+                    0,
+                    session.model().config());
             BatchLoss loss = Evaluator.evaluate(session.model(), valid.batches(BATCH), session.adapter());
 
             ChatTemplate template =
@@ -53,9 +56,9 @@ record QuickstartExam(String question, String expected, String answer, int quest
             QuickstartExam first = null;
             int right = 0;
             for (Example example : questions) {
-                List<Map<String, Object>> messages = ((Example.Chat) example).messages();
-                String question = messages.getFirst().get("content").toString();
-                String expected = messages.getLast().get("content").toString();
+                List<Message> messages = ((Example.Chat) example).messages();
+                String question = String.valueOf(messages.getFirst().content());
+                String expected = String.valueOf(messages.getLast().content());
                 String prompt = template.renderText(List.of(new Message("user", question)), variables, true, now);
                 StreamDecoder decoder = new StreamDecoder(tokenizer, true);
                 StringBuilder answer = new StringBuilder();
@@ -69,8 +72,7 @@ record QuickstartExam(String question, String expected, String answer, int quest
                     first = new QuickstartExam(question, expected, answer.toString(), questions.size(), 0, loss);
                 }
             }
-            return new QuickstartExam(
-                    first.question, first.expected, first.answer, questions.size(), right, loss);
+            return new QuickstartExam(first.question, first.expected, first.answer, questions.size(), right, loss);
         }
     }
 

@@ -1,16 +1,20 @@
 package io.lora4j.cli;
 
+import io.lora4j.formats.FormatException;
 import io.lora4j.train.Option;
 import io.lora4j.train.OptionException;
 import io.lora4j.train.OptionTable;
 import io.lora4j.train.Settings;
+import io.lora4j.train.TrainOptions;
 import java.io.IOException;
 import java.nio.file.Files;
-import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
+import java.util.Set;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Model.OptionSpec;
@@ -18,6 +22,7 @@ import picocli.CommandLine.Model.PositionalParamSpec;
 import picocli.CommandLine.ParseResult;
 import tools.jackson.core.JacksonException;
 import tools.jackson.core.type.TypeReference;
+import tools.jackson.databind.JsonNode;
 import tools.jackson.dataformat.yaml.YAMLMapper;
 
 /**
@@ -25,8 +30,16 @@ import tools.jackson.dataformat.yaml.YAMLMapper;
  * YAML file that {@code --config} names. A flag wins over the file. Every command has {@code --json}.
  */
 abstract class TableCommand {
+    private static final YAMLMapper YAML = new YAMLMapper();
+    private static final Set<String> FOLDERS =
+            Set.of(TrainOptions.MODEL_NAME_OR_PATH.name(), TrainOptions.ADAPTER_NAME_OR_PATH.name());
     private static final String CONFIG = "--config";
     private static final String JSON = "--json";
+    private static final String[] FOOTER = {
+        "",
+        "Names may be written with _ or -. A flag without a value means true.",
+        "Exit status: 0 done, 1 failed, 2 wrong use, 130 stopped by Ctrl-C."
+    };
 
     private final OptionTable table;
     private final String summary;
@@ -65,8 +78,12 @@ abstract class TableCommand {
     abstract int run(Settings settings, boolean json, Console console) throws IOException;
 
     final CommandSpec spec() {
-        CommandSpec spec = CommandSpec.create().name(name()).mixinStandardHelpOptions(true);
-        spec.usageMessage().description(escape(summary)).sortOptions(false).abbreviateSynopsis(true);
+        CommandSpec spec = CommandSpec.create().name(name());
+        spec.usageMessage()
+                .description(escape(summary))
+                .sortOptions(false)
+                .abbreviateSynopsis(true)
+                .footer(FOOTER);
         for (Option<?> option : table.options()) {
             boolean flag = option.type().equals("true|false");
             boolean list = option.type().startsWith("NAMES") || option.type().endsWith("...");
@@ -96,6 +113,11 @@ abstract class TableCommand {
                 .type(boolean.class)
                 .description("Print the result as one JSON document.")
                 .build());
+        spec.addOption(OptionSpec.builder("-h", "--help")
+                .type(boolean.class)
+                .usageHelp(true)
+                .description("Show this help.")
+                .build());
         return spec;
     }
 
@@ -109,31 +131,56 @@ abstract class TableCommand {
             OptionSpec spec = parsed.matchedOption(spellings(option)[0]);
             if (spec != null) {
                 Object value = spec.getValue();
-                settings.put(option.name(), value instanceof List<?> list && list.size() == 1 ? list.getFirst() : value);
+                settings.put(
+                        option.name(), value instanceof List<?> list && list.size() == 1 ? list.getFirst() : value);
             }
         }
         if (positional != null && parsed.hasMatchedPositional(0)) {
             settings.put(positional.name(), parsed.matchedPositionalValue(0, ""));
         }
         boolean json = parsed.hasMatchedOption(JSON);
-        int status = run(settings.build(), json, console);
+        Settings given = settings.build();
+        for (Option<?> option : table.options()) {
+            if (FOLDERS.contains(option.name()) && given.find(option).orElse(null) instanceof Path folder) {
+                requireFolder(option, folder);
+            }
+        }
+        int status = run(given, json, console);
         console.out().flush();
         return status;
     }
 
-    private static void readConfig(Path file, Settings.Builder settings) throws IOException {
-        Map<String, Object> values;
-        try {
-            values = new YAMLMapper().readValue(Files.readString(file), new TypeReference<Map<String, Object>>() {});
-        } catch (NoSuchFileException e) {
-            throw new OptionException("option config: no file " + file);
-        } catch (JacksonException e) {
-            throw new OptionException("option config: " + file + " is not a YAML map of options: " + e.getOriginalMessage()
-                    + (e.getLocation() == null ? "" : " (line " + e.getLocation().getLineNr() + ")"));
-        }
-        if (values == null) {
+    /** Names are folders here; a newcomer may give a name on the Hugging Face Hub. */
+    private static void requireFolder(Option<?> option, Path folder) throws FormatException {
+        if (Files.isDirectory(folder)) {
             return;
         }
+        throw new FormatException("option " + option.name() + ": "
+                + (Files.exists(folder)
+                        ? folder + " is a file; expected the folder that it is in"
+                        : "no folder " + folder
+                                + "; lora4j reads local folders and downloads nothing: check the path, or"
+                                + " fetch it first, such as with: hf download " + folder + " --local-dir FOLDER"));
+    }
+
+    private static void readConfig(Path file, Settings.Builder settings) throws IOException {
+        JsonNode tree;
+        try {
+            tree = YAML.readTree(TextFile.read(file));
+        } catch (JacksonException e) {
+            throw new OptionException(
+                    file + (e.getLocation() == null ? "" : ":" + e.getLocation().getLineNr()) + ": is not YAML: "
+                            + e.getOriginalMessage().lines().findFirst().orElse(""));
+        }
+        if (tree == null || tree.isMissingNode() || tree.isNull()) {
+            return; // An empty file, or one of comments only
+        }
+        if (!tree.isObject()) {
+            throw new OptionException(
+                    file + ": holds a YAML " + tree.getNodeType().name().toLowerCase(Locale.ROOT)
+                            + "; expected options by their names, such as lora_r: 16");
+        }
+        Map<String, Object> values = YAML.convertValue(tree, new TypeReference<Map<String, Object>>() {});
         for (Map.Entry<String, Object> entry : values.entrySet()) {
             if (entry.getValue() == null) {
                 continue; // "key:" or "key: null" leaves the default
@@ -146,15 +193,29 @@ abstract class TableCommand {
         }
     }
 
+    /** Returns the arguments with every option of the table spelled as the table does. */
+    final String[] normalize(String[] args) {
+        return Arrays.stream(args).map(this::normalize).toArray(String[]::new);
+    }
+
+    private String normalize(String arg) {
+        if (!arg.startsWith("--") || arg.length() == 2) {
+            return arg;
+        }
+        int end = arg.indexOf('=') < 0 ? arg.length() : arg.indexOf('=');
+        try {
+            return "--" + table.find(arg.substring(0, end)).name() + arg.substring(end);
+        } catch (OptionException e) {
+            return arg; // --config, --json, --help, a value, or a mistake that the parser reports
+        }
+    }
+
     private static String[] spellings(Option<?> option) {
         List<String> names = new ArrayList<>();
         List<String> keys = new ArrayList<>(option.aliases());
         keys.add(option.name());
         for (String key : keys) {
             names.add("--" + key);
-            if (key.indexOf('_') >= 0) {
-                names.add("--" + key.replace('_', '-'));
-            }
         }
         return names.toArray(String[]::new);
     }

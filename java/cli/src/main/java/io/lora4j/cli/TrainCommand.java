@@ -5,11 +5,12 @@ import io.lora4j.train.TrainOptions;
 import io.lora4j.train.TrainResult;
 import io.lora4j.train.Trainer;
 import java.io.IOException;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
-import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.stream.Stream;
 
 /** {@code lora4j train}: fine-tunes a model and writes the adapter, checkpoints, metrics and a loss curve. */
 final class TrainCommand extends TableCommand {
@@ -26,7 +27,10 @@ final class TrainCommand extends TableCommand {
         Trainer trainer = Trainer.open(settings);
         TrainProgress progress = new TrainProgress(console);
         progress.showPlan(trainer.plan());
-        try (Interrupt interrupt = new Interrupt(trainer::cancel)) {
+        try (Interrupt interrupt = new Interrupt(() -> {
+            console.err().println("\nstopping: finishing this step and saving");
+            trainer.cancel();
+        })) {
             TrainResult result;
             try (progress) {
                 result = trainer.run(progress);
@@ -52,16 +56,18 @@ final class TrainCommand extends TableCommand {
         chart.ifPresent(png -> console.out().println("curve    " + png));
     }
 
-    private static Map<String, Object> report(TrainResult result, Path output, Optional<Path> chart) throws IOException {
+    private static Map<String, Object> report(TrainResult result, Path output, Optional<Path> chart)
+            throws IOException {
         Map<String, Object> report = new LinkedHashMap<>();
         report.put("completed", result.completed());
         report.put("step", result.step());
         report.put("output_dir", output.toString());
         report.put("checkpoint", result.checkpoint().toString());
         report.put("loss_curve", chart.map(Path::toString).orElse(null));
-        report.put("files", result.files().stream().map(Path::toString).toList());
-        List<Map<String, Object>> lines = LossChart.read(output);
-        report.put("metrics", lines);
+        try (Stream<Path> files = Files.list(output)) {
+            report.put("files", files.sorted().map(Path::toString).toList());
+        }
+        report.put("metrics", LossChart.read(output));
         return report;
     }
 }

@@ -24,7 +24,8 @@ final class TrainProgress implements TrainListener, AutoCloseable {
     private static final int SHOWN_CHARACTERS = 600;
 
     private final PrintWriter err;
-    private final boolean terminal = System.console() != null && System.console().isTerminal();
+    private final boolean terminal =
+            System.console() != null && System.console().isTerminal();
     private @Nullable ProgressBar bar;
     private int loggingSteps = 1;
     private int firstStep = 1;
@@ -38,15 +39,32 @@ final class TrainProgress implements TrainListener, AutoCloseable {
     /** Prints data, adapter, memory, and the first row with what is learned of it. */
     void showPlan(TrainPlan plan) {
         Dataset data = plan.data();
-        err.printf(Locale.ROOT, "data      %s: %,d rows (%s), %,d tokens, %,d of them targets; %d rows cut to max_length, %d dropped%n",
-                data.file(), data.rows().size(), data.kind(), data.tokens(), data.targetTokens(), data.rowsCut(), data.rowsDropped());
+        err.printf(
+                Locale.ROOT,
+                "data      %s: %,d rows (%s), %,d tokens, %,d of them targets; %d rows cut to max_length, %d dropped%n",
+                data.file(),
+                data.rows().size(),
+                data.kind(),
+                data.tokens(),
+                data.targetTokens(),
+                data.rowsCut(),
+                data.rowsDropped());
         TreeSet<String> kinds = new TreeSet<>();
         plan.modules().forEach(m -> kinds.add(m.name().substring(m.name().lastIndexOf('.') + 1)));
-        err.printf(Locale.ROOT, "adapter   r %d, alpha %s, on %d modules (%s): %,d parameters, %.3f %% of all%n",
-                plan.adapter().rank(), plan.adapter().loraAlpha(), plan.modules().size(), String.join(", ", kinds),
-                plan.trainableParameters(), 100 * plan.trainableShare());
-        err.printf(Locale.ROOT, "steps     %,d, %s schedule, peak learning rate %s%n",
-                plan.totalSteps(), plan.settings().get(TrainOptions.LR_SCHEDULER_TYPE).name().toLowerCase(Locale.ROOT),
+        err.printf(
+                Locale.ROOT,
+                "adapter   r %d, alpha %s, on %d modules (%s): %,d parameters, %.3f %% of all%n",
+                plan.adapter().rank(),
+                plan.adapter().loraAlpha(),
+                plan.modules().size(),
+                String.join(", ", kinds),
+                plan.trainableParameters(),
+                100 * plan.trainableShare());
+        err.printf(
+                Locale.ROOT,
+                "steps     %,d, %s schedule, peak learning rate %s%n",
+                plan.totalSteps(),
+                plan.settings().get(TrainOptions.LR_SCHEDULER_TYPE).name().toLowerCase(Locale.ROOT),
                 Text.number(plan.settings().get(TrainOptions.LEARNING_RATE)));
         err.println("memory\n" + plan.memory());
         err.println("first row, «learned»:\n  " + shown(plan));
@@ -60,7 +78,9 @@ final class TrainProgress implements TrainListener, AutoCloseable {
             text.append(piece.learned() ? "«" + piece.text() + "»" : piece.text());
         }
         String all = text.toString();
-        int end = all.length() <= SHOWN_CHARACTERS ? all.length() : all.offsetByCodePoints(0, all.codePointCount(0, SHOWN_CHARACTERS));
+        int end = all.length() <= SHOWN_CHARACTERS
+                ? all.length()
+                : all.offsetByCodePoints(0, all.codePointCount(0, SHOWN_CHARACTERS));
         String head = all.substring(0, end) + (end < all.length() ? " … (" + all.length() + " characters)" : "");
         return head.replace("\n", "\n  ");
     }
@@ -84,8 +104,12 @@ final class TrainProgress implements TrainListener, AutoCloseable {
     public void onStep(Metrics m) {
         seconds += m.seconds();
         tokens += m.tokens();
-        String numbers = String.format(Locale.ROOT, "loss %s  lr %s  %,.0f tokens/s",
-                Text.number(m.loss()), Text.number(m.learningRate()), tokens / seconds);
+        String numbers = String.format(
+                Locale.ROOT,
+                "loss %s  lr %s  %,.0f tokens/s",
+                Text.number(m.loss()),
+                Text.number(m.learningRate()),
+                tokens / seconds);
         if (bar != null) {
             bar.stepTo(m.step());
             bar.setExtraMessage(numbers);
@@ -99,7 +123,8 @@ final class TrainProgress implements TrainListener, AutoCloseable {
 
     @Override
     public void onEval(int step, BatchLoss loss) {
-        line("step " + step + "  eval loss " + Text.number(loss.meanLoss()) + "  perplexity " + Text.number(loss.perplexity()));
+        line("step " + step + "  eval loss " + Text.number(loss.meanLoss()) + "  perplexity "
+                + Text.number(loss.perplexity()));
     }
 
     @Override

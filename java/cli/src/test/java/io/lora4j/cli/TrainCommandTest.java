@@ -1,0 +1,211 @@
+package io.lora4j.cli;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.within;
+
+import java.awt.image.BufferedImage;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.stream.Stream;
+import javax.imageio.ImageIO;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import tools.jackson.databind.JsonNode;
+import tools.jackson.databind.json.JsonMapper;
+
+class TrainCommandTest {
+    @TempDir
+    Path dir;
+
+    @Test
+    void writesAdapterCheckpointMetricsAndChart() throws IOException {
+        Path output = dir.resolve("a folder");
+        Path data = Cli.data(dir);
+        Cli.Result result = Cli.run(
+                Cli.train(data, output, "--max_steps", 5, "--eval_file", data, "--lr_scheduler_type", "cosine"));
+        assertThat(result.status()).as(result.err()).isZero();
+        assertThat(result.out()).contains("adapter  " + output, "curve    " + output.resolve("loss.png"));
+        assertThat(result.err())
+                .contains(
+                        "7 rows (prompt and completion)", "adapter   r 4, alpha 32.0, on 56 modules", "cosine schedule")
+                .contains("  peak ", "  available (", "first row, «learned»:", "« ran home and slept.")
+                .containsPattern("step 5/5  loss \\d.*  lr 1\\.910e-04  [\\d,]+ tokens/s  ETA 0:00")
+                .contains("eval loss", "step 5  saved " + output.resolve("checkpoint-5"));
+        assertThat(names(output))
+                .containsExactly(
+                        "adapter_config.json",
+                        "adapter_model.safetensors",
+                        "chat_template.jinja",
+                        "checkpoint-5",
+                        "loss.png",
+                        "metrics.jsonl",
+                        "tokenizer.json",
+                        "tokenizer_config.json");
+        BufferedImage chart = ImageIO.read(output.resolve("loss.png").toFile());
+        assertThat(chart.getWidth()).isEqualTo(900);
+
+        List<JsonNode> lines = metrics(output);
+        assertThat(lines).hasSize(6);
+        double first = lines.getFirst().get("loss").doubleValue();
+        for (int i = 0; i < 5; i++) {
+            JsonNode line = lines.get(i);
+            assertThat(line.get("step").intValue()).isEqualTo(i + 1);
+            assertThat(line.get("epoch").doubleValue()).isEqualTo((i + 1) / 4.0);
+            assertThat(line.get("loss").doubleValue()).isBetween(0.1, first + 0.5);
+            assertThat(line.get("grad_norm").doubleValue()).isPositive();
+            assertThat(line.get("learning_rate").doubleValue())
+                    .isCloseTo(1e-3 * (1 + Math.cos(Math.PI * i / 5)), within(1e-9));
+            assertThat(line.get("num_tokens").longValue()).isPositive();
+            assertThat(line.get("tokens_per_second").doubleValue()).isPositive();
+            assertThat(line.get("mean_token_accuracy").doubleValue()).isBetween(0.0, 1.0);
+        }
+        JsonNode eval = lines.getLast();
+        assertThat(eval.get("eval_perplexity").doubleValue())
+                .isCloseTo(Math.exp(eval.get("eval_loss").doubleValue()), within(1e-6));
+        assertThat(eval.get("eval_loss").doubleValue()).isLessThan(first);
+    }
+
+    @Test
+    void jsonIsOneDocument() throws IOException {
+        Path output = dir.resolve("out");
+        JsonNode json = Cli.run(Cli.train(Cli.data(dir), output, "--max_steps", 2, "--json"))
+                .json();
+        assertThat(json.get("completed").booleanValue()).isTrue();
+        assertThat(json.get("step").intValue()).isEqualTo(2);
+        assertThat(json.get("checkpoint").stringValue())
+                .isEqualTo(output.resolve("checkpoint-2").toString());
+        assertThat(json.get("metrics").size()).isEqualTo(2);
+        List<String> files = new ArrayList<>();
+        json.get("files").forEach(file -> files.add(file.stringValue()));
+        try (Stream<Path> written = Files.list(output)) {
+            assertThat(files)
+                    .containsExactlyElementsOf(
+                            written.sorted().map(Path::toString).toList());
+        }
+    }
+
+    /** What is learned: the content, the end of the turn and what the template prints after it; EOS once. */
+    @ParameterizedTest
+    @CsvSource(
+            delimiter = '|',
+            value = {
+                "text                  | {'text': 'One day.'}                      | One day.<|end_of_text|>»",
+                "prompt and completion | {'prompt': 'One', 'completion': ' day.'}  | One« day.<|end_of_text|>»",
+                "messages | {'messages': [{'role': 'user', 'content': 'Who?'}, {'role': 'assistant', 'content': 'Me.'}]}"
+                        + " | «Me.<|im_end|>",
+            })
+    void everyKindOfRows(String kind, String row, String learned) throws IOException {
+        Path data = Files.writeString(dir.resolve("rows.jsonl"), row.replace('\'', '"') + "\n");
+        Cli.Result result = Cli.run(Cli.train(data, dir.resolve("out"), "--max_steps", 1));
+        assertThat(result.status()).as(result.err()).isZero();
+        assertThat(result.err())
+                .contains("1 rows (" + kind + ")")
+                .contains(learned)
+                .doesNotContain("<|end_of_text|><|end_of_text|>");
+    }
+
+    @Test
+    void rowsThatAreCutOrDroppedAreCounted() throws IOException {
+        Path data = Files.writeString(dir.resolve("rows.jsonl"), """
+                {"prompt": "One", "completion": " day a cat sat on a mat and slept all night."}
+                {"prompt": "One day a very little cat sat on a", "completion": " mat."}
+                {"prompt": "A", "completion": " cat."}
+                """);
+        Cli.Result result = Cli.run(Cli.train(data, dir.resolve("out"), "--max_steps", 1, "--max_length", 8));
+        assertThat(result.err()).contains("2 rows (prompt and completion)", "2 rows cut to max_length, 1 dropped");
+    }
+
+    @Test
+    void goesOnTrainingAnAdapter() throws IOException {
+        Path data = Files.copy(Cli.GOLDEN.resolve("../../tiny-llama/instruct/valid.jsonl"), dir.resolve("chat.jsonl"));
+        Object[] args = {
+            "train",
+            "--model",
+            Cli.TINY,
+            "--adapter",
+            Cli.ADAPTER,
+            "--data",
+            data,
+            "--output_dir",
+            dir.resolve("out"),
+            "--max_steps",
+            3,
+            "--per_device_train_batch_size",
+            4,
+            "--logging_steps",
+            1
+        };
+        Cli.Result result = Cli.run(args);
+        assertThat(result.status()).as(result.err()).isZero();
+        assertThat(result.err()).contains("adapter   r 8, alpha 16.0, on 56 modules");
+        JsonNode before = eval(data, Cli.ADAPTER);
+        JsonNode after = eval(data, dir.resolve("out"));
+        assertThat(after.get("loss").doubleValue())
+                .isLessThan(before.get("loss").doubleValue());
+        // The first step's loss is the old adapter's on those rows, not the base model's.
+        assertThat(metrics(dir.resolve("out")).getFirst().get("loss").doubleValue())
+                .isCloseTo(before.get("loss").doubleValue(), within(1.0));
+
+        Object[] other =
+                Stream.concat(Stream.of(args), Stream.of("--lora_r", 4)).toArray();
+        assertThat(Cli.run(other).err()).contains("option lora_r: an adapter that is trained further keeps its own");
+    }
+
+    @Test
+    void anOutputFolderInUseIsKept() throws IOException {
+        Path data = Cli.data(dir);
+        Path output = dir.resolve("out");
+        assertThat(Cli.run(Cli.train(data, output, "--max_steps", 2)).status()).isZero();
+        byte[] adapter = Files.readAllBytes(output.resolve("adapter_model.safetensors"));
+
+        Cli.Result refused = Cli.run(Cli.train(data, output, "--max_steps", 1));
+        assertThat(refused.status()).isEqualTo(1);
+        assertThat(refused.err())
+                .contains("out is not empty", "--resume_from_checkpoint true", "--overwrite_output_dir");
+        assertThat(output.resolve("adapter_model.safetensors")).hasBinaryContent(adapter);
+
+        Cli.Result again = Cli.run(Cli.train(data, output, "--max_steps", 2, "--overwrite_output_dir"));
+        assertThat(again.status()).as(again.err()).isZero();
+        assertThat(output.resolve("adapter_model.safetensors")).hasBinaryContent(adapter);
+        assertThat(metrics(output)).hasSize(2);
+    }
+
+    @Test
+    void threadsDoNotChangeTheAdapter() throws IOException {
+        Path data = Cli.data(dir);
+        for (int threads : new int[] {1, 3, 64}) {
+            assertThat(Cli.run(Cli.train(data, dir.resolve("t" + threads), "--max_steps", 2, "--threads", threads))
+                            .status())
+                    .isZero();
+        }
+        for (int threads : new int[] {3, 64}) {
+            assertThat(dir.resolve("t" + threads + "/adapter_model.safetensors"))
+                    .hasSameBinaryContentAs(dir.resolve("t1/adapter_model.safetensors"));
+        }
+        Cli.Result tooMany = Cli.run(Cli.train(data, dir.resolve("x"), "--max_steps", 1, "--threads", 1_000_000));
+        assertThat(tooMany.status()).isNotZero();
+        assertThat(tooMany.err()).contains("threads");
+    }
+
+    private static JsonNode eval(Path data, Path adapter) {
+        return Cli.run("eval", "--model", Cli.TINY, "--data", data, "--adapter", adapter, "--json")
+                .json();
+    }
+
+    private static List<JsonNode> metrics(Path output) throws IOException {
+        return Files.readAllLines(output.resolve("metrics.jsonl")).stream()
+                .map(new JsonMapper()::readTree)
+                .toList();
+    }
+
+    private static List<String> names(Path folder) throws IOException {
+        try (Stream<Path> files = Files.list(folder)) {
+            return files.map(f -> f.getFileName().toString()).sorted().toList();
+        }
+    }
+}
