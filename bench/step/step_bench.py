@@ -62,13 +62,13 @@ def run(command, environment):
 
 def ours(folder, work, args, environment):
     out = work / "run"
-    command = [ROOT / "lora4j", "train", "--model", folder, "--data", work / "data.jsonl", "--output_dir", out, "--overwrite_output_dir",
+    command = [args.lora4j, "train", "--model", folder, "--data", work / "data.jsonl", "--output_dir", out, "--overwrite_output_dir",
                "--lora_r", "8", "--lora_alpha", "16", "--lora_target_modules", "all-linear", "--per_device_train_batch_size", "4",
                "--max_length", "256", "--max_steps", str(args.steps), "--logging_steps", "1", "--save_steps", "0", "--threads", str(args.threads),
                "--gradient_checkpointing", str(args.checkpointing).lower(), "--json"]
     _, peak = run(command, environment)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return [row["step_seconds"] for row in rows if "loss" in row], peak
+    return [4 * 256 / row["tokens_per_second"] for row in rows if "loss" in row], peak
 
 
 def theirs(folder, args, environment):
@@ -84,6 +84,7 @@ def main():
     parser.add_argument("--steps", type=int, default=4, help="per round; the first of a round is not counted")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--lora4j", type=pathlib.Path, default=ROOT / "lora4j", help="the command to measure")
     parser.add_argument("--out", type=pathlib.Path, help="JSON file for the results")
     args = parser.parse_args()
     environment = {}
@@ -91,7 +92,7 @@ def main():
         environment = {"LORA4J_MAX_ISA": "avx2", "ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}
     elif args.isa:
         environment = {"LORA4J_MAX_ISA": args.isa}
-    subprocess.run([ROOT / "lora4j", "--version"], check=True, stdout=subprocess.DEVNULL)  # builds what is missing
+    subprocess.run([args.lora4j, "--version"], check=True, stdout=subprocess.DEVNULL)  # builds what is missing
     with tempfile.TemporaryDirectory() as name:
         work = pathlib.Path(name)
         folder = work / "model"
