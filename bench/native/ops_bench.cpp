@@ -388,6 +388,7 @@ int main(int argc, char **argv) {
             std::string way = backward ? "attention_backward/" : "attention_forward/";
             add(way + "4x256", [=](benchmark::State &s) { attention(s, isa, peak, 4, 256, 256, backward); });
             add(way + "1x2048", [=](benchmark::State &s) { attention(s, isa, peak, 1, 2048, 2048, backward); });
+            add(way + "1x8192", [=](benchmark::State &s) { attention(s, isa, peak, 1, 8192, 8192, backward); });
         }
         add("attention_forward/decode_8192", [=](benchmark::State &s) { attention(s, isa, peak, 1, 1, 8192, false); });
     }

@@ -12,9 +12,9 @@
 #include "vexp.h"
 
 enum {
-    ATTENTION_STEPS = 64,
-    ATTENTION_MAX_D = 256
-}; /* keys, or queries, whose rows are packed at a time: they stay in L1 */
+    ATTENTION_STEPS = 64, /* keys, or queries, whose rows are packed at a time: they stay in L1 */
+    ATTENTION_ROWS = 48   /* rows that a block has even where keys are many, so that packing them pays */
+};
 
 /* One head of a tensor: element (row, d) at data[row * row_stride + d * col_stride]. */
 typedef struct {

@@ -24,9 +24,10 @@ typedef struct {
     const attention_packs *packs;
 } backward_team;
 
-/* Rows of a block: about half a MiB of p and ds together. */
+/* Rows of a block: about half a MiB of p and ds together while keys are few, no more than a sequence can have. */
 static int64_t backward_rows(const l4j_attention *args) {
-    int64_t rows = l4j_max64(1, l4j_min64(16, (1 << 16) / attention_stride(args) / GEMM_MR)) * GEMM_MR;
+    int64_t rows =
+        l4j_max64(ATTENTION_ROWS / GEMM_MR, l4j_min64(16, (1 << 16) / attention_stride(args) / GEMM_MR)) * GEMM_MR;
     return l4j_max64(1, l4j_min64(rows, args->max_q_length));
 }
 

@@ -24,10 +24,12 @@ typedef struct {
     atomic_llong next;        /* task to be claimed: results do not depend on who does which */
 } forward_task;
 
-/* Rows of a block: about half a MiB of scores, no more than a sequence can have. */
+/* Rows of a block: about half a MiB of scores while keys are few, no more than a sequence can have. */
 static int64_t forward_rows(const l4j_attention *args) {
     int64_t group = args->q->shape[1] / args->k->shape[1];
-    int64_t rows = l4j_max64(1, l4j_min64(FORWARD_TILES, (1 << 17) / attention_stride(args) / GEMM_MR)) * GEMM_MR;
+    int64_t rows =
+        l4j_max64(ATTENTION_ROWS / GEMM_MR, l4j_min64(FORWARD_TILES, (1 << 17) / attention_stride(args) / GEMM_MR)) *
+        GEMM_MR;
     return l4j_max64(1, l4j_min64(rows, group * args->max_q_length));
 }
 
