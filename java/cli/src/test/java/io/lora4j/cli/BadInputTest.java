@@ -443,7 +443,7 @@ class BadInputTest {
                     Cli.data(dir), mount.resolve("out"), "--max_steps", 4, "--save_steps", 1, "--resume", true);
             Cli.Result full = Cli.run(train);
             assertThat(full.status()).isEqualTo(1);
-            assertThat(full.err()).contains("checkpoint-2: no space left on its file system");
+            assertThat(full.err()).contains("no space left on its file system", "free some space");
             assertThat(mount.resolve("out/adapter_model.safetensors")).doesNotExist();
 
             assertThat(command("mount", "-o", "remount,size=64m", mount)).isTrue();
