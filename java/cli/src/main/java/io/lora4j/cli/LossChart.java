@@ -8,6 +8,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import javax.imageio.ImageIO;
 import org.knowm.xchart.BitmapEncoder;
 import org.knowm.xchart.XYChart;
 import org.knowm.xchart.XYChartBuilder;
@@ -52,6 +53,7 @@ final class LossChart {
             return Optional.empty();
         }
         Path file = outputDir.resolve(FILE_NAME);
+        ImageIO.setUseCache(false); // no temporary file
         try {
             AtomicFile.write(file, BitmapEncoder.getBitmapBytes(chart, BitmapEncoder.BitmapFormat.PNG));
         } catch (LinkageError | InternalError e) {

@@ -36,7 +36,8 @@ final class TrainCommand extends TableCommand {
                 result = trainer.run(progress);
             }
             Path output = settings.get(TrainOptions.OUTPUT_DIR);
-            Optional<Path> chart = LossChart.write(output, console);
+            // Java cannot draw while it shuts down; the run that goes on draws the whole curve.
+            Optional<Path> chart = result.completed() ? LossChart.write(output, console) : Optional.empty();
             if (json) {
                 console.json(report(result, output, chart));
             } else {
