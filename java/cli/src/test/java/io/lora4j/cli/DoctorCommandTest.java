@@ -11,7 +11,8 @@ class DoctorCommandTest {
     @Test
     void saysWhatIsThere() {
         JsonNode json = Cli.run("doctor", "--json").json();
-        assertThat(Files.exists(Path.of(json.get("native_library").stringValue()))).isTrue();
+        assertThat(Files.exists(Path.of(json.get("native_library").stringValue())))
+                .isTrue();
         assertThat(json.get("native_build").stringValue()).contains("lora4j", "ABI", "ref");
         assertThat(json.get("isa").stringValue()).isIn("ref", "avx2", "avx512", "amx");
         assertThat(json.get("cores").intValue()).isEqualTo(Runtime.getRuntime().availableProcessors());

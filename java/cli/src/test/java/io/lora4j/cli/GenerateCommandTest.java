@@ -32,9 +32,15 @@ class GenerateCommandTest {
         for (JsonNode golden : reference.get("greedy")) {
             Object[] prompt;
             if (golden.has("prompt")) {
-                prompt = new Object[] {"--no_chat_template", "--prompt", golden.get("prompt").stringValue()};
+                prompt = new Object[] {
+                    "--no_chat_template", "--prompt", golden.get("prompt").stringValue()
+                };
             } else {
-                prompt = new Object[] {"--messages", Files.writeString(dir.resolve("m.json"), golden.get("messages").toString())};
+                prompt = new Object[] {
+                    "--messages",
+                    Files.writeString(
+                            dir.resolve("m.json"), golden.get("messages").toString())
+                };
             }
             for (String how : List.of("with_adapter", "without_adapter")) {
                 List<Object> args = new ArrayList<>(List.of(prompt));
@@ -44,7 +50,9 @@ class GenerateCommandTest {
                 }
                 JsonNode json = generate(args.toArray());
                 assertThat(json.get("prompt_token_ids")).isEqualTo(golden.get("input_ids"));
-                assertThat(json.get("token_ids")).as(how).isEqualTo(golden.get(how).get("tokens"));
+                assertThat(json.get("token_ids"))
+                        .as(how)
+                        .isEqualTo(golden.get(how).get("tokens"));
                 assertThat(json.get("finish").stringValue()).isEqualTo("max_new_tokens");
             }
         }
@@ -53,11 +61,15 @@ class GenerateCommandTest {
     @Test
     void logitsAreThoseOfPeft() throws IOException {
         String text = "The old clock was made of";
-        JsonNode json = generate("--no_chat_template", "--prompt", text, "--max_new_tokens", 1, "--logits", "--adapter", Cli.ADAPTER);
+        JsonNode json = generate(
+                "--no_chat_template", "--prompt", text, "--max_new_tokens", 1, "--logits", "--adapter", Cli.ADAPTER);
         assertThat(json.get("logits").size()).isEqualTo(2048);
         int best = 0;
         for (int i = 0; i < 2048; i++) {
-            best = json.get("logits").get(i).doubleValue() > json.get("logits").get(best).doubleValue() ? i : best;
+            best = json.get("logits").get(i).doubleValue()
+                            > json.get("logits").get(best).doubleValue()
+                    ? i
+                    : best;
         }
         assertThat(json.get("token_ids").get(0).intValue()).isEqualTo(best);
         try (Checkpoint golden = Checkpoint.open(Cli.GOLDEN.resolve("reference.safetensors"))) {
@@ -65,8 +77,18 @@ class GenerateCommandTest {
             float[] expected = golden.data("logits_with_adapter.0").toArray(ValueLayout.JAVA_FLOAT_UNALIGNED);
             JsonNode bos = Cli.runWithInput(
                             "",
-                            "generate", "--model", Cli.TINY, "--no_chat_template", "--prompt", "-", "--max_new_tokens", 1,
-                            "--json", "--logits", "--adapter", Cli.ADAPTER)
+                            "generate",
+                            "--model",
+                            Cli.TINY,
+                            "--no_chat_template",
+                            "--prompt",
+                            "-",
+                            "--max_new_tokens",
+                            1,
+                            "--json",
+                            "--logits",
+                            "--adapter",
+                            Cli.ADAPTER)
                     .json();
             assertThat(bos.get("prompt_token_ids").size()).isEqualTo(1);
             double difference = 0;
@@ -94,12 +116,22 @@ class GenerateCommandTest {
     void promptFromStandardInputAndSystemPrompt() {
         JsonNode direct = generate("--prompt", "Who are you?", "--max_new_tokens", 4);
         JsonNode piped = Cli.runWithInput(
-                        "Who are you?", "generate", "--model", Cli.TINY, "--prompt", "-", "--max_new_tokens", 4, "--json")
+                        "Who are you?",
+                        "generate",
+                        "--model",
+                        Cli.TINY,
+                        "--prompt",
+                        "-",
+                        "--max_new_tokens",
+                        4,
+                        "--json")
                 .json();
         assertThat(piped.get("token_ids")).isEqualTo(direct.get("token_ids"));
         assertThat(piped.get("prompt_token_ids")).isEqualTo(direct.get("prompt_token_ids"));
-        JsonNode system = generate("--prompt", "Who are you?", "--system_prompt", "You are a cat.", "--max_new_tokens", 4);
-        assertThat(system.get("prompt_token_ids").size()).isGreaterThan(direct.get("prompt_token_ids").size());
+        JsonNode system =
+                generate("--prompt", "Who are you?", "--system_prompt", "You are a cat.", "--max_new_tokens", 4);
+        assertThat(system.get("prompt_token_ids").size())
+                .isGreaterThan(direct.get("prompt_token_ids").size());
     }
 
     @Test
@@ -107,7 +139,8 @@ class GenerateCommandTest {
         Object[] args = {"--no_chat_template", "--prompt", "One day", "--max_new_tokens", 60};
         String text = generate(args).get("text").stringValue();
         String word = text.strip().split("\\s+")[3];
-        Object[] stopped = Stream.concat(Stream.of(args), Stream.of("--stop", "🦊", "--stop", word)).toArray();
+        Object[] stopped = Stream.concat(Stream.of(args), Stream.of("--stop", "🦊", "--stop", word))
+                .toArray();
         JsonNode json = generate(stopped);
         assertThat(json.get("text").stringValue()).isEqualTo(text.substring(0, text.indexOf(word)));
         assertThat(json.get("finish").stringValue()).isEqualTo("stop_string");
@@ -122,7 +155,15 @@ class GenerateCommandTest {
         for (String eos : List.of("[1, " + third + "]", String.valueOf(third))) {
             Files.writeString(model.resolve("generation_config.json"), "{\"eos_token_id\": " + eos + "}");
             JsonNode json = Cli.run(
-                            "generate", "--model", model, "--no_chat_template", "--prompt", "One day", "--max_new_tokens", 10, "--json")
+                            "generate",
+                            "--model",
+                            model,
+                            "--no_chat_template",
+                            "--prompt",
+                            "One day",
+                            "--max_new_tokens",
+                            10,
+                            "--json")
                     .json();
             assertThat(json.get("finish").stringValue()).isEqualTo("stop_token");
             assertThat(json.get("token_ids").size()).isLessThanOrEqualTo(3);
@@ -134,8 +175,19 @@ class GenerateCommandTest {
         Set<JsonNode> drawn = new HashSet<>();
         for (int seed = 0; seed < 4; seed++) {
             Object[] args = {
-                "--no_chat_template", "--prompt", "One day", "--max_new_tokens", 12, "--temperature", 1.2, "--top_k", 40,
-                "--top_p", 0.95, "--seed", seed
+                "--no_chat_template",
+                "--prompt",
+                "One day",
+                "--max_new_tokens",
+                12,
+                "--temperature",
+                1.2,
+                "--top_k",
+                40,
+                "--top_p",
+                0.95,
+                "--seed",
+                seed
             };
             JsonNode tokens = generate(args).get("token_ids");
             assertThat(generate(args).get("token_ids")).isEqualTo(tokens);
@@ -144,7 +196,15 @@ class GenerateCommandTest {
         assertThat(drawn).hasSizeGreaterThan(1);
         JsonNode greedy = generate("--no_chat_template", "--prompt", "One day", "--max_new_tokens", 12);
         JsonNode best = generate(
-                "--no_chat_template", "--prompt", "One day", "--max_new_tokens", 12, "--temperature", 1.2, "--top_k", 1);
+                "--no_chat_template",
+                "--prompt",
+                "One day",
+                "--max_new_tokens",
+                12,
+                "--temperature",
+                1.2,
+                "--top_k",
+                1);
         assertThat(best.get("token_ids")).isEqualTo(greedy.get("token_ids"));
     }
 
@@ -201,10 +261,12 @@ class GenerateCommandTest {
     }
 
     private static JsonNode generate(Object... more) {
-        return plain(Stream.concat(Stream.of(more), Stream.of("--json")).toArray()).json();
+        return plain(Stream.concat(Stream.of(more), Stream.of("--json")).toArray())
+                .json();
     }
 
     private static Cli.Result plain(Object... more) {
-        return Cli.run(Stream.concat(Stream.of("generate", "--model", Cli.TINY), Stream.of(more)).toArray());
+        return Cli.run(Stream.concat(Stream.of("generate", "--model", Cli.TINY), Stream.of(more))
+                .toArray());
     }
 }

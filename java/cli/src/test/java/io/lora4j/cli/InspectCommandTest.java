@@ -38,7 +38,8 @@ class InspectCommandTest {
                 .contains("tensor_count     74", "bytes_by_dtype   BF16 = ")
                 .containsPattern("model\\.norm\\.weight +BF16 +\\[192] +384 B");
         assertThat(Cli.run("inspect", "--path", Cli.TINY).out()).isEqualTo(text.out());
-        assertThat(inspect(Cli.TINY.resolve("model.safetensors")).get("tensors")).isEqualTo(json.get("tensors"));
+        assertThat(inspect(Cli.TINY.resolve("model.safetensors")).get("tensors"))
+                .isEqualTo(json.get("tensors"));
     }
 
     @Test
@@ -67,7 +68,8 @@ class InspectCommandTest {
     /** Two files of the halves of the header; each keeps its own stretch of the data. */
     private static void shard(Path model) throws IOException {
         byte[] bytes = Files.readAllBytes(model.resolve("model.safetensors"));
-        int data = 8 + (int) ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).getLong(0);
+        int data =
+                8 + (int) ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).getLong(0);
         JsonNode header = new JsonMapper().readTree(new String(bytes, 8, data - 8, StandardCharsets.UTF_8));
         List<Map.Entry<String, JsonNode>> tensors = new ArrayList<>();
         header.properties().forEach(e -> {
@@ -79,7 +81,8 @@ class InspectCommandTest {
         Map<String, String> index = new LinkedHashMap<>();
         int half = tensors.size() / 2;
         for (int part = 0; part < 2; part++) {
-            List<Map.Entry<String, JsonNode>> own = part == 0 ? tensors.subList(0, half) : tensors.subList(half, tensors.size());
+            List<Map.Entry<String, JsonNode>> own =
+                    part == 0 ? tensors.subList(0, half) : tensors.subList(half, tensors.size());
             int from = begin(own.getFirst().getValue());
             int to = own.getLast().getValue().get("data_offsets").get(1).intValue();
             Map<String, Object> entries = new LinkedHashMap<>();
@@ -90,7 +93,10 @@ class InspectCommandTest {
                         Map.of(
                                 "dtype", tensor.getValue().get("dtype"),
                                 "shape", tensor.getValue().get("shape"),
-                                "data_offsets", List.of(offsets.get(0).intValue() - from, offsets.get(1).intValue() - from)));
+                                "data_offsets",
+                                        List.of(
+                                                offsets.get(0).intValue() - from,
+                                                offsets.get(1).intValue() - from)));
                 index.put(tensor.getKey(), "model-" + (part + 1) + ".safetensors");
             }
             byte[] text = new JsonMapper().writeValueAsBytes(entries);
@@ -114,7 +120,8 @@ class InspectCommandTest {
         byte[] bytes = ggufOfOneTensor();
         Files.write(file, bytes);
         JsonNode json = inspect(file);
-        assertThat(json.get("metadata").get("general.architecture").stringValue()).isEqualTo("llama");
+        assertThat(json.get("metadata").get("general.architecture").stringValue())
+                .isEqualTo("llama");
         assertThat(json.get("tensors").get(0).get("name").stringValue()).isEqualTo("output_norm.weight");
         assertThat(json.get("tensors").get(0).get("dtype").stringValue()).isEqualTo("F32");
         assertThat(json.get("parameters").intValue()).isEqualTo(4);
@@ -158,8 +165,11 @@ class InspectCommandTest {
         Path other = Cli.model(dir.resolve("other"));
         Files.writeString(
                 other.resolve("config.json"),
-                Files.readString(other.resolve("config.json")).replace("\"intermediate_size\": 512", "\"intermediate_size\": 513"));
-        assertThat(inspect(other).get("usable").stringValue()).startsWith("no: ").contains("gate_proj");
+                Files.readString(other.resolve("config.json"))
+                        .replace("\"intermediate_size\": 512", "\"intermediate_size\": 513"));
+        assertThat(inspect(other).get("usable").stringValue())
+                .startsWith("no: ")
+                .contains("gate_proj");
     }
 
     private static void assertRefused(Path path, String message) {

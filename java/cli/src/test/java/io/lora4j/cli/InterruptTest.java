@@ -49,15 +49,16 @@ class InterruptTest {
 
         int step = newest(output);
         int end = step + 5;
-        Cli.Result resumed = Cli.run(Stream.concat(
-                        Stream.of(train(output, end)), Stream.of("--resume_from_checkpoint", true, "--json"))
-                .toArray());
+        Cli.Result resumed = Cli.run(
+                Stream.concat(Stream.of(train(output, end)), Stream.of("--resume_from_checkpoint", true, "--json"))
+                        .toArray());
         assertThat(resumed.json().get("completed").booleanValue()).isTrue();
         assertThat(output.resolve("loss.png")).exists();
         assertThat(resumed.err()).contains("goes on from " + output.resolve("checkpoint-" + step));
         Cli.Result whole = Cli.run(train(dir.resolve("whole"), end));
         assertThat(whole.status()).isZero();
-        assertThat(output.resolve(ADAPTER)).hasSameBinaryContentAs(dir.resolve("whole").resolve(ADAPTER));
+        assertThat(output.resolve(ADAPTER))
+                .hasSameBinaryContentAs(dir.resolve("whole").resolve(ADAPTER));
     }
 
     @Test
@@ -108,8 +109,7 @@ class InterruptTest {
     /** {@code lora4j inspect … | head -1}: the command ends quietly when nobody reads any more. */
     @Test
     void theReaderGoes() throws Exception {
-        Process process =
-                new ProcessBuilder(Cli.command(List.of(), "inspect", Cli.TINY, "--json")).start();
+        Process process = new ProcessBuilder(Cli.command(List.of(), "inspect", Cli.TINY, "--json")).start();
         process.getInputStream().close();
         String err = new String(process.getErrorStream().readAllBytes());
         assertThat(Cli.waitFor(process)).isEqualTo(141);
@@ -137,7 +137,15 @@ class InterruptTest {
         String out = new String(process.getInputStream().readAllBytes(), java.nio.charset.StandardCharsets.UTF_8);
         assertThat(Cli.waitFor(process)).as(this::tail).isZero();
         String here = Cli.runWithInput(
-                        "a 🦊 猫", "generate", "--model", Cli.TINY, "--no_chat_template", "--prompt", "-", "--max_new_tokens", 1,
+                        "a 🦊 猫",
+                        "generate",
+                        "--model",
+                        Cli.TINY,
+                        "--no_chat_template",
+                        "--prompt",
+                        "-",
+                        "--max_new_tokens",
+                        1,
                         "--json")
                 .out();
         assertThat(out.replaceAll("\"seconds.*", "")).isEqualTo(here.replaceAll("\"seconds.*", ""));
@@ -145,7 +153,16 @@ class InterruptTest {
 
     private Object[] train(Path output, int steps) {
         return Cli.train(
-                data, output, "--max_steps", steps, "--lora_dropout", 0.1, "--lr_scheduler_type", "constant", "--threads", 2);
+                data,
+                output,
+                "--max_steps",
+                steps,
+                "--lora_dropout",
+                0.1,
+                "--lr_scheduler_type",
+                "constant",
+                "--threads",
+                2);
     }
 
     private static void interrupt(Process process) throws Exception {
