@@ -16,7 +16,7 @@ lora4j_find_jdk || exit 1
 
 rm -rf "$out"/{jre,bench,native,cmake,test-data}
 # What lora4j and its tokenizer load; without java.desktop, so without loss curves. No locale data, no debug information.
-"$JAVA_HOME/bin/jlink" --add-modules java.base,java.logging,java.management,java.xml,jdk.unsupported,jdk.zipfs \
+"$JAVA_HOME/bin/jlink" --add-modules java.base,java.logging,java.management,java.xml,jdk.management,jdk.unsupported,jdk.zipfs \
   --strip-debug --no-header-files --no-man-pages --compress=zip-9 --output "$out/jre"
 cp "$root/java/cli/target/lora4j.jar" "$out"
 mkdir -p "$out"/{bench,native,cmake,test-data}
