@@ -23,6 +23,8 @@ final class DoctorCommand extends TableCommand {
     int run(Settings settings, boolean json, Console console) {
         Map<String, Object> report = new LinkedHashMap<>();
         report.put("lora4j", Main.version());
+        boolean working = false;
+        boolean capped = false;
         try (Device device = Device.cpu()) {
             DeviceInfo info = device.info();
             report.put("native_library", Device.library().path());
@@ -32,6 +34,8 @@ final class DoctorCommand extends TableCommand {
             report.put("isa_best", name(info.bestIsa()));
             report.put("cores", info.logicalCpus());
             report.put("memory_bytes", info.memoryBytes());
+            working = true;
+            capped = info.isa() != info.bestIsa();
         } catch (UnsatisfiedLinkError | Lora4jException e) {
             report.put("native_error", String.valueOf(e.getMessage()));
         }
@@ -39,14 +43,14 @@ final class DoctorCommand extends TableCommand {
         report.put("java_heap_max_bytes", Runtime.getRuntime().maxMemory());
         report.put("os", System.getProperty("os.name") + " " + System.getProperty("os.version"));
         report.put("java_options", ManagementFactory.getRuntimeMXBean().getInputArguments());
-        int status = report.containsKey("native_error") ? 1 : 0;
+        int status = working ? 0 : 1;
         if (json) {
             console.json(report);
             return status;
         }
         report.forEach((key, value) ->
                 console.out().printf("%-20s %s%n", key, key.endsWith("_bytes") ? Text.bytes((Long) value) : value));
-        if (status == 0 && !report.get("isa").equals(report.get("isa_best"))) {
+        if (capped) {
             console.out()
                     .println("The tier in use is capped by LORA4J_MAX_ISA; results are the same bits, only slower.");
         }

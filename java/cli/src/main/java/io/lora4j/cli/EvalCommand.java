@@ -10,6 +10,7 @@ import io.lora4j.train.model.BatchLoss;
 import io.lora4j.train.model.Evaluator;
 import java.io.IOException;
 import java.nio.file.Path;
+import java.time.ZoneId;
 import java.time.ZonedDateTime;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -51,7 +52,7 @@ final class EvalCommand extends TableCommand {
                     session.tokenizer(),
                     settings.get(TrainOptions.COMPLETION_ONLY_LOSS),
                     settings.get(TrainOptions.ASSISTANT_ONLY_LOSS),
-                    ZonedDateTime.now());
+                    ZonedDateTime.now(ZoneId.systemDefault()));
             Dataset data = Dataset.load(
                     file,
                     encoder,

@@ -21,6 +21,7 @@ import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
+import java.time.ZoneId;
 import java.time.ZonedDateTime;
 import java.util.ArrayList;
 import java.util.HashSet;
@@ -149,7 +150,8 @@ final class GenerateCommand extends TableCommand {
             ChatTemplate template =
                     ChatTemplate.parse(tokenizer.chatTemplate().orElseThrow(), tokenizer.chatTemplateSource());
             Map<String, String> variables = RowEncoder.templateVariables(tokenizer);
-            return tokenizer.encode(template.renderText(messages, variables, true, ZonedDateTime.now()), false);
+            return tokenizer.encode(
+                    template.renderText(messages, variables, true, ZonedDateTime.now(ZoneId.systemDefault())), false);
         }
         if (text == null || settings.isSet(SYSTEM_PROMPT)) {
             throw new OptionException("messages and system_prompt need a chat template: "

@@ -40,6 +40,24 @@ final class LossChart {
      */
     static Optional<Path> write(Path outputDir, Console console) throws IOException {
         List<Map<String, Object>> lines = read(outputDir);
+        if (lines.stream().noneMatch(line -> line.containsKey("loss") || line.containsKey("eval_loss"))) {
+            return Optional.empty();
+        }
+        Path file = outputDir.resolve(FILE_NAME);
+        ImageIO.setUseCache(false); // no temporary file
+        try {
+            AtomicFile.write(
+                    file, BitmapEncoder.getBitmapBytes(draw(outputDir, lines), BitmapEncoder.BitmapFormat.PNG));
+        } catch (LinkageError | InternalError e) {
+            console.err()
+                    .println("no loss curve: this Java cannot draw text (" + e
+                            + "); it needs the module java.desktop, fontconfig and a font");
+            return Optional.empty();
+        }
+        return Optional.of(file);
+    }
+
+    private static XYChart draw(Path outputDir, List<Map<String, Object>> lines) {
         XYChart chart = new XYChartBuilder()
                 .width(900)
                 .height(540)
@@ -48,23 +66,12 @@ final class LossChart {
                 .yAxisTitle("loss (nats per target token)")
                 .build();
         chart.getStyler().setLegendPosition(Styler.LegendPosition.InsideNE);
-        boolean any = series(chart, "train", "loss", lines) | series(chart, "eval", "eval_loss", lines);
-        if (!any) {
-            return Optional.empty();
-        }
-        Path file = outputDir.resolve(FILE_NAME);
-        ImageIO.setUseCache(false); // no temporary file
-        try {
-            AtomicFile.write(file, BitmapEncoder.getBitmapBytes(chart, BitmapEncoder.BitmapFormat.PNG));
-        } catch (LinkageError | InternalError e) {
-            console.err()
-                    .println("no loss curve: this Java cannot draw text (" + e + "); install fontconfig and a font");
-            return Optional.empty();
-        }
-        return Optional.of(file);
+        series(chart, "train", "loss", lines);
+        series(chart, "eval", "eval_loss", lines);
+        return chart;
     }
 
-    private static boolean series(XYChart chart, String name, String key, List<Map<String, Object>> lines) {
+    private static void series(XYChart chart, String name, String key, List<Map<String, Object>> lines) {
         List<Number> steps = new ArrayList<>();
         List<Number> values = new ArrayList<>();
         for (Map<String, Object> line : lines) {
@@ -73,10 +80,9 @@ final class LossChart {
                 values.add(value);
             }
         }
-        if (steps.isEmpty()) {
-            return false;
+        if (!steps.isEmpty()) {
+            chart.addSeries(name, steps, values)
+                    .setMarker(steps.size() < 50 ? SeriesMarkers.CIRCLE : SeriesMarkers.NONE);
         }
-        chart.addSeries(name, steps, values).setMarker(steps.size() < 50 ? SeriesMarkers.CIRCLE : SeriesMarkers.NONE);
-        return true;
     }
 }

@@ -9,6 +9,7 @@ import io.lora4j.train.TrainResult;
 import io.lora4j.train.Trainer;
 import io.lora4j.train.checkpoint.Sha256;
 import java.io.IOException;
+import java.io.PrintWriter;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
@@ -59,23 +60,22 @@ final class QuickstartCommand extends TableCommand {
         QuickstartExam after = QuickstartExam.take(model, Optional.of(output), threads);
         String hashAfter = Sha256.of(weights);
 
-        Map<String, Object> report = new LinkedHashMap<>();
-        report.put("before", before.report());
-        report.put("after", after.report());
-        report.put("question", before.question());
-        report.put("adapter_bytes", Files.size(output.resolve("adapter_model.safetensors")));
-        report.put("model_bytes", Files.size(weights));
-        report.put("base_sha256_before", hashBefore);
-        report.put("base_sha256_after", hashAfter);
-        report.put("base_unchanged", hashBefore.equals(hashAfter));
-        report.put("files", files(output));
-        report.put("seconds", (System.nanoTime() - begin) / 1e9);
+        Outcome outcome = new Outcome(
+                before,
+                after,
+                chart,
+                Files.size(output.resolve("adapter_model.safetensors")),
+                Files.size(weights),
+                hashBefore,
+                hashAfter,
+                files(output),
+                (System.nanoTime() - begin) / 1e9);
         if (json) {
-            console.json(report);
+            console.json(outcome.report());
         } else {
-            print(report, before, after, chart, console);
+            outcome.print(console.out());
         }
-        return hashBefore.equals(hashAfter) ? 0 : 1;
+        return outcome.baseUnchanged() ? 0 : 1;
     }
 
     private static Path model() {
@@ -125,52 +125,73 @@ final class QuickstartCommand extends TableCommand {
         }
     }
 
-    private static void print(
-            Map<String, Object> report,
+    /**
+     * What a quickstart has come to.
+     *
+     * @param hashBefore SHA-256 of the base model's weights before
+     * @param hashAfter the same, after
+     */
+    private record Outcome(
             QuickstartExam before,
             QuickstartExam after,
             Optional<Path> chart,
-            Console console) {
-        var out = console.out();
-        out.println();
-        out.println("Question   " + before.question());
-        out.println("Expected   " + before.expected());
-        out.println("  before   " + before.answer().strip().replace("\n", " "));
-        out.println("  after    " + after.answer().strip().replace("\n", " "));
-        out.println();
-        out.printf(Locale.ROOT, "%-34s %12s %12s%n", "on held-out questions", "before", "after");
-        out.printf(
-                Locale.ROOT,
-                "%-34s %10.1f %% %10.1f %%%n",
-                "exact match (" + before.questions() + " questions)",
-                before.exactMatch(),
-                after.exactMatch());
-        out.printf(
-                Locale.ROOT,
-                "%-34s %12.2f %12.4f%n",
-                "perplexity of the right answers",
-                before.loss().perplexity(),
-                after.loss().perplexity());
-        out.println();
-        long adapter = (Long) report.get("adapter_bytes");
-        long model = (Long) report.get("model_bytes");
-        out.printf(
-                Locale.ROOT,
-                "adapter %s, base model %s: %.1f %%%n",
-                Text.bytes(adapter),
-                Text.bytes(model),
-                100.0 * adapter / model);
-        out.printf(
-                "base model's sha256 %s, %s%n",
-                report.get("base_sha256_after"),
-                Boolean.TRUE.equals(report.get("base_unchanged"))
-                        ? "unchanged"
-                        : "CHANGED: it was " + report.get("base_sha256_before"));
-        chart.ifPresent(png -> out.println("loss curve " + png));
-        out.println("files written:");
-        for (Object file : (List<?>) report.get("files")) {
-            out.println("  " + file);
+            long adapterBytes,
+            long modelBytes,
+            String hashBefore,
+            String hashAfter,
+            List<String> files,
+            double seconds) {
+
+        boolean baseUnchanged() {
+            return hashBefore.equals(hashAfter);
         }
-        out.printf(Locale.ROOT, "%.0f s%n", (Double) report.get("seconds"));
+
+        Map<String, Object> report() {
+            Map<String, Object> report = new LinkedHashMap<>();
+            report.put("before", before.report());
+            report.put("after", after.report());
+            report.put("question", before.question());
+            report.put("expected", before.expected());
+            report.put("adapter_bytes", adapterBytes);
+            report.put("model_bytes", modelBytes);
+            report.put("base_sha256_before", hashBefore);
+            report.put("base_sha256_after", hashAfter);
+            report.put("base_unchanged", baseUnchanged());
+            report.put("files", files);
+            report.put("seconds", seconds);
+            return report;
+        }
+
+        void print(PrintWriter out) {
+            out.println();
+            out.println("Question   " + before.question());
+            out.println("Expected   " + before.expected());
+            out.println("  before   " + before.answer().strip().replace("\n", " "));
+            out.println("  after    " + after.answer().strip().replace("\n", " "));
+            out.println();
+            String numbers = "%-34s %10.1f %% %10.1f %%%n";
+            String questions = "exact match (" + before.questions() + " questions)";
+            out.printf(Locale.ROOT, "%-34s %12s %12s%n", "on held-out questions", "before", "after");
+            out.printf(Locale.ROOT, numbers, questions, before.exactMatch(), after.exactMatch());
+            out.printf(
+                    Locale.ROOT,
+                    "%-34s %12.2f %12.4f%n",
+                    "perplexity of the right answers",
+                    before.loss().perplexity(),
+                    after.loss().perplexity());
+            out.println();
+            out.printf(
+                    Locale.ROOT,
+                    "adapter %s, base model %s: %.1f %%%n",
+                    Text.bytes(adapterBytes),
+                    Text.bytes(modelBytes),
+                    100.0 * adapterBytes / modelBytes);
+            out.println("base model's sha256 " + hashAfter + ", "
+                    + (baseUnchanged() ? "unchanged" : "CHANGED: it was " + hashBefore));
+            chart.ifPresent(png -> out.println("loss curve " + png));
+            out.println("files written:");
+            files.forEach(file -> out.println("  " + file));
+            out.printf(Locale.ROOT, "%.0f s%n", seconds);
+        }
     }
 }

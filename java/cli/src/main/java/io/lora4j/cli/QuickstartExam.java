@@ -14,7 +14,9 @@ import io.lora4j.train.model.Generator;
 import io.lora4j.train.model.Sampling;
 import java.io.IOException;
 import java.nio.file.Path;
+import java.time.ZoneId;
 import java.time.ZonedDateTime;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -38,7 +40,7 @@ record QuickstartExam(String question, String expected, String answer, int quest
     static QuickstartExam take(Path model, Optional<Path> adapter, int threads) throws IOException {
         try (Session session = Session.open(model, adapter, threads)) {
             Tokenizer tokenizer = session.tokenizer();
-            ZonedDateTime now = ZonedDateTime.now();
+            ZonedDateTime now = ZonedDateTime.now(ZoneId.systemDefault());
             RowEncoder encoder = new RowEncoder(tokenizer, true, true, now);
             Dataset valid = Dataset.load(
                     model.resolve("instruct/valid.jsonl"),
@@ -53,12 +55,11 @@ record QuickstartExam(String question, String expected, String answer, int quest
             Set<Integer> stopIds = GenerateCommand.stopIds(model, session);
             Generator generator = new Generator(session.model(), session.adapter());
             List<Example> questions = JsonlReader.read(model.resolve("instruct/test.jsonl"));
-            QuickstartExam first = null;
             int right = 0;
+            List<String> answers = new ArrayList<>();
             for (Example example : questions) {
                 List<Message> messages = ((Example.Chat) example).messages();
-                String question = String.valueOf(messages.getFirst().content());
-                String expected = String.valueOf(messages.getLast().content());
+                String question = text(messages.getFirst());
                 String prompt = template.renderText(List.of(new Message("user", question)), variables, true, now);
                 StreamDecoder decoder = new StreamDecoder(tokenizer, true);
                 StringBuilder answer = new StringBuilder();
@@ -67,13 +68,17 @@ record QuickstartExam(String question, String expected, String answer, int quest
                     return true;
                 });
                 answer.append(decoder.finish());
-                right += answer.toString().strip().equals(expected) ? 1 : 0;
-                if (first == null) {
-                    first = new QuickstartExam(question, expected, answer.toString(), questions.size(), 0, loss);
-                }
+                answers.add(answer.toString());
+                right += answer.toString().strip().equals(text(messages.getLast())) ? 1 : 0;
             }
-            return new QuickstartExam(first.question, first.expected, first.answer, questions.size(), right, loss);
+            List<Message> first = ((Example.Chat) questions.getFirst()).messages();
+            return new QuickstartExam(
+                    text(first.getFirst()), text(first.getLast()), answers.getFirst(), questions.size(), right, loss);
         }
+    }
+
+    private static String text(Message message) {
+        return String.valueOf(message.content());
     }
 
     /** Part of the questions that were answered exactly, in percent. */

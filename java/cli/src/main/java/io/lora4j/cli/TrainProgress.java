@@ -24,8 +24,7 @@ final class TrainProgress implements TrainListener, AutoCloseable {
     private static final int SHOWN_CHARACTERS = 600;
 
     private final PrintWriter err;
-    private final boolean terminal =
-            System.console() != null && System.console().isTerminal();
+    private final boolean terminal = System.console() instanceof java.io.Console console && console.isTerminal();
     private @Nullable ProgressBar bar;
     private int loggingSteps = 1;
     private int firstStep = 1;
