@@ -169,10 +169,13 @@ final class QuickstartCommand extends TableCommand {
             out.println("  before   " + before.answer().strip().replace("\n", " "));
             out.println("  after    " + after.answer().strip().replace("\n", " "));
             out.println();
-            String numbers = "%-34s %10.1f %% %10.1f %%%n";
-            String questions = "exact match (" + before.questions() + " questions)";
             out.printf(Locale.ROOT, "%-34s %12s %12s%n", "on held-out questions", "before", "after");
-            out.printf(Locale.ROOT, numbers, questions, before.exactMatch(), after.exactMatch());
+            out.printf(
+                    Locale.ROOT,
+                    "%-34s %10.1f %% %10.1f %%%n",
+                    "exact match (" + before.questions() + " questions)",
+                    before.exactMatch(),
+                    after.exactMatch());
             out.printf(
                     Locale.ROOT,
                     "%-34s %12.2f %12.4f%n",

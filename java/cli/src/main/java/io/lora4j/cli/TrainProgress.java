@@ -24,7 +24,7 @@ final class TrainProgress implements TrainListener, AutoCloseable {
     private static final int SHOWN_CHARACTERS = 600;
 
     private final PrintWriter err;
-    private final boolean terminal = System.console() instanceof java.io.Console console && console.isTerminal();
+    private final boolean terminal = isTerminal();
     private @Nullable ProgressBar bar;
     private int loggingSteps = 1;
     private int firstStep = 1;
@@ -33,6 +33,12 @@ final class TrainProgress implements TrainListener, AutoCloseable {
 
     TrainProgress(Console console) {
         this.err = console.err();
+    }
+
+    @SuppressWarnings("SystemConsoleNull") // It is null in a runtime image without the module jdk.internal.le.
+    private static boolean isTerminal() {
+        java.io.Console terminal = System.console();
+        return terminal != null && terminal.isTerminal();
     }
 
     /** Prints data, adapter, memory, and the first row with what is learned of it. */
