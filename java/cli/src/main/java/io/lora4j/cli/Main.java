@@ -34,6 +34,8 @@ public final class Main {
             new InspectCommand(),
             new DoctorCommand());
 
+    /** What Java makes of bytes that are not text in the locale's encoding. */
+    private static final char REPLACEMENT = '\uFFFD';
     /** 128 + SIGPIPE, as a C program that writes to a closed pipe ends. */
     private static final int READER_GONE = 141;
 
@@ -48,6 +50,13 @@ public final class Main {
     }
 
     static int run(String[] args, Console console) {
+        if (Arrays.stream(args).anyMatch(arg -> arg.indexOf(REPLACEMENT) >= 0)) {
+            return fail(
+                    console,
+                    "an argument has a character that is lost in this locale (its encoding is "
+                            + System.getProperty("sun.jnu.encoding") + "); set LC_ALL=C.UTF-8, or use a file",
+                    2);
+        }
         CommandLine line = commandLine().setOut(console.out()).setErr(console.err());
         try {
             ParseResult parsed = line.parseArgs(normalize(args));

@@ -195,6 +195,15 @@ class OptionsTest {
                 .contains(unwrapped("(default: true; TRL: false, everything is learned)"));
     }
 
+    /** In the C locale Java reads "café" as "caf" and two of these, and would train on or look for that. */
+    @Test
+    void argumentsThatTheLocaleCannotCarry() {
+        Cli.Result result = Cli.run("inspect", "caf\uFFFD\uFFFD");
+        assertThat(result.status()).isEqualTo(2);
+        assertThat(result.err())
+                .contains("an argument has a character that is lost in this locale", "set LC_ALL=C.UTF-8");
+    }
+
     @Test
     void noCommand() {
         Cli.Result result = Cli.run();
