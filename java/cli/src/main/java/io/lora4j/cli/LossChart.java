@@ -44,8 +44,8 @@ final class LossChart {
             return Optional.empty();
         }
         Path file = outputDir.resolve(FILE_NAME);
-        ImageIO.setUseCache(false); // no temporary file
         try {
+            ImageIO.setUseCache(false); // no temporary file
             AtomicFile.write(
                     file, BitmapEncoder.getBitmapBytes(draw(outputDir, lines), BitmapEncoder.BitmapFormat.PNG));
         } catch (LinkageError | InternalError e) {
