@@ -83,6 +83,7 @@ class OptionsTest {
             value = {
                 "learning_rte: 1     | run.yaml: unknown option learning_rte of train; did you mean learning_rate?",
                 "lora_r: many        | run.yaml: option lora_r: found \"many\", expected a whole number",
+                "'lora_r: [1]'       | run.yaml: option lora_r: found [1], expected a whole number",
                 "packing: 3          | run.yaml: option packing: found 3, expected true or false",
                 "- lora_r            | run.yaml: holds a YAML array; expected options by their names",
                 "'lora_r: [1'        | run.yaml:1: is not YAML",

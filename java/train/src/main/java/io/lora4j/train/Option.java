@@ -190,7 +190,7 @@ public record Option<T>(
     private static long integer(Object given) {
         try {
             return Long.parseLong(text(given));
-        } catch (NumberFormatException e) {
+        } catch (IllegalArgumentException e) {
             throw new IllegalArgumentException("a whole number", e);
         }
     }
@@ -201,7 +201,7 @@ public record Option<T>(
             if (Double.isFinite(value)) {
                 return value;
             }
-        } catch (NumberFormatException e) {
+        } catch (IllegalArgumentException e) {
             throw new IllegalArgumentException("a number", e);
         }
         throw new IllegalArgumentException("a finite number");
