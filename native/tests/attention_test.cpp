@@ -422,7 +422,10 @@ TEST(AttentionTest, Messages) {
                    f + "window is 512; sliding windows are not supported yet, expected 0");
     expect_message([](Call &c) { c.args.reserved[1] = 1; }, L4J_EINVAL, f + "reserved[1] is not zero");
     expect_message([](Call &c) { c.args.sequences = -1; }, L4J_EINVAL,
-                   f + "sequences, max_q_length and max_kv_length are -1, 4 and 4, expected 0 or more");
+                   f + "sequences, max_q_length and max_kv_length are -1, 4 and 4, expected 0 to 2147483647");
+    expect_message(
+        [](Call &c) { c.args.max_kv_length = int64_t{1} << 61; }, L4J_EINVAL,
+        f + "sequences, max_q_length and max_kv_length are 2, 4 and 2305843009213693952, expected 0 to 2147483647");
     expect_message([](Call &c) { c.args.q_offsets = nullptr; }, L4J_EINVAL, f + "q_offsets is NULL");
     expect_message([](Call &c) { c.args.kv_starts = nullptr; }, L4J_EINVAL, f + "kv_starts is NULL");
     expect_message([](Call &c) { c.args.kv_lengths = nullptr; }, L4J_EINVAL, f + "kv_lengths is NULL");

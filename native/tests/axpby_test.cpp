@@ -100,6 +100,13 @@ TEST(AxpbyTest, Messages) {
     expect([](Call &c) { c.args.alpha = nullptr; }, "alpha is NULL");
     expect([](Call &c) { c.args.beta = nullptr; }, "beta is NULL");
     expect([](Call &c) { c.args.x = nullptr; }, "x is NULL");
+    expect([](Call &c) { c.x.mutable_tensor().ndim = -5; }, "x is F32 [?] with ndim -5, expected F32 [any, any]");
+    expect(
+        [](Call &c) {
+            c.x.mutable_tensor().shape[0] = int64_t{1} << 62;
+            c.x.mutable_tensor().stride[0] = 0;
+        },
+        "x is F32 [4611686018427387904, 4], expected at most 2^40 elements");
     expect([](Call &c) { c.y.mutable_tensor().shape[0] = 2; }, "y is F32 [2, 4], expected F32 [3, 4]");
 }
 

@@ -84,6 +84,11 @@ TEST(DeviceTest, RefusesUnknownStructs) {
     options.struct_size = 4;
     EXPECT_EQ(L4J_EABI, l4j_device_open(&options, &device, &error));
     options.struct_size = sizeof options;
+    options.device_type = L4J_DEVICE_CPU;
+    options.reserved[3] = 1;
+    EXPECT_EQ(L4J_EINVAL, l4j_device_open(&options, &device, &error));
+    EXPECT_STREQ("device_open: reserved[3] is not zero", error.message);
+    options.reserved[3] = 0;
     options.device_type = L4J_DEVICE_CUDA;
     EXPECT_EQ(L4J_ENOTSUP, l4j_device_open(&options, &device, &error));
     EXPECT_EQ(L4J_EINVAL, l4j_device_open(nullptr, nullptr, &error));

@@ -79,6 +79,11 @@ TEST(DlpackTest, WhatIsNotUnderstoodIsRefused) {
     managed.tensor.ndim = 5;
     EXPECT_EQ(L4J_ENOTSUP, l4j_dlpack_import(&managed, 0, &import, &t, &error));
     managed.tensor.ndim = 2;
+    int64_t negative[] = {-1, 2};
+    managed.tensor.shape = negative;
+    EXPECT_EQ(L4J_EINVAL, l4j_dlpack_import(&managed, 0, &import, &t, &error));
+    EXPECT_STREQ("dlpack_import: size 0 of the shape is -1, expected 0 or more, at most 2^40 elements", error.message);
+    managed.tensor.shape = shape;
     managed.tensor.dtype.lanes = 4;
     EXPECT_EQ(L4J_ENOTSUP, l4j_dlpack_import(&managed, 0, &import, &t, &error));
     EXPECT_STREQ("dlpack_import: DLPack type {code 2, bits 32, lanes 4} is not supported", error.message);

@@ -1,6 +1,7 @@
 #include "support.h"
 
 #include <atomic>
+#include <cfenv>
 #include <thread>
 
 extern "C" {
@@ -79,6 +80,10 @@ TEST(QueueTest, ThreadsAreBoundedAndDefaulted) {
     EXPECT_EQ(L4J_EINVAL, l4j_queue_create(context.device(), &options, &queue, &error));
     EXPECT_STREQ("queue_create: threads is 100000, expected 0 (all CPUs) to 1024", error.message);
     options.threads = 0;
+    options.reserved0 = 1;
+    EXPECT_EQ(L4J_EINVAL, l4j_queue_create(context.device(), &options, &queue, &error));
+    EXPECT_STREQ("queue_create: reserved0 is not zero", error.message);
+    options.reserved0 = 0;
     L4J_ASSERT_OK(l4j_queue_create(context.device(), &options, &queue, error));
     l4j_device_info info = {};
     info.struct_size = sizeof info;
@@ -88,6 +93,50 @@ TEST(QueueTest, ThreadsAreBoundedAndDefaulted) {
     L4J_ASSERT_OK(l4j_queue_synchronize(queue, error));
     L4J_ASSERT_OK(l4j_queue_poll(queue, error));
     L4J_ASSERT_OK(l4j_queue_destroy(queue, error));
+}
+
+// Rounding and subnormals of the caller change no bit and are the caller's again afterwards.
+TEST(QueueTest, FloatingPointEnvironmentOfTheCallerDoesNotMatter) {
+    std::vector<float> x(64, 1e-41f), y(64);
+    float alpha = 0.75f, beta = 0;
+    x[0] = 1.0f / 3;
+    alpha = 1.0f / 3;
+    l4j_tensor tx = l4j::tensor(x.data(), L4J_F32, {8, 8}), ty = l4j::tensor(y.data(), L4J_F32, {8, 8});
+    l4j_axpby args = {};
+    args.struct_size = sizeof args;
+    args.alpha = &alpha;
+    args.beta = &beta;
+    args.x = &tx;
+    args.y = &ty;
+    for (int32_t isa : l4j::tiers()) {
+        l4j::Context plain(isa, 2);
+        L4J_ASSERT_OK(l4j_axpby_forward(plain.queue(), &args, nullptr, 0, error));
+        std::vector<float> expected = y;
+        fenv_t saved;
+        fegetenv(&saved);
+        fesetround(FE_UPWARD);
+#if defined(__x86_64__)
+        __builtin_ia32_ldmxcsr(__builtin_ia32_stmxcsr() | 0x8040); // flush subnormals to zero
+        unsigned before = __builtin_ia32_stmxcsr();
+#endif
+        l4j_error error = {};
+        l4j_status status;
+        {
+            l4j::Context strange(isa, 2);
+            status = l4j_axpby_forward(strange.queue(), &args, nullptr, 0, &error);
+        }
+#if defined(__x86_64__)
+        unsigned after = __builtin_ia32_stmxcsr();
+#endif
+        int rounding = fegetround();
+        fesetenv(&saved);
+        EXPECT_EQ(L4J_OK, status) << error.message;
+        EXPECT_EQ(FE_UPWARD, rounding);
+#if defined(__x86_64__)
+        EXPECT_EQ(before, after);
+#endif
+        EXPECT_TRUE(l4j::same_bits(expected, y)) << l4j::tier_name(isa);
+    }
 }
 
 // A second thread that calls while an operation runs gets L4J_EBUSY, and nothing else happens to it.

@@ -115,6 +115,15 @@ TEST(WeightTest, BadOptionsAreRefused) {
          [](l4j_weight_options *o, l4j_tensor *) { o->cols = 5; }},
         {L4J_EINVAL, "strides are [1, 3]",
          [](l4j_weight_options *, l4j_tensor *t) { t->stride[0] = 1, t->stride[1] = 3; }},
+        {L4J_EINVAL, "rows and cols are 3 and 0, expected", [](l4j_weight_options *o, l4j_tensor *) { o->cols = 0; }},
+        {L4J_EINVAL, "at most 2^40 values",
+         [](l4j_weight_options *o, l4j_tensor *t) {
+             o->rows = t->shape[0] = int64_t{1} << 62;
+             o->flags = L4J_WEIGHT_ALLOW_NONFINITE;
+         }},
+        {L4J_EINVAL, "reserved[2] is not zero", [](l4j_weight_options *o, l4j_tensor *) { o->reserved[2] = 1; }},
+        {L4J_EINVAL, "reserved0 is not zero", [](l4j_weight_options *o, l4j_tensor *) { o->reserved0 = 1; }},
+        {L4J_EINVAL, "values.reserved is not zero", [](l4j_weight_options *, l4j_tensor *t) { t->reserved = 1; }},
         {L4J_EINVAL, "data is NULL", [](l4j_weight_options *, l4j_tensor *t) { t->data = nullptr; }},
         {L4J_EALIGN, "not aligned",
          [](l4j_weight_options *, l4j_tensor *t) { t->data = static_cast<char *>(t->data) + 1; }},

@@ -21,8 +21,11 @@
  *   - Rows are strided by elements. Inputs take any strides (0 and negative ones too); outputs need an innermost stride of 1 and
  *     rows that do not overlap, unless the operation says otherwise. Data may be unaligned to anything but its element size.
  *   - Outputs must not overlap inputs unless the operation says that they may be the same.
+ *   - A tensor or weight has at most 2^40 elements, those that a stride of 0 repeats included; a larger one is L4J_EINVAL.
  *   - Threads: a queue runs one operation at a time (a second caller gets L4J_EBUSY). Devices and weights may be used by any
- *     number of queues and threads at once.
+ *     number of queues and threads at once. A queue's threads block all signals and do not survive fork(): a child process
+ *     creates queues of its own.
+ *   - Operations run in the default floating-point environment (round to nearest, subnormals kept) and restore the caller's.
  *
  * Numerics (the contract of every CPU tier; see native/NUMERICS.md)
  *   fp32 results have the same bits on every tier, for any number of threads and any batch: each output of a product is one
@@ -172,7 +175,7 @@ typedef struct l4j_queue_options {
 /** Creates a queue with its own pool of threads. `options` may be NULL. Results never depend on the number of threads. */
 L4J_API l4j_status l4j_queue_create(l4j_device *device, const l4j_queue_options *options, l4j_queue **queue,
                                     l4j_error *error);
-/** Waits for running work, stops the threads, frees the queue. NULL is fine. */
+/** Stops the threads and frees the queue. L4J_EBUSY, and nothing is freed, while an operation runs. NULL is fine. */
 L4J_API l4j_status l4j_queue_destroy(l4j_queue *queue, l4j_error *error);
 /** Waits until everything given to the queue has run; reports the first asynchronous failure. On the CPU calls are synchronous. */
 L4J_API l4j_status l4j_queue_synchronize(l4j_queue *queue, l4j_error *error);
@@ -231,7 +234,8 @@ L4J_API l4j_status l4j_weight_query(const l4j_weight *weight, l4j_weight_info *i
 typedef struct l4j_import l4j_import;
 
 /** Takes a DLManagedTensor (versioned = 0) or DLManagedTensorVersioned (versioned = 1, major version 1) without copying. The
-    tensor stays valid until l4j_dlpack_release. Bytes and layouts: the DLPack specification. */
+    tensor stays valid until l4j_dlpack_release; where the call fails, the managed tensor stays the caller's. The read-only flag
+    is the caller's to keep: such a tensor is an input. Bytes and layouts: the DLPack specification. */
 L4J_API l4j_status l4j_dlpack_import(void *managed, int32_t versioned, l4j_import **import, l4j_tensor *tensor,
                                      l4j_error *error);
 /** Waits until `queue` (may be NULL) has passed, then runs the producer's deleter and frees the handle. */
@@ -280,7 +284,9 @@ enum { L4J_COMPUTE_F32 = 0 };
  *   { token_index[m],  4·(k / 32) + t,  module_id[g] | adapter_id << 16,  low half of *dropout_step },   t = (k % 8) / 2;
  * column k takes word j = (k % 32) / 8 of that block: its low half when k is even, its high half when k is odd. The mask depends
  * on nothing else: batches, packing, recomputation, threads and devices agree.
- * Known answers, seed 0x0123456789abcdef, token 7, module 3, adapter 1, step 5: l4j_philox_mask16 and the tests give them.
+ * Known answers, seed 0x0123456789abcdef, token 7, module 3, adapter 1, step 5, hexadecimal, from l4j_philox_mask16:
+ *   columns 0 to 7    2d29 f92f 2ba7 80cd 8ec0 2b92 f7e8 59f6
+ *   columns 32 to 39  cced 2021 c24b ada1 97dd 11f8 1cd1 66c2
  */
 typedef struct l4j_lora {
     uint32_t struct_size;
@@ -295,7 +301,7 @@ typedef struct l4j_lora {
     const l4j_tensor *biases;         /**< [G]: [N_g] F32, F16 or BF16, data NULL = none; or NULL */
     const l4j_tensor *a;              /**< [adapter_count · G]: [R_g, K]; data NULL = no adapter on this projection */
     const l4j_tensor *b;              /**< [adapter_count · G]: [N_g, R_g] */
-    const float *scaling;             /**< [adapter_count · G], read when the operation runs */
+    const float *scaling;             /**< [adapter_count · G], finite, read when the operation runs */
     const l4j_tensor *magnitudes;     /**< DoRA; must be NULL for now */
 
     const uint64_t *dropout_seed; /**< [1]; these five are needed when dropout_p > 0 only */

@@ -15,7 +15,11 @@ static bool known_dtype(int32_t dtype) { return dtype >= L4J_F32 && dtype <= L4J
 const char *l4j_describe(const l4j_tensor *t, char *text, size_t capacity) {
     int n = known_dtype(t->dtype) ? snprintf(text, capacity, "%s [", dtypes[t->dtype].name)
                                   : snprintf(text, capacity, "dtype %d [", t->dtype);
-    for (int i = 0; i < t->ndim && i < 4 && n < (int)capacity; i++) {
+    if (t->ndim < 1 || t->ndim > 4) {
+        snprintf(text + n, capacity - (size_t)n, "?] with ndim %d", t->ndim);
+        return text;
+    }
+    for (int i = 0; i < t->ndim && n < (int)capacity; i++) {
         n += snprintf(text + n, capacity - (size_t)n, i ? ", %lld" : "%lld", (long long)t->shape[i]);
     }
     if (n < (int)capacity) snprintf(text + n, capacity - (size_t)n, "]");
@@ -71,16 +75,21 @@ l4j_status l4j_check_tensor(const l4j_device *device, const char *op, const char
     if (!t) return l4j_fail(error, L4J_EINVAL, "%s: %s is NULL", op, name);
     char found[128], wanted[128];
     bool fits = t->ndim == expect.ndim && known_dtype(t->dtype) && dtype_fits(device, expect.dtype, t->dtype);
-    int64_t elements = 1;
     for (int i = 0; fits && i < expect.ndim; i++) {
-        fits = t->shape[i] >= 0 && (expect.shape[i] == L4J_ANY || expect.shape[i] == t->shape[i]) &&
-               !__builtin_mul_overflow(elements, t->shape[i], &elements);
+        fits = t->shape[i] >= 0 && (expect.shape[i] == L4J_ANY || expect.shape[i] == t->shape[i]);
     }
     if (!fits) {
         describe_expected(device, &expect, wanted, sizeof wanted);
         return l4j_fail(error, L4J_EINVAL, "%s: %s is %s, expected %s%s%s", op, name,
                         l4j_describe(t, found, sizeof found), wanted, expect.why ? " because " : "",
                         expect.why ? expect.why : "");
+    }
+    int64_t elements = 1;
+    for (int i = 0; i < t->ndim; i++) {
+        if (__builtin_mul_overflow(elements, t->shape[i], &elements) || elements > L4J_MAX_ELEMENTS) {
+            return l4j_fail(error, L4J_EINVAL, "%s: %s is %s, expected at most 2^40 elements", op, name,
+                            l4j_describe(t, found, sizeof found));
+        }
     }
     if (t->device_type != L4J_DEVICE_CPU || t->device_id != 0) {
         return l4j_fail(error, L4J_EDEVICE, "%s: %s lies on device type %d, id %d; the queue's device is the CPU", op,

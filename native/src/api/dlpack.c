@@ -79,6 +79,11 @@ static l4j_status view(const dl_tensor *in, l4j_tensor *out, l4j_error *error) {
     out->device_type = L4J_DEVICE_CPU;
     int64_t contiguous = 1;
     for (int i = in->ndim - 1; i >= 0; i--) {
+        if (in->shape[i] < 0 || (in->shape[i] > 0 && contiguous > L4J_MAX_ELEMENTS / in->shape[i])) {
+            return l4j_fail(error, L4J_EINVAL,
+                            "dlpack_import: size %d of the shape is %lld, expected 0 or more, at most 2^40 elements", i,
+                            (long long)in->shape[i]);
+        }
         out->shape[i] = in->shape[i];
         out->stride[i] = in->strides ? in->strides[i] : contiguous;
         contiguous *= in->shape[i];

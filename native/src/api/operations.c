@@ -1,6 +1,8 @@
 /* The C boundary of the operations: holds the queue, validates, checks the workspace, runs the tier's kernel. */
 #include "check.h"
 
+#include <fenv.h>
+
 static l4j_status check_call(const char *op, const l4j_queue *queue, const void *args, size_t struct_size,
                              l4j_error *error) {
     if (!queue || !args) return l4j_fail(error, L4J_EINVAL, "%s: %s is NULL", op, queue ? "args" : "queue");
@@ -42,7 +44,13 @@ static l4j_status check_workspace(const char *op, const void *workspace, size_t 
             size_t needed = queue->device->kernels->op##_workspace(queue->threads, args);                          \
             status = check_workspace(#op, workspace, workspace_bytes, needed, error);                              \
         }                                                                                                          \
-        if (status == L4J_OK) status = queue->device->kernels->op(queue, args, workspace, error);                  \
+        if (status == L4J_OK) {                                                                                    \
+            fenv_t callers; /* rounding and subnormals as everywhere, whatever the caller has set */               \
+            fegetenv(&callers);                                                                                    \
+            fesetenv(FE_DFL_ENV);                                                                                  \
+            status = queue->device->kernels->op(queue, args, workspace, error);                                    \
+            fesetenv(&callers);                                                                                    \
+        }                                                                                                          \
         atomic_flag_clear(&queue->held);                                                                           \
         return status;                                                                                             \
     }

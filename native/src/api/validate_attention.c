@@ -19,10 +19,11 @@ static l4j_status check_common(const l4j_device *device, const char *op, const l
         return l4j_fail(error, L4J_ENOTSUP, "%s: window is %d; sliding windows are not supported yet, expected 0", op,
                         args->window);
     }
-    if (args->sequences < 0 || args->max_q_length < 0 || args->max_kv_length < 0) {
+    if (args->sequences < 0 || args->max_q_length < 0 || args->max_q_length > INT32_MAX || args->max_kv_length < 0 ||
+        args->max_kv_length > INT32_MAX) {
         return l4j_fail(error, L4J_EINVAL,
-                        "%s: sequences, max_q_length and max_kv_length are %d, %lld and %lld, expected 0 or more", op,
-                        args->sequences, (long long)args->max_q_length, (long long)args->max_kv_length);
+                        "%s: sequences, max_q_length and max_kv_length are %d, %lld and %lld, expected 0 to %d", op,
+                        args->sequences, (long long)args->max_q_length, (long long)args->max_kv_length, INT32_MAX);
     }
     if (args->sequences > 0) {
         L4J_TRY(l4j_check_pointer(op, "q_offsets", args->q_offsets, error));

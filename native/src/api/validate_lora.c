@@ -57,17 +57,7 @@ static l4j_status check_dropout(const char *op, const l4j_lora *args, l4j_error 
     L4J_TRY(l4j_check_pointer(op, "dropout_step", args->dropout_step, error));
     if (args->x->shape[0] > 0) L4J_TRY(l4j_check_pointer(op, "token_index", args->token_index, error));
     L4J_TRY(l4j_check_pointer(op, "module_id", args->module_id, error));
-    L4J_TRY(l4j_check_pointer(op, "adapter_id", args->adapter_id, error));
-    for (int g = 0; g < args->projection_count; g++) {
-        if (args->module_id[g] < 0 || args->module_id[g] > 65535) {
-            return l4j_fail(error, L4J_EINVAL, "%s: module_id[%d] is %d, expected 0 to 65535", op, g,
-                            args->module_id[g]);
-        }
-    }
-    if (args->adapter_id[0] < 0 || args->adapter_id[0] > 65535) {
-        return l4j_fail(error, L4J_EINVAL, "%s: adapter_id[0] is %d, expected 0 to 65535", op, args->adapter_id[0]);
-    }
-    return L4J_OK;
+    return l4j_check_pointer(op, "adapter_id", args->adapter_id, error);
 }
 
 /* x, the weights, biases and adapters: what both directions read. */
@@ -113,10 +103,6 @@ static l4j_status check_inputs(const l4j_device *device, const char *op, const l
         snprintf(shape, sizeof shape, "%s and a[%d] has rank %lld", weight_rows, g, (long long)args->a[g].shape[0]);
         L4J_TRY(l4j_check_tensor(device, op, name, &args->b[g],
                                  (l4j_expect){L4J_EXPECT_REAL, 0, 2, {N, args->a[g].shape[0]}, shape}, error));
-        if (!isfinite(args->scaling[g])) {
-            return l4j_fail(error, L4J_EINVAL, "%s: scaling[%d] is %g, expected a finite number", op, g,
-                            (double)args->scaling[g]);
-        }
     }
     return adapters && args->dropout_p > 0.0f ? check_dropout(op, args, error) : L4J_OK;
 }

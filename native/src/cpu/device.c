@@ -1,4 +1,5 @@
 /* Devices, queues, and the table of kernels that a device chose. */
+#include "api/check.h"
 #include "features.h"
 #include "internal.h"
 
@@ -78,10 +79,7 @@ l4j_status l4j_device_open(const l4j_device_options *options, l4j_device **devic
     *device = NULL;
     int32_t asked = L4J_ISA_AUTO, cap;
     if (options) {
-        if (options->struct_size != sizeof *options) {
-            return l4j_fail(error, L4J_EABI, "device_open: options.struct_size is %u, expected %zu",
-                            options->struct_size, sizeof *options);
-        }
+        L4J_TRY(l4j_check_struct("device_open", options->struct_size, sizeof *options, options->reserved, 4, error));
         if (options->device_type != L4J_DEVICE_CPU || options->device_id != 0) {
             return l4j_fail(error, L4J_ENOTSUP,
                             "device_open: device type %d, id %d; this library has the CPU (type %d, id 0) only",
@@ -93,8 +91,7 @@ l4j_status l4j_device_open(const l4j_device_options *options, l4j_device **devic
                             asked);
         }
     }
-    l4j_status status = isa_from_environment(&cap, error);
-    if (status != L4J_OK) return status;
+    L4J_TRY(isa_from_environment(&cap, error));
 
     l4j_device *d = calloc(1, sizeof *d);
     if (!d) return l4j_fail(error, L4J_ENOMEM, "device_open: no memory for %zu bytes", sizeof *d);
@@ -124,10 +121,7 @@ l4j_status l4j_device_close(l4j_device *device, l4j_error *error) {
 
 l4j_status l4j_device_query(const l4j_device *device, l4j_device_info *info, l4j_error *error) {
     if (!device || !info) return l4j_fail(error, L4J_EINVAL, "device_query: %s is NULL", device ? "info" : "device");
-    if (info->struct_size != sizeof *info) {
-        return l4j_fail(error, L4J_EABI, "device_query: info.struct_size is %u, expected %zu", info->struct_size,
-                        sizeof *info);
-    }
+    L4J_TRY(l4j_check_struct("device_query", info->struct_size, sizeof *info, NULL, 0, error));
     *info = (l4j_device_info){
         .struct_size = sizeof *info,
         .device_type = L4J_DEVICE_CPU,
@@ -149,10 +143,8 @@ l4j_status l4j_queue_create(l4j_device *device, const l4j_queue_options *options
     *queue = NULL;
     int threads = 0, spin_us = 0;
     if (options) {
-        if (options->struct_size != sizeof *options) {
-            return l4j_fail(error, L4J_EABI, "queue_create: options.struct_size is %u, expected %zu",
-                            options->struct_size, sizeof *options);
-        }
+        L4J_TRY(l4j_check_struct("queue_create", options->struct_size, sizeof *options, options->reserved, 4, error));
+        if (options->reserved0) return l4j_fail(error, L4J_EINVAL, "queue_create: reserved0 is not zero");
         threads = options->threads;
         spin_us = options->spin_us;
     }

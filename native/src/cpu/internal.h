@@ -89,6 +89,9 @@ typedef enum {
 
 enum { L4J_PANEL = 16 }; /* rows of a panel, and lanes of a reduction */
 
+/* Elements of a tensor or weight at most, counted as if no stride were 0: sizes of workspaces cannot overflow. */
+#define L4J_MAX_ELEMENTS ((int64_t)1 << 40)
+
 /* linear_cross_entropy sums dx over the vocabulary in blocks: one chain would lose the many small probabilities to rounding. */
 enum { L4J_LCE_BLOCK = 1024 };
 

@@ -5,10 +5,12 @@
 #include "internal.h"
 
 #include <errno.h>
+#include <fenv.h>
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -87,6 +89,7 @@ static void *worker_main(void *p) {
     l4j_pool *pool = ((worker_arg *)p)->pool;
     int thread = ((worker_arg *)p)->thread;
     unsigned seen = 0;
+    fesetenv(FE_DFL_ENV); /* not what the creator of the queue happened to have */
     for (;;) {
         seen = wait_while(&pool->epoch, seen, pool->spin_ns);
         if (atomic_load(&pool->stop)) return NULL;
@@ -109,9 +112,13 @@ l4j_pool *l4j_pool_create(int threads, int spin_us, l4j_error *error) {
         l4j_fail(error, L4J_ENOMEM, "queue: no memory for a pool of %d threads", threads);
         return NULL;
     }
+    sigset_t all, callers; /* signals are for the threads of the application: ours inherit that all are blocked */
+    sigfillset(&all);
     for (int t = 1; t < threads; t++) {
         pool->args[t] = (worker_arg){pool, t};
+        pthread_sigmask(SIG_SETMASK, &all, &callers);
         int rc = pthread_create(&pool->workers[t], NULL, worker_main, &pool->args[t]);
+        pthread_sigmask(SIG_SETMASK, &callers, NULL);
         if (rc != 0) {
             l4j_pool_destroy(pool);
             l4j_fail(error, L4J_ENOMEM, "queue: thread %d of %d could not be started (%s); ask for fewer threads",

@@ -2,6 +2,55 @@
 
 #include <math.h>
 
+l4j_status l4j_check_lora(const l4j_lora *args, const char *op, l4j_error *error) {
+    bool adapters = false;
+    for (int g = 0; g < args->projection_count; g++) {
+        if (args->adapter_count == 0 || !args->a[g].data) continue;
+        adapters = true;
+        if (!isfinite(args->scaling[g])) {
+            return l4j_fail(error, L4J_EINVAL, "%s: scaling[%d] is %g, expected a finite number", op, g,
+                            (double)args->scaling[g]);
+        }
+    }
+    if (!adapters || args->dropout_p == 0) return L4J_OK;
+    for (int g = 0; g < args->projection_count; g++) {
+        if (args->module_id[g] < 0 || args->module_id[g] > 65535) {
+            return l4j_fail(error, L4J_EINVAL, "%s: module_id[%d] is %d, expected 0 to 65535", op, g,
+                            args->module_id[g]);
+        }
+    }
+    if (args->adapter_id[0] < 0 || args->adapter_id[0] > 65535) {
+        return l4j_fail(error, L4J_EINVAL, "%s: adapter_id[0] is %d, expected 0 to 65535", op, args->adapter_id[0]);
+    }
+    return L4J_OK;
+}
+
+l4j_status l4j_check_ids(const l4j_embedding *args, bool backward, l4j_error *error) {
+    int64_t M = (backward ? args->dout : args->out)->shape[0];
+    int64_t V = backward ? args->dweight->shape[0] : args->weight->rows;
+    for (int64_t m = 0; m < M; m++) {
+        if (args->ids[m] < 0 || args->ids[m] >= V) {
+            return l4j_fail(error, L4J_EINVAL, "embedding_%s: ids[%lld] is %d, expected 0 to %lld",
+                            backward ? "backward" : "forward", (long long)m, args->ids[m], (long long)(V - 1));
+        }
+    }
+    return L4J_OK;
+}
+
+l4j_status l4j_check_targets(const l4j_linear_cross_entropy *args, l4j_error *error) {
+    int64_t V = args->weight->rows;
+    for (int64_t m = 0; m < args->x->shape[0]; m++) {
+        int32_t target = args->targets[m];
+        if (target != args->ignore_index && (target < 0 || target >= V)) {
+            return l4j_fail(
+                error, L4J_EINVAL,
+                "linear_cross_entropy_forward: targets[%lld] is %d, expected 0 to %lld, or %d to ignore the row",
+                (long long)m, target, (long long)(V - 1), args->ignore_index);
+        }
+    }
+    return L4J_OK;
+}
+
 l4j_status l4j_check_positions(const l4j_rope *args, l4j_error *error) {
     int64_t limit = args->cosine->shape[0];
     for (int64_t m = 0; m < args->src->shape[0]; m++) {
@@ -16,8 +65,11 @@ l4j_status l4j_check_positions(const l4j_rope *args, l4j_error *error) {
 
 /* The gradients of keys are written once: no two sequences may share a key. */
 static l4j_status check_disjoint_keys(const l4j_attention *args, l4j_error *error) {
-    for (int b = 1; b < args->sequences; b++) {
-        int64_t begin = args->kv_starts[b], end = begin + args->kv_lengths[b];
+    int64_t highest = 0; /* end of all keys so far: sequences in ascending order need no comparison */
+    for (int b = 0; b < args->sequences; b++) {
+        int64_t begin = args->kv_starts[b], end = begin + args->kv_lengths[b], reached = highest;
+        highest = l4j_max64(highest, end);
+        if (begin >= reached) continue;
         for (int a = b - 1; a >= 0; a--) {
             int64_t other = args->kv_starts[a], other_end = other + args->kv_lengths[a];
             if (l4j_max64(begin, other) < l4j_min64(end, other_end)) {

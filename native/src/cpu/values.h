@@ -1,4 +1,5 @@
-/* Checks of what arguments point to and a step may change: made by the kernels when they run, before anything is written. */
+/* Checks of what arguments point to and a step may change: made by the kernels when they run, before anything is written, so that
+   a workspace can be asked for earlier. */
 #ifndef L4J_VALUES_H
 #define L4J_VALUES_H
 
@@ -6,6 +7,9 @@
 
 enum { L4J_ATTENTION_MAX_D = 256 }; /* largest head dimension */
 
+l4j_status l4j_check_lora(const l4j_lora *args, const char *op, l4j_error *error);
+l4j_status l4j_check_ids(const l4j_embedding *args, bool backward, l4j_error *error);
+l4j_status l4j_check_targets(const l4j_linear_cross_entropy *args, l4j_error *error);
 l4j_status l4j_check_positions(const l4j_rope *args, l4j_error *error);
 l4j_status l4j_check_sequences(const l4j_attention *args, bool backward, l4j_error *error);
 l4j_status l4j_check_adamw_hyper(const l4j_adamw *args, l4j_error *error);

@@ -1,5 +1,5 @@
 /* Base weights: checked once, then read by any number of operations. */
-#include "internal.h"
+#include "api/check.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -90,12 +90,7 @@ static void pack(void *context, int thread, int threads) {
 }
 
 static l4j_status to_panels(l4j_weight *w, l4j_queue *queue, l4j_error *error) {
-    int64_t panels = (w->rows + L4J_PANEL - 1) / L4J_PANEL, values, bytes;
-    if (__builtin_mul_overflow(panels * L4J_PANEL, w->cols, &values) ||
-        __builtin_mul_overflow(values, element_bytes(w->dtype), &bytes) || bytes > INT64_MAX - 4096) {
-        return l4j_fail(error, L4J_EINVAL, "weight_create: [%lld, %lld] overflows 64 bits", (long long)w->rows,
-                        (long long)w->cols);
-    }
+    int64_t bytes = (w->rows + L4J_PANEL - 1) / L4J_PANEL * L4J_PANEL * w->cols * element_bytes(w->dtype);
     int64_t size = bytes + 64; /* a vector may be loaded past the last panel's end */
     size_t alignment = size >= (4 << 20) ? (2 << 20) : 64;
     size = (size + (int64_t)alignment - 1) / (int64_t)alignment * (int64_t)alignment;
@@ -112,11 +107,9 @@ static l4j_status to_panels(l4j_weight *w, l4j_queue *queue, l4j_error *error) {
     return L4J_OK;
 }
 
-static l4j_status check_options(const l4j_weight_options *o, const l4j_device *device, l4j_error *error) {
-    if (o->struct_size != sizeof *o) {
-        return l4j_fail(error, L4J_EABI, "weight_create: options.struct_size is %u, expected %zu", o->struct_size,
-                        sizeof *o);
-    }
+static l4j_status check_options(const l4j_weight_options *o, l4j_error *error) {
+    L4J_TRY(l4j_check_struct("weight_create", o->struct_size, sizeof *o, o->reserved, 4, error));
+    if (o->reserved0) return l4j_fail(error, L4J_EINVAL, "weight_create: reserved0 is not zero");
     if (o->scheme != L4J_SCHEME_DENSE) {
         return l4j_fail(error, L4J_ENOTSUP, "weight_create: scheme %d is not supported; expected L4J_SCHEME_DENSE",
                         o->scheme);
@@ -142,8 +135,14 @@ static l4j_status check_options(const l4j_weight_options *o, const l4j_device *d
                         "weight_create: values lie on device type %d, id %d; the weight's device is the CPU",
                         t->device_type, t->device_id);
     }
-    (void)device;
-    if (o->rows < 1 || o->cols < 1 || t->ndim != 2 || t->shape[0] != o->rows || t->shape[1] != o->cols) {
+    if (t->reserved) return l4j_fail(error, L4J_EINVAL, "weight_create: values.reserved is not zero");
+    if (o->rows < 1 || o->cols < 1 || o->rows > L4J_MAX_ELEMENTS / o->cols) {
+        return l4j_fail(
+            error, L4J_EINVAL,
+            "weight_create: rows and cols are %lld and %lld, expected 1 or more each, and at most 2^40 values",
+            (long long)o->rows, (long long)o->cols);
+    }
+    if (t->ndim != 2 || t->shape[0] != o->rows || t->shape[1] != o->cols) {
         return l4j_fail(error, L4J_EINVAL,
                         "weight_create: values are %s [%lld, %lld] in %d dimensions, expected [%lld, %lld]",
                         float_name(t->dtype), (long long)t->shape[0], (long long)t->shape[1], t->ndim,
@@ -169,7 +168,7 @@ l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_wei
                                    : "weight");
     }
     *weight = NULL;
-    l4j_status status = check_options(options, device, error);
+    l4j_status status = check_options(options, error);
     if (status != L4J_OK) return status;
     if (queue && queue->device != device)
         return l4j_fail(error, L4J_EDEVICE, "weight_create: the queue belongs to another device");
@@ -224,10 +223,7 @@ l4j_status l4j_weight_destroy(l4j_weight *weight, l4j_error *error) {
 
 l4j_status l4j_weight_query(const l4j_weight *weight, l4j_weight_info *info, l4j_error *error) {
     if (!weight || !info) return l4j_fail(error, L4J_EINVAL, "weight_query: %s is NULL", weight ? "info" : "weight");
-    if (info->struct_size != sizeof *info) {
-        return l4j_fail(error, L4J_EABI, "weight_query: info.struct_size is %u, expected %zu", info->struct_size,
-                        sizeof *info);
-    }
+    L4J_TRY(l4j_check_struct("weight_query", info->struct_size, sizeof *info, NULL, 0, error));
     *info = (l4j_weight_info){.struct_size = sizeof *info,
                               .scheme = weight->scheme,
                               .mode = weight->mode,

@@ -1,4 +1,5 @@
 /* embedding_forward and embedding_backward. */
+#include "../values.h"
 #include "real.h"
 
 static void embedding_forward_task(void *context, int thread, int threads) {
@@ -16,7 +17,8 @@ size_t L4J_NAME(embedding_forward_workspace)(int threads, const l4j_embedding *a
 
 l4j_status L4J_NAME(embedding_forward)(l4j_queue *queue, const l4j_embedding *args, void *workspace, l4j_error *error) {
     (void)workspace;
-    (void)error;
+    l4j_status status = l4j_check_ids(args, false, error);
+    if (status != L4J_OK) return status;
     l4j_run(queue, embedding_forward_task, (void *)args);
     return L4J_OK;
 }
@@ -40,7 +42,8 @@ size_t L4J_NAME(embedding_backward_workspace)(int threads, const l4j_embedding *
 l4j_status L4J_NAME(embedding_backward)(l4j_queue *queue, const l4j_embedding *args, void *workspace,
                                         l4j_error *error) {
     (void)workspace;
-    (void)error;
+    l4j_status status = l4j_check_ids(args, true, error);
+    if (status != L4J_OK) return status;
     l4j_run(queue, embedding_backward_task, (void *)args);
     return L4J_OK;
 }

@@ -1,4 +1,5 @@
 /* linear_cross_entropy_forward: a few rows at a time, so that each row of the weight is converted once for all of them. */
+#include "../values.h"
 #include "real.h"
 
 enum { LCE_ROWS = 4 };
@@ -103,7 +104,8 @@ size_t L4J_NAME(linear_cross_entropy_forward_workspace)(int threads, const l4j_l
 
 l4j_status L4J_NAME(linear_cross_entropy_forward)(l4j_queue *queue, const l4j_linear_cross_entropy *args,
                                                   void *workspace, l4j_error *error) {
-    (void)error;
+    l4j_status status = l4j_check_targets(args, error);
+    if (status != L4J_OK) return status;
     l4j_arena arena = {.base = workspace};
     lce_task task = {.args = args};
     lce_layout(&arena, queue->threads, args, &task);

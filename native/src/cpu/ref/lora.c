@@ -1,5 +1,6 @@
 /* lora_forward and lora_backward, straight from the contract: every output is one chain. */
 #include "../dropout.h"
+#include "../values.h"
 #include "real.h"
 
 typedef struct {
@@ -69,7 +70,8 @@ size_t L4J_NAME(lora_forward_workspace)(int threads, const l4j_lora *args) {
 }
 
 l4j_status L4J_NAME(lora_forward)(l4j_queue *queue, const l4j_lora *args, void *workspace, l4j_error *error) {
-    (void)error;
+    l4j_status status = l4j_check_lora(args, "lora_forward", error);
+    if (status != L4J_OK) return status;
     lora_task task = {.queue = queue, .args = args, .rows = workspace};
     l4j_run(queue, lora_forward_task, &task);
     return L4J_OK;
@@ -206,7 +208,8 @@ size_t L4J_NAME(lora_backward_workspace)(int threads, const l4j_lora *args) {
 }
 
 l4j_status L4J_NAME(lora_backward)(l4j_queue *queue, const l4j_lora *args, void *workspace, l4j_error *error) {
-    (void)error;
+    l4j_status status = l4j_check_lora(args, "lora_backward", error);
+    if (status != L4J_OK) return status;
     l4j_arena arena = {.base = workspace};
     lora_task task = {.queue = queue, .args = args};
     lora_backward_layout(&arena, queue->threads, args, &task);

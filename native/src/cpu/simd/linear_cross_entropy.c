@@ -2,6 +2,7 @@
  * linear_cross_entropy_forward. Rows with a target are gathered and go in chunks, so that their logits fit into the workspace:
  * one product for the logits, one pass of each thread over its rows for the softmax and its gradient, one product for dx.
  */
+#include "../values.h"
 #include "gemm.h"
 #include "vexp.h"
 #include <string.h>
@@ -212,7 +213,8 @@ size_t L4J_NAME(linear_cross_entropy_forward_workspace)(int threads, const l4j_l
 
 l4j_status L4J_NAME(linear_cross_entropy_forward)(l4j_queue *queue, const l4j_linear_cross_entropy *args,
                                                   void *workspace, l4j_error *error) {
-    (void)error;
+    l4j_status status = l4j_check_targets(args, error);
+    if (status != L4J_OK) return status;
     l4j_arena arena = {.base = workspace};
     lce_task task = {.queue = queue, .args = args};
     lce_layout(&arena, queue->threads, args, &task);

@@ -2,6 +2,7 @@
  * lora_backward. Rows go in chunks. Each thread packs rows of every dy, forms their ds from the packed panels and, where it cannot
  * ride along in the product, the low-rank part of dx; then all threads share dx (rows and columns), dB (rows n) and dA (columns k).
  */
+#include "../values.h"
 #include "dropout16.h"
 #include "lora.h"
 #include <string.h>
@@ -350,7 +351,8 @@ size_t L4J_NAME(lora_backward_workspace)(int threads, const l4j_lora *args) {
 }
 
 l4j_status L4J_NAME(lora_backward)(l4j_queue *queue, const l4j_lora *args, void *workspace, l4j_error *error) {
-    (void)error;
+    l4j_status status = l4j_check_lora(args, "lora_backward", error);
+    if (status != L4J_OK) return status;
     l4j_arena arena = {.base = workspace};
     backward_task task = {.queue = queue, .args = args};
     backward_layout(&arena, queue->threads, args, &task);

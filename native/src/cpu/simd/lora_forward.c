@@ -2,6 +2,7 @@
  * lora_forward. Rows go in chunks. Each thread packs rows of x for the whole group of projections and forms their s from the
  * packed panels; then all threads run one product for each projection, whose contraction is k followed by r.
  */
+#include "../values.h"
 #include "lora.h"
 #include <string.h>
 
@@ -188,7 +189,8 @@ size_t L4J_NAME(lora_forward_workspace)(int threads, const l4j_lora *args) {
 }
 
 l4j_status L4J_NAME(lora_forward)(l4j_queue *queue, const l4j_lora *args, void *workspace, l4j_error *error) {
-    (void)error;
+    l4j_status status = l4j_check_lora(args, "lora_forward", error);
+    if (status != L4J_OK) return status;
     l4j_arena arena = {.base = workspace};
     forward_task task = {.queue = queue, .args = args};
     forward_layout(&arena, queue->threads, args, &task);
