@@ -47,14 +47,34 @@ public class LoraBenchmark {
     private final Device device = Device.cpu();
     private final Queue queue = Queue.create(device);
     private final SplittableRandom random = new SplittableRandom(1);
-    private Operands operands = new Operands(random(1, 1), random(1, 1), random(1, 1), random(1, 1), random(1, 1), random(1, 1),
-            random(1, 1), random(1, 1), random(1, 1), random(1, 1), Tensor.allocate(arena, DType.F32, 1));
+    private Operands operands = new Operands(
+            random(1, 1),
+            random(1, 1),
+            random(1, 1),
+            random(1, 1),
+            random(1, 1),
+            random(1, 1),
+            random(1, 1),
+            random(1, 1),
+            random(1, 1),
+            random(1, 1),
+            Tensor.allocate(arena, DType.F32, 1));
     private Weight weight = Weight.borrow(device, random(1, 1));
     private Lora frozen = lora(arena, false);
     private Lora adapted = lora(arena, true);
 
     private record Operands(
-            Tensor x, Tensor y, Tensor dy, Tensor dx, Tensor a, Tensor b, Tensor s, Tensor da, Tensor db, Tensor w, Tensor scaling) {}
+            Tensor x,
+            Tensor y,
+            Tensor dy,
+            Tensor dx,
+            Tensor a,
+            Tensor b,
+            Tensor s,
+            Tensor da,
+            Tensor db,
+            Tensor w,
+            Tensor scaling) {}
 
     private Tensor random(long rows, long columns) {
         float[] values = new float[Math.toIntExact(rows * columns)];
@@ -75,8 +95,18 @@ public class LoraBenchmark {
         long n = Long.parseLong(sizes[2]);
         Tensor scaling = Tensor.allocate(arena, DType.F32, 1);
         scaling.fill(2);
-        operands = new Operands(random(m, k), random(m, n), random(m, n), random(m, k), random(RANK, k), random(n, RANK),
-                random(m, RANK), random(RANK, k), random(n, RANK), random(n, k), scaling);
+        operands = new Operands(
+                random(m, k),
+                random(m, n),
+                random(m, n),
+                random(m, k),
+                random(RANK, k),
+                random(n, RANK),
+                random(m, RANK),
+                random(RANK, k),
+                random(n, RANK),
+                random(n, k),
+                scaling);
         weight.close();
         weight = Weight.borrow(device, operands.w());
         frozen = lora(arena, false);
@@ -85,9 +115,18 @@ public class LoraBenchmark {
 
     private Lora lora(Arena owner, boolean adapter) {
         Operands o = operands;
-        Lora.Builder builder = Lora.builder(owner).x(o.x()).projection(weight).y(o.y()).dy(o.dy()).dx(o.dx());
+        Lora.Builder builder = Lora.builder(owner)
+                .x(o.x())
+                .projection(weight)
+                .y(o.y())
+                .dy(o.dy())
+                .dx(o.dx());
         if (adapter) {
-            builder.adapter(o.a(), o.b(), 0).s(o.s()).gradients(o.da(), o.db()).scaling(o.scaling()).accumulateGrads(true);
+            builder.adapter(o.a(), o.b(), 0)
+                    .s(o.s())
+                    .gradients(o.da(), o.db())
+                    .scaling(o.scaling())
+                    .accumulateGrads(true);
         }
         return builder.build();
     }
