@@ -40,11 +40,15 @@ class SmolLm2TrainerTest {
 
         JsonMapper mapper = new JsonMapper();
         JsonNode reference = mapper.readTree(Files.readAllBytes(Path.of(golden, "reference.json")));
-        List<JsonNode> metrics = Files.readAllLines(dir.resolve("out/metrics.jsonl")).stream().map(mapper::readTree).toList();
+        List<JsonNode> metrics = Files.readAllLines(dir.resolve("out/metrics.jsonl")).stream()
+                .map(mapper::readTree)
+                .toList();
         assertThat(metrics).hasSize(10);
         for (int i = 0; i < 10; i++) {
             double loss = reference.path("loss").path(i).asDouble();
-            assertThat(metrics.get(i).path("loss").asDouble()).as("loss of step %d", i + 1).isCloseTo(loss, within(1e-4 * loss));
+            assertThat(metrics.get(i).path("loss").asDouble())
+                    .as("loss of step %d", i + 1)
+                    .isCloseTo(loss, within(1e-4 * loss));
             double norm = reference.path("grad_norm").path(i).asDouble();
             assertThat(metrics.get(i).path("grad_norm").asDouble())
                     .as("gradient norm of step %d", i + 1)
