@@ -359,5 +359,59 @@ TEST(FuzzTest, Axpby) {
     });
 }
 
+// One group is left alone when a gradient is not finite, and the others go on.
+TEST(FuzzTest, Adamw) {
+    fuzz(40, [](Fuzz &f) {
+        f.allow_specials();
+        int64_t G = 1 + f.random.below(3);
+        std::vector<std::vector<l4j_tensor>> lists;
+        std::vector<l4j_adamw_hyper> hypers(static_cast<size_t>(G));
+        std::vector<double> norms(static_cast<size_t>(G));
+        std::vector<l4j_adamw_group> groups(static_cast<size_t>(G));
+        std::vector<Operand> all;
+        auto flat = [&](int64_t n, bool positive) {
+            std::vector<float> v = f.values(n);
+            for (float &x : v) x = positive ? std::fabs(x) : x;
+            all.push_back(Operand(f.isa, {n}).fill(v));
+            return *all.back().get();
+        };
+        for (size_t g = 0; g < groups.size(); g++) {
+            std::vector<l4j_tensor> p, d, m, v;
+            for (int64_t t = f.random.below(4); t > 0; t--) {
+                int64_t n = f.random.below(3) ? f.size(700, 0) : f.random.below(9000);
+                p.push_back(flat(n, false)), d.push_back(flat(n, false)), m.push_back(flat(n, false));
+                v.push_back(flat(n, true));
+            }
+            int64_t count = static_cast<int64_t>(p.size());
+            lists.insert(lists.end(), {p, d, m, v});
+            double clip = f.random.below(2) ? 0.5 : 0;
+            hypers[g] = {1e-3 * static_cast<double>(f.random.below(5)),
+                         0.9,
+                         0.999,
+                         1e-8,
+                         0.01,
+                         clip,
+                         0.25,
+                         1 + f.random.below(2000)};
+            groups[g] = {count, nullptr, nullptr, nullptr, nullptr, &hypers[g], &norms[g]};
+        }
+        for (size_t g = 0; g < groups.size(); g++) {
+            groups[g].params = lists[4 * g].data(), groups[g].grads = lists[4 * g + 1].data();
+            groups[g].exp_avgs = lists[4 * g + 2].data(), groups[g].exp_avg_sqs = lists[4 * g + 3].data();
+        }
+        l4j_numeric_status numeric = {};
+        l4j_adamw args = sized<l4j_adamw>();
+        args.flags = f.random.below(2) ? L4J_ADAMW_ZERO_GRADS : 0;
+        args.group_count = G, args.groups = groups.data(), args.numeric = &numeric;
+        [&] { L4J_ASSERT_OK(L4J_RUN(adamw_step, f.context.queue(), &args)(error)); }();
+        Operand seen(f.isa, {G + 1});
+        for (int64_t g = 0; g < G; g++) seen.set(g, norms[static_cast<size_t>(g)]);
+        seen.set(G, numeric.operation * 100 + numeric.group * 10 + numeric.tensor);
+        Outputs outputs = {{"norms and numeric", seen}};
+        for (const Operand &o : all) outputs.push_back({"tensor", o});
+        return outputs;
+    });
+}
+
 } // namespace
 } // namespace l4j

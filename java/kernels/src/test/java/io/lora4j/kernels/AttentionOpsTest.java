@@ -113,6 +113,29 @@ class AttentionOpsTest {
 
     @ParameterizedTest
     @MethodSource("io.lora4j.kernels.Fixture#tiers")
+    void refusesMaximaWhoseWorkspaceWouldOverflow(Isa isa) {
+        try (Fixture f = new Fixture(isa)) {
+            Tensor x = f.random(4, HKV, D);
+            Attention arguments = Attention.builder(f.arena)
+                    .scale(SCALE)
+                    .maxQLength(4)
+                    .maxKvLength(1L << 61)
+                    .qOffsets(Tensor.ofInts(f.arena, 0, 4))
+                    .kvStarts(Tensor.ofInts(f.arena, 0))
+                    .kvLengths(Tensor.ofInts(f.arena, 4))
+                    .q(x)
+                    .k(x)
+                    .v(x)
+                    .o(f.poisoned(4, HKV, D))
+                    .build();
+            assertThatThrownBy(() -> AttentionOps.forward(f.queue, arguments))
+                    .isInstanceOfSatisfying(
+                            Lora4jException.class, e -> assertThat(e.status()).isEqualTo(Status.EINVAL));
+        }
+    }
+
+    @ParameterizedTest
+    @MethodSource("io.lora4j.kernels.Fixture#tiers")
     void decodesWithACacheAsIfAllTokensCameAtOnce(Isa isa) {
         int steps = 6;
         int capacity = 8;
