@@ -27,7 +27,7 @@ cp -r "$root/test-data/tiny-llama" "$out/test-data"
 cat >"$out/lora4j" <<'LAUNCHER'
 #!/bin/sh
 here=$(dirname "$(readlink -f "$0")")
-exec "$here/jre/bin/java" --enable-native-access=ALL-UNNAMED --sun-misc-unsafe-memory-access=allow -Dlora4j.home="$here" \
+LC_ALL=C.UTF-8; export LC_ALL; exec "$here/jre/bin/java" --enable-native-access=ALL-UNNAMED --sun-misc-unsafe-memory-access=allow -Dlora4j.home="$here" \
   ${LORA4J_JAVA_OPTS:-} -jar "$here/lora4j.jar" "$@"
 LAUNCHER
 chmod +x "$out/lora4j"

@@ -49,9 +49,8 @@ class Lora4j:
         self.call("dlpack_release", scope[0], None)
         return handle
     def lora(self, direction, weight, scaling, flags, **tensors):
-        scope = []
+        scope, weights, factor, size = [], (P * 1)(weight), F32(scaling), c.c_size_t()
         views = {n: self.view(t, scope) for n, t in tensors.items() if t is not None}
-        weights, factor, size = (P * 1)(weight), F32(scaling), c.c_size_t()
         args = Lora(c.sizeof(Lora), flags, 1, 1, 0, 0.0, weights=c.addressof(weights), scaling=c.addressof(factor), **{n: c.addressof(v) for n, v in views.items()})
         self.call(f"lora_{direction}_workspace", self.queue, c.byref(args), c.byref(size))
         workspace = torch.empty(size.value + 64, dtype=torch.uint8)
@@ -73,8 +72,7 @@ class LoraLinear(torch.autograd.Function):
     def backward(ctx, dy):
         (rows, s), (l4j, weight, scaling, shape, a, b) = ctx.saved_tensors, ctx.rest
         for p in (a, b):
-            if p.grad is None:
-                p.grad = torch.zeros_like(p)
+            p.grad = torch.zeros_like(p) if p.grad is None else p.grad
         dx = rows.new_empty(rows.shape) if ctx.needs_input_grad[4] else None
         l4j.lora("backward", weight, scaling, 1, x=rows, a=a, b=b, s=s, dy=dy.reshape(-1, dy.shape[-1]), dx=dx, da=a.grad, db=b.grad)
         return None, None, None, None, None if dx is None else dx.view(shape), None, None
@@ -82,16 +80,14 @@ class LoraLinear(torch.autograd.Function):
 def patch(model, l4j):
     """Replaces the forward of every LoRA linear of a PEFT model; returns how many."""
     from peft.tuners.lora import Linear
-    layers = [m for m in model.modules() if isinstance(m, Linear)]
-    for m in layers:
+    for m in (layers := [m for m in model.modules() if isinstance(m, Linear)]):
         handle, bias, a, b, scaling = l4j.weight(m.base_layer.weight), m.base_layer.bias, m.lora_A["default"].weight, m.lora_B["default"].weight, m.scaling["default"]
         m.forward = lambda x, h=handle, bias=bias, a=a, b=b, s=scaling: LoraLinear.apply(l4j, h, bias, s, x, a, b)
     return len(layers)
 
 def train(model, steps, vocabulary):
     torch.manual_seed(0)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3)
-    losses = []
+    optimizer, losses = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-3), []
     for _ in range(steps):
         ids = torch.randint(0, vocabulary, (4, 48))
         loss = model(input_ids=ids, labels=ids).loss
