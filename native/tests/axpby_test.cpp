@@ -87,6 +87,30 @@ TEST(AxpbyTest, Adjoint) {
     EXPECT_NEAR(left, right, 1e-12);
 }
 
+TEST(AxpbyTest, AHundredRunsGiveTheSameBits) {
+    l4j::check_repeats([&](const Context &context, int32_t isa) -> l4j::Outputs {
+        Call call(isa, 61, 700, 0.7f, -0.3f);
+        call.run(context);
+        return {{"y", call.y}};
+    });
+}
+
+// Rows from the last to the first and columns from right to left.
+TEST(AxpbyTest, NegativeStrides) {
+    for (int32_t isa : l4j::tiers()) {
+        Context context(isa, 2);
+        Call plain(isa, 7, 600, 0.5f, 0), reversed(isa, 7, 600, 0.5f, 0);
+        for (int64_t i = 0; i < 7 * 600; i++) reversed.x.set(i, plain.x.at(7 * 600 - 1 - i));
+        l4j_tensor &x = reversed.x.mutable_tensor();
+        x.data = static_cast<float *>(x.data) + 7 * 600 - 1;
+        x.stride[0] = -600;
+        x.stride[1] = -1;
+        plain.run(context);
+        reversed.run(context);
+        EXPECT_TRUE(l4j::same_bits(reversed.y.floats(), plain.y.floats()));
+    }
+}
+
 TEST(AxpbyTest, Messages) {
     Context context(L4J_ISA_AUTO);
     auto expect = [&](const std::function<void(Call &)> &spoil, const std::string &message) {

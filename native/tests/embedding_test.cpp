@@ -1,4 +1,4 @@
-#include "support.h"
+#include "tier_check.h"
 
 namespace {
 
@@ -81,6 +81,53 @@ TEST(EmbeddingTest, BackwardAddsRowsInOrder) {
             }
         }
     }
+}
+
+// L = Σ dout ⊙ weight[ids] on the fp64 tier. The weight is stored fp32, where steps of 1/4 of these values are exact.
+TEST(EmbeddingTest, FiniteDifferences) {
+    l4j::Context context(L4J_ISA_REF64);
+    std::vector<int32_t> ids = some_ids(20, 6);
+    Operand out(L4J_ISA_REF64, {20, 5}), dout(L4J_ISA_REF64, {20, 5}), gradient(L4J_ISA_REF64, {6, 5});
+    dout.fill(l4j::Random(3).floats(100));
+    gradient.fill(0.0);
+    l4j_embedding args = arguments(ids);
+    args.out = out.get();
+    args.dout = dout.get();
+    args.dweight = gradient.get();
+    L4J_ASSERT_OK(L4J_RUN(embedding_backward, context.queue(), &args)(error));
+    std::vector<float> values(30, 1.0f);
+    auto loss = [&](int64_t i, float value) {
+        values[static_cast<size_t>(i)] = value;
+        l4j::TestWeight weight(context, 6, 5, values);
+        values[static_cast<size_t>(i)] = 1.0f;
+        args.weight = weight.get();
+        l4j_error error = {};
+        EXPECT_EQ(L4J_OK, L4J_RUN(embedding_forward, context.queue(), &args)(&error)) << error.message;
+        double sum = 0;
+        for (int64_t j = 0; j < 100; j++) sum += out.at(j) * dout.at(j);
+        return sum;
+    };
+    for (int64_t i = 0; i < 30; i++) {
+        ASSERT_NEAR((loss(i, 1.25f) - loss(i, 0.75f)) / 0.5, gradient.at(i), 1e-12) << i;
+    }
+}
+
+TEST(EmbeddingTest, AHundredRunsGiveTheSameBits) {
+    std::vector<int32_t> ids = some_ids(200, 7);
+    std::vector<float> values = l4j::Random(2).floats(7 * 65);
+    l4j::check_repeats([&](const l4j::Context &context, int32_t isa) -> l4j::Outputs {
+        l4j::TestWeight weight(context, 7, 65, values);
+        Operand out(isa, {200, 65}), gradient(isa, {7, 65});
+        gradient.fill(0.0);
+        l4j_embedding args = arguments(ids);
+        args.weight = weight.get();
+        args.out = out.get();
+        EXPECT_EQ(L4J_OK, L4J_RUN(embedding_forward, context.queue(), &args)(nullptr));
+        args.dout = out.get();
+        args.dweight = gradient.get();
+        EXPECT_EQ(L4J_OK, L4J_RUN(embedding_backward, context.queue(), &args)(nullptr));
+        return {{"out", out}, {"dweight", gradient}};
+    });
 }
 
 TEST(EmbeddingTest, NoRows) {

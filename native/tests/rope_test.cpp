@@ -127,6 +127,26 @@ TEST(RopeTest, Adjoint) {
     }
 }
 
+TEST(RopeTest, FiniteDifferences) {
+    Context context(L4J_ISA_REF64);
+    for (uint32_t flags : {0, static_cast<int>(L4J_ROPE_INTERLEAVED)}) {
+        Call x(L4J_ISA_REF64, 4, 2, 10, 4, flags), gradient(L4J_ISA_REF64, 4, 2, 10, 4, flags);
+        gradient.src.fill(l4j::Random(7).floats(gradient.src.size()));
+        gradient.backward(context);
+        l4j::check_gradient(x.src, gradient.dst, x.dst, gradient.src, [&] { x.forward(context); });
+    }
+}
+
+TEST(RopeTest, AHundredRunsGiveTheSameBits) {
+    for (bool backward : {false, true}) {
+        l4j::check_repeats([&](const Context &context, int32_t isa) -> l4j::Outputs {
+            Call call(isa, 47, 3, 64, 32);
+            backward ? call.backward(context) : call.forward(context);
+            return {{"dst", call.dst}};
+        });
+    }
+}
+
 TEST(RopeTest, Messages) {
     Context context(L4J_ISA_AUTO);
     auto expect = [&](const std::function<void(Call &)> &spoil, const std::string &message) {

@@ -190,6 +190,20 @@ TEST(SampleTest, DrawsDependOnSeedStepAndRowOnly) {
     EXPECT_NE(ids, std::vector<int32_t>(ref.args.ids, ref.args.ids + 9));
 }
 
+TEST(SampleTest, AHundredRunsDrawTheSameTokens) {
+    Context context(L4J_ISA_AUTO, 5);
+    std::vector<int32_t> first;
+    for (int run = 0; run < 100; run++) {
+        Call call(L4J_ISA_AUTO, 23, 500, 1, 0.1f);
+        call.hyper.top_k = 300;
+        call.hyper.top_p = 0.95;
+        call.run(context);
+        std::vector<int32_t> ids(call.args.ids, call.args.ids + 23);
+        if (run == 0) first = ids;
+        ASSERT_EQ(first, ids) << "run " << run;
+    }
+}
+
 TEST(SampleTest, StridedLogits) {
     for (int32_t isa : l4j::tiers()) {
         Context context(isa);

@@ -53,6 +53,19 @@ inline void check_tiers(const std::function<Outputs(const Context &, int32_t isa
     }
 }
 
+// The same bits in a hundred runs on the best tier with five threads.
+inline void check_repeats(const std::function<Outputs(const Context &, int32_t isa)> &compute) {
+    Context context(L4J_ISA_AUTO, 5);
+    Outputs first = compute(context, L4J_ISA_AUTO);
+    for (int run = 1; run < 100; run++) {
+        Outputs again = compute(context, L4J_ISA_AUTO);
+        for (size_t i = 0; i < first.size(); i++) {
+            ASSERT_TRUE(same_bits(again[i].second.floats(), first[i].second.floats()))
+                << first[i].first << " in run " << run;
+        }
+    }
+}
+
 // A copy of a 2-D operand with the other dimension innermost: the same values, stride 1 in dimension 0.
 inline Operand transposed_layout(int32_t isa, const Operand &x) {
     int64_t M = x.get()->shape[0], N = x.get()->shape[1];
