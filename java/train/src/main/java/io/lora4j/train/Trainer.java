@@ -175,9 +175,12 @@ public final class Trainer {
                     log.write(window.line(metrics));
                 }
                 listener.onStep(metrics);
+                boolean due = now == total || (saveSteps > 0 && now % saveSteps == 0);
+                if (due && !cancelled) {
+                    evaluate(now); // Who cancels waits for the step and the save only.
+                }
                 stop = cancelled;
-                if (now == total || stop || (saveSteps > 0 && now % saveSteps == 0)) {
-                    evaluate(now);
+                if (due || stop) {
                     checkpoint = save(now);
                 }
             }

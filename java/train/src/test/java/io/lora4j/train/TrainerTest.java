@@ -204,6 +204,31 @@ class TrainerTest {
         assertThat(Runs.adapter(dir.resolve("parts"))).isEqualTo(Runs.adapter(dir.resolve("whole")));
     }
 
+    /** Ctrl-C waits for the step and the save, not for an evaluation, which a run that goes on makes at its own saves. */
+    @Test
+    void aCancelledRunSavesWithoutEvaluating() throws Exception {
+        Trainer trainer = Trainer.open(small("out")
+                .set(TrainOptions.EVAL_FILE, data)
+                .set(TrainOptions.SAVE_STEPS, 2)
+                .build());
+        List<Integer> evaluated = new ArrayList<>();
+        TrainResult result = trainer.run(new TrainListener() {
+            @Override
+            public void onStep(Metrics metrics) {
+                if (metrics.step() == 4) {
+                    trainer.cancel();
+                }
+            }
+
+            @Override
+            public void onEval(int step, BatchLoss loss) {
+                evaluated.add(step);
+            }
+        });
+        assertThat(result.checkpoint()).isEqualTo(dir.resolve("out/checkpoint-4"));
+        assertThat(evaluated).containsExactly(2);
+    }
+
     @Test
     void resumingFromAnOlderCheckpointDropsWhatCameAfterIt() throws Exception {
         Runs.run(small("out").set(TrainOptions.SAVE_STEPS, 3));

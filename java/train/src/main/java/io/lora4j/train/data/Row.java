@@ -49,9 +49,9 @@ public final class Row {
         return labels;
     }
 
-    /** Returns whether a token is to be learned. */
+    /** Returns whether a token counts in the loss. */
     public boolean isTarget(int t) {
-        return mask.get(t);
+        return t > 0 && mask.get(t);
     }
 
     /** Returns the number of tokens that count in the loss. */

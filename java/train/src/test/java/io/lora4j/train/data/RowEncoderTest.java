@@ -53,12 +53,12 @@ class RowEncoderTest {
             delimiter = '|',
             quoteCharacter = '~',
             value = {
-                // text: all learned, BOS and EOS once
-                "true  | {\"text\": \"The fox ran.\"}                  | ⟦^The fox ran.$⟧",
-                "true  | {\"text\": \"^The fox ran.\"}                 | ⟦^The fox ran.$⟧",
-                "true  | {\"text\": \"The fox ran.$\"}                 | ⟦^The fox ran.$⟧",
-                "true  | {\"text\": \"The fox ran.$$\"}                | ⟦^The fox ran.$⟧",
-                "false | {\"text\": \"The fox ran.\"}                  | ⟦^The fox ran.$⟧",
+                // text: all learned but BOS, which nothing comes before; BOS and EOS once
+                "true  | {\"text\": \"The fox ran.\"}                  | ^⟦The fox ran.$⟧",
+                "true  | {\"text\": \"^The fox ran.\"}                 | ^⟦The fox ran.$⟧",
+                "true  | {\"text\": \"The fox ran.$\"}                 | ^⟦The fox ran.$⟧",
+                "true  | {\"text\": \"The fox ran.$$\"}                | ^⟦The fox ran.$⟧",
+                "false | {\"text\": \"The fox ran.\"}                  | ^⟦The fox ran.$⟧",
                 // prompt and completion
                 "true  | {\"prompt\": \"The fox\", \"completion\": \" ran.\"}    | ^The fox⟦ ran.$⟧",
                 "true  | {\"prompt\": \"The fox\", \"completion\": \" ran.$\"}   | ^The fox⟦ ran.$⟧",
@@ -68,14 +68,14 @@ class RowEncoderTest {
                 // across
                 "true  | {\"prompt\": \"One 🦊 \", \"completion\": \"🦊!\"}        | ^One 🦊 ⟦🦊!$⟧",
                 "true  | {\"prompt\": \"The fox\", \"completion\": \"\"}         | ^The fox⟦$⟧",
-                "false | {\"prompt\": \"The fox\", \"completion\": \" ran.\"}    | ⟦^The fox ran.$⟧",
+                "false | {\"prompt\": \"The fox\", \"completion\": \" ran.\"}    | ^⟦The fox ran.$⟧",
                 // messages: the template prints BOS itself
                 "true  | {\"messages\": [U Hi., A Yes 🦊.]}                      | ^<user/Hi.>/<assistant/⟦Yes 🦊.>/⟧",
                 "true  | {\"messages\": [U Hi., A Hi., U Hi., A Hi.]}            | ^<user/Hi.>/<assistant/⟦Hi.>/⟧<user/Hi.>/<assistant/⟦Hi.>/⟧",
                 "true  | {\"messages\": [S Be kind., U Hi., A Yes., U And?]}     | ^<system/Be kind.>/<user/Hi.>/<assistant/⟦Yes.>/⟧<user/And?>/",
-                "false | {\"messages\": [U Hi., A Yes.]}                         | ⟦^<user/Hi.>/<assistant/Yes.>/⟧",
+                "false | {\"messages\": [U Hi., A Yes.]}                         | ^⟦<user/Hi.>/<assistant/Yes.>/⟧",
                 "true  | {\"prompt\": [U Hi., A Yes., U And?], \"completion\": [A No.]}  | ^<user/Hi.>/<assistant/Yes.>/<user/And?>/<assistant/⟦No.>/⟧",
-                "false | {\"prompt\": [U Hi.], \"completion\": [A No.]}          | ⟦^<user/Hi.>/<assistant/No.>/⟧"
+                "false | {\"prompt\": [U Hi.], \"completion\": [A No.]}          | ^⟦<user/Hi.>/<assistant/No.>/⟧"
             })
     void masks(boolean onlyAnswers, String line, String expected) throws Exception {
         String json = line.replace("^", "<|begin_of_text|>")
