@@ -174,4 +174,37 @@ TEST(QueueTest, OneOperationAtATime) {
     EXPECT_EQ(static_cast<float>(done.load()), y[n - 1]);
 }
 
+// What one thread does alone because it is little has the bits of what all threads do.
+TEST(QueueTest, LittleWorkGivesTheSameBits) {
+    const int64_t m = 7, k = 40, n = 50;
+    for (int32_t isa : l4j::tiers()) {
+        std::vector<float> results[2];
+        for (int alone = 0; alone < 2; alone++) {
+            l4j::Context context(isa, 3);
+            l4j_queue_run_alone_below(context.queue(), alone ? INT64_MAX : 0);
+            l4j::Random random(5);
+            l4j::TestWeight weight(context, n, k, random.floats(n * k));
+            l4j::Operand x(isa, {m, k}), y(isa, {m, n}), s(isa, {m, 3}), a(isa, {3, k}), b(isa, {n, 3});
+            x.fill(random.floats(m * k));
+            a.fill(random.floats(3 * k));
+            b.fill(random.floats(n * 3));
+            float scaling = 0.5f;
+            const l4j_weight *weights[] = {weight.get()};
+            l4j_lora args = {};
+            args.struct_size = sizeof args;
+            args.projection_count = args.adapter_count = 1;
+            args.x = x.get();
+            args.weights = weights;
+            args.a = a.get();
+            args.b = b.get();
+            args.scaling = &scaling;
+            args.y = y.get();
+            args.s = s.get();
+            L4J_ASSERT_OK(L4J_RUN(lora_forward, context.queue(), &args)(error));
+            results[alone] = y.floats();
+        }
+        EXPECT_TRUE(l4j::same_bits(results[0], results[1])) << l4j::tier_name(isa);
+    }
+}
+
 } // namespace

@@ -136,7 +136,7 @@ l4j_status l4j_device_query(const l4j_device *device, l4j_device_info *info, l4j
 }
 
 /* ---- queues ---- */
-enum { DEFAULT_SPIN_US = 50, MAX_THREADS = 1024 };
+enum { DEFAULT_SPIN_US = 50, MAX_THREADS = 1024, ALONE_BELOW = 1 << 18 };
 
 l4j_status l4j_queue_create(l4j_device *device, const l4j_queue_options *options, l4j_queue **queue, l4j_error *error) {
     if (!device || !queue) return l4j_fail(error, L4J_EINVAL, "queue_create: %s is NULL", device ? "queue" : "device");
@@ -159,6 +159,7 @@ l4j_status l4j_queue_create(l4j_device *device, const l4j_queue_options *options
     if (!q) return l4j_fail(error, L4J_ENOMEM, "queue_create: no memory for %zu bytes", sizeof *q);
     q->device = device;
     q->threads = threads;
+    q->alone_below = ALONE_BELOW;
     atomic_flag_clear(&q->held);
     q->pool = l4j_pool_create(threads, spin_us < 0 ? 0 : spin_us, error);
     if (!q->pool) {
@@ -193,5 +194,7 @@ l4j_status l4j_queue_poll(l4j_queue *queue, l4j_error *error) {
     atomic_flag_clear(&queue->held);
     return L4J_OK;
 }
+
+void l4j_queue_run_alone_below(l4j_queue *queue, int64_t work) { queue->alone_below = work; }
 
 int32_t l4j_queue_threads(const l4j_queue *queue) { return queue ? queue->threads : 0; }

@@ -78,7 +78,8 @@ struct l4j_queue {
     l4j_device *device;
     l4j_pool *pool;
     int threads;
-    atomic_flag held; /* one operation at a time */
+    int64_t alone_below; /* multiply-adds under which the calling thread does it all */
+    atomic_flag held;    /* one operation at a time */
 };
 
 /* Where a weight's values lie. */
@@ -114,7 +115,20 @@ void l4j_pool_destroy(l4j_pool *pool);
 void l4j_pool_run(l4j_pool *pool, l4j_task task, void *context);
 /* Inside a task: waits until every thread of the pool is here. */
 void l4j_pool_barrier(l4j_pool *pool);
+/* Runs task(context, 0, 1) on the caller; barriers inside pass at once. */
+void l4j_pool_run_alone(l4j_pool *pool, l4j_task task, void *context);
 static inline void l4j_run(l4j_queue *queue, l4j_task task, void *context) { l4j_pool_run(queue->pool, task, context); }
+/* The same for `work` multiply-adds: a little work is done sooner by one thread than handed out. Results do not depend on it. */
+static inline void l4j_run_work(l4j_queue *queue, double work, l4j_task task, void *context) {
+    if (work < (double)queue->alone_below) {
+        l4j_pool_run_alone(queue->pool, task, context);
+    } else {
+        l4j_pool_run(queue->pool, task, context);
+    }
+}
+/* For tests, which want small operands spread over threads: 0 never runs alone. */
+void l4j_queue_run_alone_below(l4j_queue *queue, int64_t work);
+enum { L4J_ELEMENT_WORK = 8 }; /* multiply-adds that one element of an elementwise operation counts as */
 /* Part `thread` of [0, n) in pieces whose inner boundaries are multiples of `grain`. */
 static inline void l4j_partition(int64_t n, int64_t grain, int thread, int threads, int64_t *begin, int64_t *end) {
     int64_t units = (n + grain - 1) / grain;

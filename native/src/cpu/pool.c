@@ -35,6 +35,7 @@ struct l4j_pool {
     l4j_task task;
     void *context;
     atomic_bool stop;
+    bool alone; /* the task at hand runs on the caller only, who alone reads this */
     int threads;
     int64_t spin_ns;
     pthread_t *workers;
@@ -157,8 +158,14 @@ void l4j_pool_run(l4j_pool *pool, l4j_task task, void *context) {
     }
 }
 
+void l4j_pool_run_alone(l4j_pool *pool, l4j_task task, void *context) {
+    pool->alone = true;
+    task(context, 0, 1);
+    pool->alone = false;
+}
+
 void l4j_pool_barrier(l4j_pool *pool) {
-    if (pool->threads == 1) return;
+    if (pool->threads == 1 || pool->alone) return;
     unsigned turn = atomic_load(&pool->turn.word);
     if (atomic_fetch_add(&pool->arrived, 1) == pool->threads - 1) {
         atomic_store(&pool->arrived, 0);

@@ -140,6 +140,7 @@ l4j_status L4J_NAME(attention_forward)(l4j_queue *queue, const l4j_attention *ar
     forward_task task;
     forward_layout(queue->threads, args, workspace, &task);
     atomic_init(&task.next, 0);
-    l4j_run(queue, forward_run, &task);
+    double width = (double)(args->q->shape[1] * args->q->shape[2]);
+    l4j_run_work(queue, 2.0 * (double)args->q->shape[0] * (double)args->max_kv_length * width, forward_run, &task);
     return L4J_OK;
 }

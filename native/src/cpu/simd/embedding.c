@@ -20,7 +20,8 @@ l4j_status L4J_NAME(embedding_forward)(l4j_queue *queue, const l4j_embedding *ar
     (void)workspace;
     l4j_status status = l4j_check_ids(args, false, error);
     if (status != L4J_OK) return status;
-    l4j_run(queue, embedding_forward_task, (void *)args);
+    l4j_run_work(queue, (double)(args->out->shape[0] * args->out->shape[1]) * L4J_ELEMENT_WORK, embedding_forward_task,
+                 (void *)args);
     return L4J_OK;
 }
 

@@ -194,6 +194,8 @@ l4j_status L4J_NAME(lora_forward)(l4j_queue *queue, const l4j_lora *args, void *
     l4j_arena arena = {.base = workspace};
     forward_task task = {.queue = queue, .args = args};
     forward_layout(&arena, queue->threads, args, &task);
-    l4j_run(queue, forward_run, &task);
+    double columns = 0;
+    for (int g = 0; g < args->projection_count; g++) columns += (double)args->weights[g]->rows;
+    l4j_run_work(queue, (double)args->x->shape[0] * (double)args->x->shape[1] * columns, forward_run, &task);
     return L4J_OK;
 }

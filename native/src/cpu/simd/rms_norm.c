@@ -62,7 +62,8 @@ size_t L4J_NAME(rms_norm_forward_workspace)(int threads, const l4j_rms_norm *arg
 l4j_status L4J_NAME(rms_norm_forward)(l4j_queue *queue, const l4j_rms_norm *args, void *workspace, l4j_error *error) {
     (void)workspace;
     (void)error;
-    l4j_run(queue, rms_norm_forward_task, (void *)args);
+    l4j_run_work(queue, (double)(args->x->shape[0] * args->x->shape[1]) * L4J_ELEMENT_WORK, rms_norm_forward_task,
+                 (void *)args);
     return L4J_OK;
 }
 

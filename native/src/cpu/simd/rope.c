@@ -86,6 +86,10 @@ static void rope_rows(const l4j_rope *args, float direction, int thread, int thr
 static void rope_forward_task(void *context, int thread, int threads) { rope_rows(context, 1, thread, threads); }
 static void rope_backward_task(void *context, int thread, int threads) { rope_rows(context, -1, thread, threads); }
 
+static double rope_work(const l4j_rope *args) {
+    return (double)(args->src->shape[0] * args->src->shape[1] * args->src->shape[2]) * L4J_ELEMENT_WORK;
+}
+
 size_t L4J_NAME(rope_forward_workspace)(int threads, const l4j_rope *args) {
     (void)threads;
     (void)args;
@@ -96,7 +100,7 @@ l4j_status L4J_NAME(rope_forward)(l4j_queue *queue, const l4j_rope *args, void *
     (void)workspace;
     l4j_status status = l4j_check_positions(args, error);
     if (status != L4J_OK) return status;
-    l4j_run(queue, rope_forward_task, (void *)args);
+    l4j_run_work(queue, rope_work(args), rope_forward_task, (void *)args);
     return L4J_OK;
 }
 
@@ -110,6 +114,6 @@ l4j_status L4J_NAME(rope_backward)(l4j_queue *queue, const l4j_rope *args, void 
     (void)workspace;
     l4j_status status = l4j_check_positions(args, error);
     if (status != L4J_OK) return status;
-    l4j_run(queue, rope_backward_task, (void *)args);
+    l4j_run_work(queue, rope_work(args), rope_backward_task, (void *)args);
     return L4J_OK;
 }

@@ -41,7 +41,8 @@ size_t L4J_NAME(swiglu_forward_workspace)(int threads, const l4j_swiglu *args) {
 l4j_status L4J_NAME(swiglu_forward)(l4j_queue *queue, const l4j_swiglu *args, void *workspace, l4j_error *error) {
     (void)workspace;
     (void)error;
-    l4j_run(queue, swiglu_forward_task, (void *)args);
+    l4j_run_work(queue, (double)(args->gate->shape[0] * args->gate->shape[1]) * L4J_ELEMENT_WORK, swiglu_forward_task,
+                 (void *)args);
     return L4J_OK;
 }
 
