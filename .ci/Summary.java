@@ -105,7 +105,12 @@ public final class Summary {
     private static String reason(Element skipped) {
         String message = skipped.getAttribute("message");
         String text = (message.isBlank() ? skipped.getTextContent() : message).strip();
-        return text.isEmpty() ? "no reason given" : text.lines().reduce((a, b) -> b).orElseThrow().strip();
+        // GoogleTest says where before it says why; JUnit says why before its stack trace.
+        return text.lines()
+                .takeWhile(line -> !line.startsWith("\tat "))
+                .reduce((a, b) -> b)
+                .map(line -> line.strip().replaceFirst("^org\\.opentest4j\\.TestAbortedException: (Assumption failed: )?", ""))
+                .orElse("no reason given");
     }
 
     private boolean print() {
