@@ -26,11 +26,11 @@ final class TrainCommand extends TableCommand {
     int run(Settings settings, boolean json, Console console) throws IOException {
         Trainer trainer = Trainer.open(settings);
         TrainProgress progress = new TrainProgress(console);
-        progress.showPlan(trainer.plan());
         try (Interrupt interrupt = new Interrupt(() -> {
             console.err().println("\nstopping: finishing this step and saving");
             trainer.cancel();
         })) {
+            progress.showPlan(trainer.plan());
             TrainResult result;
             try (progress) {
                 result = trainer.run(progress);
