@@ -2,7 +2,6 @@
 #include "lora_case.h"
 
 #include <atomic>
-using std::atomic_flag;
 using std::atomic_int;
 extern "C" {
 #include "cpu/internal.h"

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cfenv>
+#include <sys/wait.h>
 #include <thread>
 
 extern "C" {
@@ -172,6 +173,79 @@ TEST(QueueTest, OneOperationAtATime) {
     EXPECT_EQ(40, done.load() + busy.load());
     EXPECT_EQ(static_cast<float>(done.load()), y[0]);
     EXPECT_EQ(static_cast<float>(done.load()), y[n - 1]);
+}
+
+// Adds `n` ones to y on a queue of one thread: long enough to be watched by another.
+struct LongOperation {
+    explicit LongOperation(int64_t n) : x(static_cast<size_t>(n), 1.0f), y(static_cast<size_t>(n), 0.0f) {
+        tx = l4j::tensor(x.data(), L4J_F32, {1, n});
+        ty = l4j::tensor(y.data(), L4J_F32, {1, n});
+        args.struct_size = sizeof args;
+        args.alpha = args.beta = &one;
+        args.x = &tx;
+        args.y = &ty;
+    }
+    l4j_status run(l4j_queue *queue) { return l4j_axpby_forward(queue, &args, nullptr, 0, nullptr); }
+    std::vector<float> x, y;
+    float one = 1.0f;
+    l4j_tensor tx = {}, ty = {};
+    l4j_axpby args = {};
+};
+
+// synchronize waits for what another thread has begun: a DLPack import may be released after it.
+TEST(QueueTest, SynchronizeWaitsForAnotherThread) {
+    l4j::Context context(L4J_ISA_REF, 1);
+    LongOperation work(1 << 22);
+    std::atomic<bool> done{false};
+    std::thread other([&] {
+        work.run(context.queue());
+        done = true;
+    });
+    l4j_error error = {};
+    while (l4j_queue_poll(context.queue(), &error) == L4J_OK && !done) {
+    }
+    L4J_ASSERT_OK(l4j_queue_synchronize(context.queue(), error));
+    float last = work.y.back();
+    other.join();
+    EXPECT_EQ(1.0f, last);
+}
+
+// Asking whether a queue is idle never makes it busy for the thread that works on it.
+TEST(QueueTest, PollDisturbsNobody) {
+    l4j::Context context(L4J_ISA_REF, 1);
+    LongOperation work(1);
+    std::atomic<bool> stop{false};
+    std::thread other([&] {
+        while (!stop) l4j_queue_poll(context.queue(), nullptr);
+    });
+    int failed = 0;
+    for (int i = 0; i < 20000; i++) failed += work.run(context.queue()) != L4J_OK;
+    stop = true;
+    other.join();
+    EXPECT_EQ(0, failed);
+}
+
+// A child process has none of its parent's threads: their queue says so instead of waiting for ever, and can be destroyed.
+TEST(QueueTest, QueuesDoNotSurviveFork) {
+    for (int threads : {1, 3}) {
+        l4j::Context context(L4J_ISA_REF, threads);
+        LongOperation work(100);
+        ASSERT_EQ(L4J_OK, work.run(context.queue()));
+        pid_t child = fork();
+        ASSERT_NE(-1, child);
+        if (child == 0) {
+            alarm(20);
+            l4j_error error = {};
+            l4j_status expected = threads == 1 ? L4J_OK : L4J_EINVAL;
+            l4j_status status = l4j_axpby_forward(context.queue(), &work.args, nullptr, 0, &error);
+            bool named = threads == 1 || strstr(error.message, "axpby_forward: the queue's threads did not survive");
+            _exit(status == expected && named && l4j_queue_destroy(context.queue(), &error) == L4J_OK ? 0 : 1);
+        }
+        int status = -1;
+        ASSERT_EQ(child, waitpid(child, &status, 0));
+        EXPECT_EQ(0, status) << threads << " threads";
+        EXPECT_EQ(L4J_OK, work.run(context.queue())); // the parent's go on
+    }
 }
 
 // What one thread does alone because it is little has the bits of what all threads do.

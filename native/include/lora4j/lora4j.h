@@ -19,12 +19,12 @@
  *   - Structs that start with `struct_size` are versioned: set it to sizeof of the struct you compiled with and zero the rest
  *     before filling it in. Reserved fields must be zero.
  *   - Rows are strided by elements. Inputs take any strides (0 and negative ones too); outputs need an innermost stride of 1 and
- *     rows that do not overlap, unless the operation says otherwise. Data may be unaligned to anything but its element size.
+ *     positive strides by which no rows overlap, unless the operation says otherwise. Data may be unaligned to anything but its element size.
  *   - Outputs must not overlap inputs unless the operation says that they may be the same.
  *   - A tensor or weight has at most 2^40 elements, those that a stride of 0 repeats included; a larger one is L4J_EINVAL.
  *   - Threads: a queue runs one operation at a time (a second caller gets L4J_EBUSY). Devices and weights may be used by any
- *     number of queues and threads at once. A queue's threads block all signals and do not survive fork(): a child process
- *     creates queues of its own.
+ *     number of queues and threads at once. A queue's threads block all signals and do not survive fork(): in a child process
+ *     such a queue can only be destroyed (L4J_EINVAL otherwise); it creates queues of its own.
  *   - Operations run in the default floating-point environment (round to nearest, subnormals kept) and restore the caller's.
  *
  * Numerics (the contract of every CPU tier; see native/NUMERICS.md)
@@ -177,7 +177,8 @@ L4J_API l4j_status l4j_queue_create(l4j_device *device, const l4j_queue_options 
                                     l4j_error *error);
 /** Stops the threads and frees the queue. L4J_EBUSY, and nothing is freed, while an operation runs. NULL is fine. */
 L4J_API l4j_status l4j_queue_destroy(l4j_queue *queue, l4j_error *error);
-/** Waits until everything given to the queue has run; reports the first asynchronous failure. On the CPU calls are synchronous. */
+/** Waits until everything given to the queue so far, by any thread, has run; reports the first asynchronous failure. On the CPU
+    calls are synchronous: only what another thread has begun is waited for. */
 L4J_API l4j_status l4j_queue_synchronize(l4j_queue *queue, l4j_error *error);
 /** Like l4j_queue_synchronize without waiting: L4J_EBUSY while work is running. */
 L4J_API l4j_status l4j_queue_poll(l4j_queue *queue, l4j_error *error);

@@ -35,10 +35,7 @@ static l4j_status check_workspace(const char *op, const void *workspace, size_t 
     l4j_status l4j_##op(l4j_queue *queue, const args_t *args, void *workspace, size_t workspace_bytes,             \
                         l4j_error *error) {                                                                        \
         L4J_TRY(check_call(#op, queue, args, sizeof *args, error));                                                \
-        if (atomic_flag_test_and_set(&queue->held)) {                                                              \
-            return l4j_fail(error, L4J_EBUSY,                                                                      \
-                            #op ": the queue is in use by another thread; a queue runs one operation at a time");  \
-        }                                                                                                          \
+        L4J_TRY(l4j_queue_hold(queue, #op, error));                                                                \
         l4j_status status = l4j_validate_##op(queue->device, args, error);                                         \
         if (status == L4J_OK) {                                                                                    \
             size_t needed = queue->device->kernels->op##_workspace(queue->threads, args);                          \
@@ -51,7 +48,7 @@ static l4j_status check_workspace(const char *op, const void *workspace, size_t 
             status = queue->device->kernels->op(queue, args, workspace, error);                                    \
             fesetenv(&callers);                                                                                    \
         }                                                                                                          \
-        atomic_flag_clear(&queue->held);                                                                           \
+        l4j_queue_release(queue);                                                                                  \
         return status;                                                                                             \
     }
 L4J_OPERATIONS(L4J_BOUNDARY)

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* ---- the kernels of every tier ---- */
 #define L4J_DECLARE(tier, op, args_t)                                      \
@@ -160,7 +161,6 @@ l4j_status l4j_queue_create(l4j_device *device, const l4j_queue_options *options
     q->device = device;
     q->threads = threads;
     q->alone_below = ALONE_BELOW;
-    atomic_flag_clear(&q->held);
     q->pool = l4j_pool_create(threads, spin_us < 0 ? 0 : spin_us, error);
     if (!q->pool) {
         free(q);
@@ -171,11 +171,24 @@ l4j_status l4j_queue_create(l4j_device *device, const l4j_queue_options *options
     return L4J_OK;
 }
 
+l4j_status l4j_queue_hold(l4j_queue *queue, const char *op, l4j_error *error) {
+    if (l4j_pool_lost(queue->pool)) {
+        return l4j_fail(error, L4J_EINVAL,
+                        "%s: the queue's threads did not survive fork(); create a queue in the child process", op);
+    }
+    int turn = atomic_load(&queue->turn);
+    if (turn % 2 || !atomic_compare_exchange_strong(&queue->turn, &turn, turn + 1)) {
+        return l4j_fail(error, L4J_EBUSY,
+                        "%s: the queue is in use by another thread; a queue runs one operation at a time", op);
+    }
+    return L4J_OK;
+}
+
+void l4j_queue_release(l4j_queue *queue) { atomic_fetch_add(&queue->turn, 1); }
+
 l4j_status l4j_queue_destroy(l4j_queue *queue, l4j_error *error) {
     if (!queue) return L4J_OK;
-    if (atomic_flag_test_and_set(&queue->held)) {
-        return l4j_fail(error, L4J_EBUSY, "queue_destroy: an operation is running on the queue");
-    }
+    if (!l4j_pool_lost(queue->pool)) L4J_TRY(l4j_queue_hold(queue, "queue_destroy", error));
     l4j_pool_destroy(queue->pool);
     atomic_fetch_sub(&queue->device->children, 1);
     free(queue);
@@ -184,15 +197,17 @@ l4j_status l4j_queue_destroy(l4j_queue *queue, l4j_error *error) {
 
 l4j_status l4j_queue_synchronize(l4j_queue *queue, l4j_error *error) {
     if (!queue) return l4j_fail(error, L4J_EINVAL, "queue_synchronize: queue is NULL");
-    return L4J_OK; /* calls on the CPU return when the work is done */
+    /* Calls on the CPU return when the work is done: only another thread's can still run, and only that one is waited for. */
+    int turn = atomic_load(&queue->turn);
+    while (turn % 2 && !l4j_pool_lost(queue->pool) && atomic_load(&queue->turn) == turn) {
+        nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL);
+    }
+    return L4J_OK;
 }
 
 l4j_status l4j_queue_poll(l4j_queue *queue, l4j_error *error) {
     if (!queue) return l4j_fail(error, L4J_EINVAL, "queue_poll: queue is NULL");
-    if (atomic_flag_test_and_set(&queue->held))
-        return l4j_fail(error, L4J_EBUSY, "queue_poll: an operation is running");
-    atomic_flag_clear(&queue->held);
-    return L4J_OK;
+    return atomic_load(&queue->turn) % 2 ? l4j_fail(error, L4J_EBUSY, "queue_poll: an operation is running") : L4J_OK;
 }
 
 void l4j_queue_run_alone_below(l4j_queue *queue, int64_t work) { queue->alone_below = work; }

@@ -79,8 +79,12 @@ struct l4j_queue {
     l4j_pool *pool;
     int threads;
     int64_t alone_below; /* multiply-adds under which the calling thread does it all */
-    atomic_flag held;    /* one operation at a time */
+    atomic_int turn;     /* odd while an operation runs: one at a time */
 };
+
+/* Takes the queue for operation `op`, which another thread must not be using. */
+l4j_status l4j_queue_hold(l4j_queue *queue, const char *op, l4j_error *error);
+void l4j_queue_release(l4j_queue *queue);
 
 /* Where a weight's values lie. */
 typedef enum {
@@ -111,6 +115,8 @@ struct l4j_weight {
 typedef void (*l4j_task)(void *context, int thread, int threads);
 l4j_pool *l4j_pool_create(int threads, int spin_us, l4j_error *error);
 void l4j_pool_destroy(l4j_pool *pool);
+/* Whether the pool's threads stayed behind in the process that forked this one: nothing can run on it any more. */
+bool l4j_pool_lost(const l4j_pool *pool);
 /* Runs task(context, 0..threads-1) and returns when all are done. Thread 0 is the caller. */
 void l4j_pool_run(l4j_pool *pool, l4j_task task, void *context);
 /* Inside a task: waits until every thread of the pool is here. */

@@ -37,10 +37,16 @@ struct l4j_pool {
     atomic_bool stop;
     bool alone; /* the task at hand runs on the caller only, who alone reads this */
     int threads;
+    unsigned generation; /* of the process that has the threads */
     int64_t spin_ns;
     pthread_t *workers;
     worker_arg *args;
 };
+
+/* Counts the forks that lead to this process: a child has none of its parent's threads. */
+static atomic_uint generation;
+static void next_generation(void) { atomic_fetch_add(&generation, 1); }
+static void watch_forks(void) { pthread_atfork(NULL, NULL, next_generation); }
 
 static inline void cpu_relax(void) {
 #if defined(__x86_64__)
@@ -100,12 +106,14 @@ static void *worker_main(void *p) {
 }
 
 l4j_pool *l4j_pool_create(int threads, int spin_us, l4j_error *error) {
+    static pthread_once_t watched = PTHREAD_ONCE_INIT;
+    pthread_once(&watched, watch_forks);
     l4j_pool *pool = aligned_alloc(64, (sizeof(l4j_pool) + 63) & ~(size_t)63);
     if (!pool) {
         l4j_fail(error, L4J_ENOMEM, "queue: no memory for a pool of %d threads", threads);
         return NULL;
     }
-    *pool = (l4j_pool){.threads = 1, .spin_ns = (int64_t)spin_us * 1000};
+    *pool = (l4j_pool){.threads = 1, .generation = atomic_load(&generation), .spin_ns = (int64_t)spin_us * 1000};
     pool->workers = calloc((size_t)threads, sizeof(pthread_t));
     pool->args = calloc((size_t)threads, sizeof(worker_arg));
     if (!pool->workers || !pool->args) {
@@ -131,12 +139,14 @@ l4j_pool *l4j_pool_create(int threads, int spin_us, l4j_error *error) {
     return pool;
 }
 
+bool l4j_pool_lost(const l4j_pool *pool) { return pool->threads > 1 && pool->generation != atomic_load(&generation); }
+
 void l4j_pool_destroy(l4j_pool *pool) {
     if (!pool) return;
     atomic_store(&pool->stop, true);
     atomic_fetch_add(&pool->epoch.word, 1);
     wake(&pool->epoch);
-    for (int t = 1; t < pool->threads; t++) pthread_join(pool->workers[t], NULL);
+    for (int t = 1; t < pool->threads && !l4j_pool_lost(pool); t++) pthread_join(pool->workers[t], NULL);
     free(pool->workers);
     free(pool->args);
     free(pool);

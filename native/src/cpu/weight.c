@@ -172,9 +172,7 @@ l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_wei
     if (status != L4J_OK) return status;
     if (queue && queue->device != device)
         return l4j_fail(error, L4J_EDEVICE, "weight_create: the queue belongs to another device");
-    if (queue && atomic_flag_test_and_set(&queue->held)) {
-        return l4j_fail(error, L4J_EBUSY, "weight_create: the queue is in use by another thread");
-    }
+    if (queue) L4J_TRY(l4j_queue_hold(queue, "weight_create", error));
 
     const l4j_tensor *t = &options->part_values[0];
     l4j_weight *w = calloc(1, sizeof *w);
@@ -202,7 +200,7 @@ l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_wei
         }
         if (status == L4J_OK && options->mode == L4J_WEIGHT_PACK) status = to_panels(w, queue, error);
     }
-    if (queue) atomic_flag_clear(&queue->held);
+    if (queue) l4j_queue_release(queue);
     if (status != L4J_OK) {
         free(w);
         return status;
