@@ -111,4 +111,45 @@ TEST(DlpackTest, ExportLivesUntilTheConsumerDeletesIt) {
     EXPECT_EQ(1, released);
 }
 
+TEST(DlpackTest, WhatCannotBeExportedIsRefused) {
+    float values[6];
+    l4j_tensor t = l4j::tensor(values, L4J_F32, {2, 3});
+    void *managed = &t;
+    l4j_error error = {};
+    t.device_id = 1;
+    EXPECT_EQ(L4J_EDEVICE, l4j_dlpack_export(&t, nullptr, &managed, &error));
+    EXPECT_STREQ("dlpack_export: the tensor lies on device type 1, id 1, expected the CPU", error.message);
+    EXPECT_EQ(nullptr, managed);
+    t.device_id = 0;
+    t.shape[1] = -3;
+    EXPECT_EQ(L4J_EINVAL, l4j_dlpack_export(&t, nullptr, &managed, &error));
+    EXPECT_STREQ("dlpack_export: size 1 of the shape is -3, expected 0 or more", error.message);
+    t.shape[1] = 3;
+    t.dtype = 11;
+    EXPECT_EQ(L4J_EINVAL, l4j_dlpack_export(&t, nullptr, &managed, &error));
+    EXPECT_STREQ("dlpack_export: the tensor is dtype 11 [2, 3] in 2 dimensions, expected a known dtype and 1 to 4",
+                 error.message);
+}
+
+// Every dtype, size 0, strides of 0 and backwards and an offset survive the way out and in again.
+TEST(DlpackTest, RoundTrip) {
+    double values[64] = {};
+    for (int32_t dtype = L4J_F32; dtype <= L4J_BOOL; dtype++) {
+        l4j_tensor t = l4j::tensor(values + 30, dtype, {2, 3, 0, 4}), back = {};
+        t.stride[0] = -7;
+        t.stride[1] = 0;
+        void *managed = nullptr;
+        int32_t released = 0;
+        l4j_import *import = nullptr;
+        L4J_ASSERT_OK(l4j_dlpack_export(&t, &released, &managed, error));
+        static_cast<DLManagedTensorVersioned *>(managed)->tensor.byte_offset = 8;
+        L4J_ASSERT_OK(l4j_dlpack_import(managed, 1, &import, &back, error));
+        t.data = values + 31;
+        EXPECT_EQ(0, memcmp(&t, &back, sizeof t)) << dtype;
+        EXPECT_EQ(0, released);
+        L4J_ASSERT_OK(l4j_dlpack_release(import, nullptr, error));
+        EXPECT_EQ(1, released);
+    }
+}
+
 } // namespace

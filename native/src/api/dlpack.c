@@ -143,9 +143,9 @@ l4j_status l4j_dlpack_export(const l4j_tensor *tensor, int32_t *released, void *
     if (!tensor || !managed)
         return l4j_fail(error, L4J_EINVAL, "dlpack_export: %s is NULL", tensor ? "managed" : "tensor");
     *managed = NULL;
-    if (tensor->device_type != L4J_DEVICE_CPU) {
-        return l4j_fail(error, L4J_EDEVICE, "dlpack_export: the tensor lies on device type %d, expected the CPU",
-                        tensor->device_type);
+    if (tensor->device_type != L4J_DEVICE_CPU || tensor->device_id != 0) {
+        return l4j_fail(error, L4J_EDEVICE, "dlpack_export: the tensor lies on device type %d, id %d, expected the CPU",
+                        tensor->device_type, tensor->device_id);
     }
     int type = 0;
     while (type < TYPES && types[type].dtype != tensor->dtype) type++;
@@ -154,6 +154,12 @@ l4j_status l4j_dlpack_export(const l4j_tensor *tensor, int32_t *released, void *
         return l4j_fail(error, L4J_EINVAL,
                         "dlpack_export: the tensor is %s in %d dimensions, expected a known dtype and 1 to 4",
                         l4j_describe(tensor, text, sizeof text), tensor->ndim);
+    }
+    for (int i = 0; i < tensor->ndim; i++) {
+        if (tensor->shape[i] < 0) {
+            return l4j_fail(error, L4J_EINVAL, "dlpack_export: size %d of the shape is %lld, expected 0 or more", i,
+                            (long long)tensor->shape[i]);
+        }
     }
     exported *e = calloc(1, sizeof *e);
     if (!e) return l4j_fail(error, L4J_ENOMEM, "dlpack_export: no memory for %zu bytes", sizeof *e);
