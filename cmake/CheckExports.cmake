@@ -1,5 +1,5 @@
-# The library exports exactly the functions that the public header declares.
-#   cmake -DLIBRARY=<liblora4j.so> -DHEADER=<lora4j.h> -DNM=<nm> -P CheckExports.cmake
+# The library exports exactly the functions that the public header declares, and its SONAME is the header's ABI version.
+#   cmake -DLIBRARY=<liblora4j.so> -DHEADER=<lora4j.h> -DNM=<nm> -DREADELF=<readelf> -P CheckExports.cmake
 file(READ "${HEADER}" header)
 string(REPLACE ";" "\n" header "${header}")
 string(REGEX MATCHALL "L4J_API [^(]*[ *]l4j_[a-z0-9_]+\\(" declared "${header}")
@@ -24,5 +24,11 @@ set(extra ${exported})
 list(REMOVE_ITEM extra ${declared})
 if(missing OR extra)
   message(FATAL_ERROR "${LIBRARY}\n  does not export: ${missing}\n  exports beyond ${HEADER}: ${extra}")
+endif()
+string(REGEX MATCH "#define L4J_ABI_MAJOR ([0-9]+)" major "${header}")
+set(soname "liblora4j.so.${CMAKE_MATCH_1}")
+execute_process(COMMAND ${READELF} -d "${LIBRARY}" OUTPUT_VARIABLE dynamic)
+if(NOT dynamic MATCHES "SONAME[^\n]*\\[${soname}\\]")
+  message(FATAL_ERROR "the SONAME of ${LIBRARY} is not ${soname}, as ${HEADER} calls for:\n${dynamic}")
 endif()
 message(STATUS "${count} functions declared and exported")
