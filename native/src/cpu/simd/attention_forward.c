@@ -30,7 +30,7 @@ static int64_t forward_rows(const l4j_attention *args) {
     int64_t rows =
         l4j_max64(ATTENTION_ROWS / GEMM_MR, l4j_min64(FORWARD_TILES, (1 << 17) / attention_stride(args) / GEMM_MR)) *
         GEMM_MR;
-    return l4j_max64(1, l4j_min64(rows, group * args->max_q_length));
+    return l4j_max64(1, l4j_min64(rows, group * l4j_min64(rows, args->max_q_length)));
 }
 
 /* Scores of one row become p; returns their sum and stores the largest score. */
