@@ -1,8 +1,8 @@
 /*
  * The loops around the micro-kernel, after Goto & van de Geijn 2008: a packed panel of B stays in L1, packed rows of A in L2.
- * Threads pack a stretch of B together, meet, and share its tiles out in a fixed grid; between the blocks of a stretch a tile
- * waits in a small buffer instead of C, whose rows may all fall into the same cache sets. With few rows of A each thread instead
- * streams its own columns of B once, without meeting the others.
+ * Threads pack a stretch of B together, meet, and share its tiles out in a fixed grid; while the tiles of one panel of B are
+ * computed, the next panel is fetched from L3 or memory into L2. With few rows of A each thread instead streams its own columns
+ * of B once, without meeting the others.
  */
 #include "gemm.h"
 
@@ -44,18 +44,36 @@ static void gemm_set_b_in_place(gemm_piece *piece, const gemm_part *part, int64_
     piece->b_panel = w->cols * L4J_PANEL;
 }
 
-/* One tile of C: panel `panel` of A, column j of the columns that the blocks start with at n. */
-static inline void gemm_product_tile(const gemm_product *p, const gemm_piece *block, int count, int64_t panel,
-                                     int64_t n, int64_t j, const float *start, int64_t start_stride, float *c,
-                                     int64_t ldc) {
-    gemm_piece piece[2];
-    for (int q = 0; q < count; q++) {
-        piece[q] = block[q];
-        piece[q].a += panel * p->height * block[q].k;
-        piece[q].b += j / L4J_PANEL * block[q].b_panel;
+/* Fetches part `part` of `parts` of the columns behind a piece's into L2. */
+static inline void gemm_fetch_next(const gemm_piece *piece, int64_t part, int64_t parts) {
+    int64_t share = (piece->k + parts - 1) / parts, end = l4j_min64((part + 1) * share, piece->k);
+    const float *next = piece->b + GEMM_NV * piece->b_panel;
+    for (int64_t k = part * share; k < end; k++) {
+        for (int v = 0; v < GEMM_NV; v++)
+            _mm_prefetch((const char *)(next + v * piece->b_panel + k * L4J_PANEL), _MM_HINT_T1);
     }
-    int rows = (int)l4j_min64(p->height, p->m - panel * p->height), cols = (int)l4j_min64(GEMM_NR, p->n - n - j);
-    gemm_tile(rows, cols, piece, count, start, start_stride, c, ldc);
+}
+
+/* Tiles of panels [i0, i1) and columns [j0, j1) of one block, whose columns start at n of C. */
+static void gemm_run_group(const gemm_product *p, const gemm_piece *block, int count, bool first, int64_t i0,
+                           int64_t i1, int64_t n, int64_t j0, int64_t j1) {
+    const float *start = first ? p->start : p->c;
+    int64_t start_stride = first ? p->start_stride : p->ldc;
+    for (int64_t j = j0; j < j1; j += GEMM_NR) {
+        int cols = (int)l4j_min64(GEMM_NR, p->n - n - j);
+        for (int64_t i = i0; i < i1; i++) {
+            int64_t m = i * p->height;
+            gemm_piece piece[2];
+            for (int q = 0; q < count; q++) {
+                piece[q] = block[q];
+                piece[q].a += m * block[q].k;
+                piece[q].b += j / L4J_PANEL * block[q].b_panel;
+                if (j + GEMM_NR < j1) gemm_fetch_next(&piece[q], i - i0, i1 - i0);
+            }
+            gemm_tile((int)l4j_min64(p->height, p->m - m), cols, piece, count,
+                      start ? start + m * start_stride + n + j : NULL, start_stride, p->c + m * p->ldc + n + j, p->ldc);
+        }
+    }
 }
 
 /* ---- many rows: shared stretches ---- */
@@ -124,29 +142,6 @@ static void gemm_pack_stretch(gemm_team *team, const gemm_product *p, gemm_curso
     stretch->packed = a != team->a[team->turn] || b != team->b[team->turn];
 }
 
-/* Tiles of panels [i0, i1) and columns [j0, j1) of a stretch. */
-static void gemm_run_group(const gemm_team *team, const gemm_product *p, const gemm_stretch *stretch, bool first,
-                           int64_t i0, int64_t i1, int64_t n, int64_t j0, int64_t j1) {
-    for (int k = 0; k < stretch->blocks; k++) {
-        float *tile = team->tiles;
-        for (int64_t j = j0; j < j1; j += GEMM_NR) {
-            for (int64_t i = i0; i < i1; i++, tile += GEMM_MR * GEMM_NR) {
-                int64_t m = i * p->height;
-                const float *start = tile;
-                int64_t start_stride = GEMM_NR;
-                if (k == 0) {
-                    start = first ? p->start : p->c;
-                    start_stride = first ? p->start_stride : p->ldc;
-                    start = start ? start + m * start_stride + n + j : NULL;
-                }
-                bool last = k == stretch->blocks - 1;
-                gemm_product_tile(p, stretch->piece[k], stretch->count[k], i, n, j, start, start_stride,
-                                  last ? p->c + m * p->ldc + n + j : tile, last ? p->ldc : GEMM_NR);
-            }
-        }
-    }
-}
-
 /* Threads in the direction of rows, such that the busiest thread has least to do. */
 static int gemm_grid_rows(int threads, int64_t panels, int64_t units) {
     int best = 1;
@@ -167,7 +162,7 @@ static int gemm_grid_rows(int threads, int64_t panels, int64_t units) {
 static int64_t gemm_width(const gemm_product *p, int threads) {
     int64_t k = 0;
     for (int s = 0; s < p->segments; s++) k += p->segment[s].k;
-    int64_t most = l4j_min64(l4j_max64(GEMM_B_FLOATS / k, l4j_max64(GEMM_NC / 2, GEMM_JC * threads)), GEMM_NC);
+    int64_t most = l4j_min64(l4j_max64(GEMM_B_FLOATS / k, l4j_max64(GEMM_NC / 2, GEMM_STREAM * threads)), GEMM_NC);
     int64_t chunks = (p->n + most - 1) / most;
     return gemm_ceil((p->n + chunks - 1) / chunks, L4J_DROPOUT_BLOCK);
 }
@@ -188,10 +183,10 @@ static void gemm_run_blocked(gemm_team *team, const gemm_product *p) {
                 l4j_pool_barrier(team->pool);
                 team->turn ^= 1;
             }
-            for (int64_t i = i0; i < i1; i += group) {
-                for (int64_t j = j0; j < j1; j += GEMM_JC) {
-                    gemm_run_group(team, p, &stretch, first, i, l4j_min64(i + group, i1), n, j,
-                                   l4j_min64(j + GEMM_JC, j1));
+            for (int k = 0; k < stretch.blocks; k++) {
+                for (int64_t i = i0; i < i1; i += group) {
+                    gemm_run_group(p, stretch.piece[k], stretch.count[k], first && k == 0, i, l4j_min64(i + group, i1),
+                                   n, j0, j1);
                 }
             }
         }
@@ -233,15 +228,7 @@ static void gemm_run_streamed(gemm_team *team, const gemm_product *p) {
                     own += gemm_ceil(cols, L4J_PANEL) * part[q].steps;
                 }
             }
-            const float *start = first ? p->start : p->c;
-            int64_t start_stride = first ? p->start_stride : p->ldc;
-            for (int64_t j = 0; j < cols; j += GEMM_NR) {
-                for (int64_t i = 0; i < panels; i++) {
-                    int64_t m = i * p->height;
-                    gemm_product_tile(p, piece, count, i, n, j, start ? start + m * start_stride + n + j : NULL,
-                                      start_stride, p->c + m * p->ldc + n + j, p->ldc);
-                }
-            }
+            gemm_run_group(p, piece, count, first, 0, panels, n, 0, cols);
         }
     }
 }

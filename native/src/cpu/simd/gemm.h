@@ -72,10 +72,9 @@ typedef struct gemm_product {
 typedef struct gemm_team {
     l4j_pool *pool;
     int thread, threads;
-    float *b[2];  /* packed blocks of B, used in turn; shared */
-    float *a[2];  /* packed blocks of A, for segments that are not packed yet; shared */
-    float *own;   /* packed block of a few columns; each thread's own */
-    float *tiles; /* tiles of C between two blocks; each thread's own */
+    float *b[2]; /* packed blocks of B, used in turn; shared */
+    float *a[2]; /* packed blocks of A, for segments that are not packed yet; shared */
+    float *own;  /* packed block of a few columns; each thread's own */
     int turn;
 } gemm_team;
 
@@ -137,13 +136,11 @@ static inline bool gemm_streams(int64_t m, int64_t n, int threads) {
     return m <= 2 * GEMM_MR || (m <= GEMM_MC && 8 * units >= 7 * each * threads);
 }
 
-/* Sizes in floats of a team's buffers: a[i] where a product has m rows packed on the way, b[i], own and tiles. */
+/* Sizes in floats of a team's buffers: a[i] where a product has m rows packed on the way, b[i] and own. */
 enum {
-    GEMM_JC = 256,     /* columns whose tiles wait between blocks */
     GEMM_STREAM = 128, /* columns streamed at once from the rows of a weight */
     GEMM_B_FLOATS = 1 << 20,
-    GEMM_OWN_FLOATS = (GEMM_KC + GEMM_SMALL) * GEMM_STREAM,
-    GEMM_TILES_FLOATS = GEMM_MC * GEMM_JC
+    GEMM_OWN_FLOATS = (GEMM_KC + GEMM_SMALL) * GEMM_STREAM
 };
 static inline int64_t gemm_a_floats(int64_t m) { return l4j_max64(1 << 19, (GEMM_KC + GEMM_SMALL) * (m + GEMM_MR)); }
 static inline int64_t gemm_b_floats(int64_t n, int64_t k) {

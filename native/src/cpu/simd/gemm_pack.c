@@ -44,9 +44,14 @@ static inline int64_t pack_size(int32_t dtype) { return dtype == L4J_F32 ? 4 : 2
 
 /* ---- B from weights ---- */
 
-/* Up to sixteen rows, `stride` elements apart, transposed: out[k * 16 + i] = row i, column k; +0 where i ≥ live. */
-#define PACK_ROWS_TRANSPOSED(load8)                                                                                 \
+/* Up to sixteen rows, `stride` elements apart, transposed: out[k * 16 + i] = row i, column k; +0 where i ≥ live. The rows that lie
+   `ahead` bytes behind are fetched on the way: too many streams, and too short ones, for the processor to see by itself. */
+#define PACK_ROWS_TRANSPOSED(load8, line)                                                                           \
     for (; k + 8 <= steps; k += 8) {                                                                                \
+        if (ahead && k % line == 0) {                                                                               \
+            for (int i = 0; i < L4J_PANEL; i++)                                                                     \
+                _mm_prefetch((const char *)row[i] + k * (64 / line) + ahead, _MM_HINT_T1);                          \
+        }                                                                                                           \
         for (int h = 0; h < 2; h++) {                                                                               \
             const void *const *r = row + 8 * h;                                                                     \
             pack_transpose8(out + k * L4J_PANEL + 8 * h, L4J_PANEL, load8(r[0], k), load8(r[1], k), load8(r[2], k), \
@@ -55,18 +60,18 @@ static inline int64_t pack_size(int32_t dtype) { return dtype == L4J_F32 ? 4 : 2
     }
 
 static void pack_rows_transposed(float *out, const void *data, int32_t dtype, int64_t first, int64_t stride,
-                                 int64_t live, int64_t steps) {
+                                 int64_t live, int64_t steps, int64_t ahead) {
     const void *row[L4J_PANEL];
     for (int64_t i = 0; i < L4J_PANEL; i++) { /* rows past the end repeat the last one, then become zero */
         row[i] = (const char *)data + (first + l4j_min64(i, live - 1) * stride) * pack_size(dtype);
     }
     int64_t k = 0;
     if (dtype == L4J_F32) {
-        PACK_ROWS_TRANSPOSED(pack_load8_f32)
+        PACK_ROWS_TRANSPOSED(pack_load8_f32, 16)
     } else if (dtype == L4J_BF16) {
-        PACK_ROWS_TRANSPOSED(pack_load8_bf16)
+        PACK_ROWS_TRANSPOSED(pack_load8_bf16, 32)
     } else {
-        PACK_ROWS_TRANSPOSED(pack_load8_f16)
+        PACK_ROWS_TRANSPOSED(pack_load8_f16, 32)
     }
     for (; k < steps; k++) {
         for (int i = 0; i < L4J_PANEL; i++) out[k * L4J_PANEL + i] = gemm_read(row[i], dtype, k);
@@ -80,8 +85,10 @@ static void pack_rows_transposed(float *out, const void *data, int32_t dtype, in
 static void pack_weight_trans(float *out, const l4j_weight *w, int64_t k, int64_t steps, int64_t n, int64_t cols) {
     for (int64_t j = 0; j < cols; j += L4J_PANEL, out += steps * L4J_PANEL) {
         if (w->layout == L4J_LAYOUT_ROWS) {
+            bool more = n + j + 2 * L4J_PANEL <= w->rows;
             pack_rows_transposed(out, w->data, w->dtype, (n + j) * w->row_stride + k, w->row_stride,
-                                 l4j_min64(L4J_PANEL, cols - j), steps);
+                                 l4j_min64(L4J_PANEL, cols - j), steps,
+                                 more ? L4J_PANEL * w->row_stride * pack_size(w->dtype) : 0);
             continue;
         }
         int64_t from = ((n + j) / L4J_PANEL * w->cols + k) * L4J_PANEL;
@@ -153,7 +160,7 @@ static void pack_strided(float *out, const gemm_b *b, int64_t k, int64_t steps, 
     for (int64_t j = 0; j < cols; j += L4J_PANEL, out += steps * L4J_PANEL) {
         int64_t live = l4j_min64(L4J_PANEL, cols - j), from = first + j * b->col_stride;
         if (b->row_stride == 1) {
-            pack_rows_transposed(out, b->data, L4J_F32, from, b->col_stride, live, steps);
+            pack_rows_transposed(out, b->data, L4J_F32, from, b->col_stride, live, steps, 0);
             continue;
         }
         for (int64_t s = 0; s < steps; s++) {

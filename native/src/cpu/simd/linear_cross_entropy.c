@@ -23,7 +23,7 @@ typedef struct {
     float *dx;     /* [chunk][K] */
     float *part;   /* [chunk][K] a block's share of dx */
     float *panel;  /* [threads] one gathered panel of x */
-    float *own, *tiles;
+    float *own;
     float *a[2], *b[2];
 } lce_task;
 
@@ -39,7 +39,6 @@ static void lce_layout(l4j_arena *arena, int threads, const l4j_linear_cross_ent
     task->part = l4j_take(arena, args->dx ? sizeof(float) * (size_t)(rows * K) : 0);
     task->panel = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_MR * GEMM_KC);
     task->own = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_OWN_FLOATS);
-    task->tiles = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_TILES_FLOATS);
     for (int i = 0; i < 2; i++) {
         task->a[i] = l4j_take(arena, args->dx ? sizeof(float) * (size_t)gemm_a_floats(rows) : 0);
         task->b[i] = l4j_take(arena, sizeof(float) * (size_t)l4j_max64(gemm_b_floats(V, K), gemm_b_floats(K, V)));
@@ -172,8 +171,7 @@ static void lce_run(void *context, int thread, int threads) {
                       .threads = threads,
                       .b = {task->b[0], task->b[1]},
                       .a = {task->a[0], task->a[1]},
-                      .own = task->own + (int64_t)thread * GEMM_OWN_FLOATS,
-                      .tiles = task->tiles + (int64_t)thread * GEMM_TILES_FLOATS};
+                      .own = task->own + (int64_t)thread * GEMM_OWN_FLOATS};
     int64_t chunks = (task->count + task->chunk - 1) / l4j_max64(task->chunk, 1);
     for (int64_t c = 0; c < chunks; c++) {
         int64_t begin, end;

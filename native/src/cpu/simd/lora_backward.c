@@ -21,7 +21,7 @@ typedef struct {
     float *b_panels;                  /* B_g in panels of 16 ranks: [N_g][16] */
     float *a_panels;                  /* A_g in panels of 16 columns: [R_g][16], for the low-rank part of dx */
     float *scratch;                   /* [threads] a tile of dx, or panels of dB */
-    float *own, *tiles;
+    float *own;
     float *b[2];
 } backward_task;
 
@@ -52,7 +52,6 @@ static void backward_layout(l4j_arena *arena, int threads, const l4j_lora *args,
     task->a_panels = l4j_take(arena, separate ? sizeof(float) * (size_t)(width * gemm_ceil(K, L4J_DROPOUT_BLOCK)) : 0);
     task->scratch = l4j_take(arena, sizeof(float) * (size_t)threads * SCRATCH_FLOATS);
     task->own = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_OWN_FLOATS);
-    task->tiles = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_TILES_FLOATS);
     for (int i = 0; i < 2; i++) {
         task->b[i] = l4j_take(arena, blocked && args->dx ? sizeof(float) * (size_t)gemm_b_floats(K, total + width) : 0);
     }
@@ -308,8 +307,7 @@ static void backward_run(void *context, int thread, int threads) {
                       .thread = thread,
                       .threads = threads,
                       .b = {task->b[0], task->b[1]},
-                      .own = task->own + (int64_t)thread * GEMM_OWN_FLOATS,
-                      .tiles = task->tiles + (int64_t)thread * GEMM_TILES_FLOATS};
+                      .own = task->own + (int64_t)thread * GEMM_OWN_FLOATS};
     float *scratch = task->scratch + (int64_t)thread * SCRATCH_FLOATS;
     l4j_dropout drop[LORA_PROJECTIONS] = {0};
     for (int g = 0; g < args->projection_count; g++) {

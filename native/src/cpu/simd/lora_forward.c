@@ -17,7 +17,7 @@ typedef struct {
     float *bias;    /* fp32, [ΣN_g] */
     float *acc;     /* [threads][GEMM_MC][width] s of the rows in work */
     float *masked;  /* [threads] one panel of masked x */
-    float *own, *tiles;
+    float *own;
     float *b[2];
 } forward_task;
 
@@ -40,7 +40,6 @@ static void forward_layout(l4j_arena *arena, int threads, const l4j_lora *args, 
     task->acc = l4j_take(arena, sizeof(float) * (size_t)(threads * GEMM_MC * width));
     task->masked = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_MR * GEMM_KC);
     task->own = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_OWN_FLOATS);
-    task->tiles = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_TILES_FLOATS);
     for (int i = 0; i < 2; i++)
         task->b[i] = l4j_take(arena, sizeof(float) * (size_t)gemm_b_floats(widest, K + task->ranks.width));
 }
@@ -150,8 +149,7 @@ static void forward_run(void *context, int thread, int threads) {
                       .thread = thread,
                       .threads = threads,
                       .b = {task->b[0], task->b[1]},
-                      .own = task->own + (int64_t)thread * GEMM_OWN_FLOATS,
-                      .tiles = task->tiles + (int64_t)thread * GEMM_TILES_FLOATS};
+                      .own = task->own + (int64_t)thread * GEMM_OWN_FLOATS};
     float *acc = task->acc + (int64_t)thread * GEMM_MC * task->ranks.width;
     float *masked = task->masked + (int64_t)thread * GEMM_MR * GEMM_KC;
     l4j_dropout drop[LORA_PROJECTIONS] = {0};
