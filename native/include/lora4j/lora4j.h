@@ -280,6 +280,12 @@ enum { L4J_COMPUTE_F32 = 0 };
  * with c_g = scaling_g / (1 − p′) (Hu et al. 2021; dropout on the adapter's input as PEFT does it). W is frozen: it has no gradient.
  * Without adapters (adapter_count = 0) this is the plain product with a weight and its transpose.
  *
+ * Several adapters in a batch: entry adapter · G + g of a, b, scaling, da and db is that of an adapter on projection g; ranks may
+ * differ, and an adapter need not be on every projection. Segments of rows say which rows are whose; they are read when the
+ * operation runs. An adapter's rows need not lie together: its gradients are summed over them in ascending order. Every result
+ * has the bits that a call with the adapter's rows alone would give. Of a row of s only the first R_g columns of its adapter are
+ * written and read, none without an adapter.
+ *
  * Dropout: p′ = round(65536 p)/65536; an element is kept when its 16 random bits are ≥ round(65536 p). The bits are Philox4x32-10
  * (Salmon et al. 2011) with key = {low, high half of *dropout_seed} and counter =
  *   { token_index[m],  4·(k / 32) + t,  module_id[g] | adapter_id << 16,  low half of *dropout_step },   t = (k % 8) / 2;
@@ -293,7 +299,7 @@ typedef struct l4j_lora {
     uint32_t struct_size;
     uint32_t flags;
     int32_t projection_count; /**< G, 1 to 16 */
-    int32_t adapter_count;    /**< 0 or 1 for now; more is L4J_ENOTSUP */
+    int32_t adapter_count;    /**< 0 to 65536; more than one with segments only */
     int32_t compute;          /**< L4J_COMPUTE_F32 */
     float dropout_p;          /**< 0 ≤ p < 1; p > 0 with round(65536 p) = 0 or 65536 is L4J_EINVAL */
 
@@ -311,14 +317,14 @@ typedef struct l4j_lora {
     const int32_t *module_id;     /**< [G], 0 to 65535 */
     const int32_t *adapter_id;    /**< [adapter_count], 0 to 65535 */
 
-    int32_t segment_capacity; /**< several adapters in a batch; must be 0 for now */
+    int32_t segment_capacity; /**< 0: all rows are adapter 0's, and the next three are NULL */
     int32_t reserved0;
-    const int32_t *segment_count;    /**< [1], live segments; must be NULL for now */
-    const int32_t *segment_offsets;  /**< [segment_capacity + 1] rows; must be NULL for now */
-    const int32_t *segment_adapters; /**< [segment_capacity], -1 = none; must be NULL for now */
+    const int32_t *segment_count;    /**< [1], live segments, at most the capacity */
+    const int32_t *segment_offsets;  /**< [segment_capacity + 1]: 0, then rows that never fall, M at [*segment_count] */
+    const int32_t *segment_adapters; /**< [segment_capacity]: the adapter of each segment's rows, -1 = none */
 
     const l4j_tensor *y; /**< forward, out, [G]: [M, N_g] */
-    const l4j_tensor *s; /**< forward, out; backward, in. [G]: [M, R_g]; data NULL where there is no adapter */
+    const l4j_tensor *s; /**< forward, out; backward, in. [G]: [M, highest R_g]; data NULL where there is no adapter */
 
     const l4j_tensor *dy; /**< backward, in, [G]: [M, N_g] */
     const l4j_tensor *dx; /**< backward, out: [M, K]; NULL = not wanted */

@@ -4,22 +4,36 @@
 
 #include <stdio.h>
 
-enum { MAX_PROJECTIONS = 16 };
+enum { MAX_PROJECTIONS = 16, MAX_ADAPTERS = 65536 };
 
 static l4j_status check_unsupported(const char *op, const l4j_lora *args, l4j_error *error) {
-    if (args->adapter_count > 1) {
-        return l4j_fail(error, L4J_ENOTSUP,
-                        "%s: adapter_count is %d; several adapters are not supported yet, expected 0 or 1", op,
-                        args->adapter_count);
-    }
-    if (args->segment_capacity || args->segment_count || args->segment_offsets || args->segment_adapters) {
-        return l4j_fail(error, L4J_ENOTSUP,
-                        "%s: row segments are not supported yet; expected segment_capacity 0 and NULL", op);
-    }
     if (args->magnitudes)
         return l4j_fail(error, L4J_ENOTSUP, "%s: magnitudes (DoRA) are not supported yet; expected NULL", op);
     if (args->compute != L4J_COMPUTE_F32) {
         return l4j_fail(error, L4J_ENOTSUP, "%s: compute is %d, expected L4J_COMPUTE_F32", op, args->compute);
+    }
+    return L4J_OK;
+}
+
+/* Whether the rows' adapters are given; what the segments say is checked when the operation runs. */
+static l4j_status check_segments(const char *op, const l4j_lora *args, l4j_error *error) {
+    if (args->segment_capacity < 0) {
+        return l4j_fail(error, L4J_EINVAL, "%s: segment_capacity is %d, expected at least 0", op,
+                        args->segment_capacity);
+    }
+    if (args->segment_capacity > 0) {
+        L4J_TRY(l4j_check_pointer(op, "segment_count", args->segment_count, error));
+        L4J_TRY(l4j_check_pointer(op, "segment_offsets", args->segment_offsets, error));
+        return l4j_check_pointer(op, "segment_adapters", args->segment_adapters, error);
+    }
+    if (args->adapter_count > 1) {
+        return l4j_fail(error, L4J_EINVAL,
+                        "%s: adapter_count is %d but segment_capacity is 0; expected segments that give the rows' "
+                        "adapters",
+                        op, args->adapter_count);
+    }
+    if (args->segment_count || args->segment_offsets || args->segment_adapters) {
+        return l4j_fail(error, L4J_EINVAL, "%s: segments are given but segment_capacity is 0; expected NULL", op);
     }
     return L4J_OK;
 }
@@ -36,10 +50,12 @@ static l4j_status check_scalars(const char *op, const l4j_lora *args, l4j_error 
         return l4j_fail(error, L4J_EINVAL, "%s: projection_count is %d, expected 1 to %d", op, args->projection_count,
                         MAX_PROJECTIONS);
     }
-    if (args->adapter_count < 0) {
-        return l4j_fail(error, L4J_EINVAL, "%s: adapter_count is %d, expected 0 or 1", op, args->adapter_count);
+    if (args->adapter_count < 0 || args->adapter_count > MAX_ADAPTERS) {
+        return l4j_fail(error, L4J_EINVAL, "%s: adapter_count is %d, expected 0 to %d", op, args->adapter_count,
+                        MAX_ADAPTERS);
     }
     L4J_TRY(check_unsupported(op, args, error));
+    L4J_TRY(check_segments(op, args, error));
     float p = args->dropout_p;
     if (!(p >= 0.0f && p < 1.0f)) {
         return l4j_fail(error, L4J_EINVAL, "%s: dropout_p is %g, expected 0 <= p < 1", op, (double)p);
@@ -60,49 +76,69 @@ static l4j_status check_dropout(const char *op, const l4j_lora *args, l4j_error 
     return l4j_check_pointer(op, "adapter_id", args->adapter_id, error);
 }
 
+static bool has_adapter(const l4j_lora *args, int adapter, int g) {
+    return args->a[adapter * args->projection_count + g].data != NULL;
+}
+
+/* Columns of s_g: the highest rank of its adapters, 0 without any. */
+static int64_t widest_rank(const l4j_lora *args, int g) {
+    int64_t rank = 0;
+    for (int i = 0; i < args->adapter_count; i++) {
+        int64_t own = has_adapter(args, i, g) ? args->a[i * args->projection_count + g].shape[0] : 0;
+        rank = own > rank ? own : rank;
+    }
+    return rank;
+}
+
+/* A and B at `i` of projection g. */
+static l4j_status check_adapter(const l4j_device *device, const char *op, const l4j_lora *args, int i, int g,
+                                l4j_error *error) {
+    int64_t K = args->x->shape[1], N = args->weights[g]->rows;
+    char name[32], x_columns[48], shape[128];
+    if (!args->a[i].data) {
+        if (!args->b[i].data) return L4J_OK;
+        return l4j_fail(error, L4J_EINVAL, "%s: b[%d] is given but a[%d].data is NULL; expected both or neither", op, i,
+                        i);
+    }
+    snprintf(x_columns, sizeof x_columns, "x has %lld columns", (long long)K);
+    snprintf(name, sizeof name, "a[%d]", i);
+    L4J_TRY(l4j_check_tensor(device, op, name, &args->a[i],
+                             (l4j_expect){L4J_EXPECT_REAL, 0, 2, {L4J_ANY, K}, x_columns}, error));
+    int64_t rank = args->a[i].shape[0];
+    if (rank < 1) return l4j_fail(error, L4J_EINVAL, "%s: a[%d] has rank 0, expected at least 1", op, i);
+    snprintf(name, sizeof name, "b[%d]", i);
+    snprintf(shape, sizeof shape, "weights[%d] has %lld rows and a[%d] has rank %lld", g, (long long)N, i,
+             (long long)rank);
+    return l4j_check_tensor(device, op, name, &args->b[i], (l4j_expect){L4J_EXPECT_REAL, 0, 2, {N, rank}, shape},
+                            error);
+}
+
 /* x, the weights, biases and adapters: what both directions read. */
 static l4j_status check_inputs(const l4j_device *device, const char *op, const l4j_lora *args, l4j_error *error) {
     L4J_TRY(check_scalars(op, args, error));
     L4J_TRY(l4j_check_tensor(device, op, "x", args->x, (l4j_expect){L4J_EXPECT_REAL, 0, 2, {L4J_ANY, L4J_ANY}, NULL},
                              error));
     L4J_TRY(l4j_check_pointer(op, "weights", args->weights, error));
-    int64_t K = args->x->shape[1];
-    char name[24], x_columns[48];
+    char name[32];
     bool adapters = false;
-    snprintf(x_columns, sizeof x_columns, "x has %lld columns", (long long)K);
     for (int g = 0; g < args->projection_count; g++) {
         snprintf(name, sizeof name, "weights[%d]", g);
-        L4J_TRY(l4j_check_weight(device, op, name, args->weights[g], L4J_ANY, K, error));
+        L4J_TRY(l4j_check_weight(device, op, name, args->weights[g], L4J_ANY, args->x->shape[1], error));
+        if (!args->biases) continue;
         int64_t N = args->weights[g]->rows;
         char weight_rows[48];
         snprintf(weight_rows, sizeof weight_rows, "weights[%d] has %lld rows", g, (long long)N);
-        if (args->biases) {
-            snprintf(name, sizeof name, "biases[%d]", g);
-            L4J_TRY(l4j_check_tensor(device, op, name, &args->biases[g],
-                                     (l4j_expect){L4J_EXPECT_STORED, L4J_EXPECT_OPTIONAL, 1, {N}, weight_rows}, error));
-        }
-        if (args->adapter_count == 0) continue;
-        if (g == 0) {
-            L4J_TRY(l4j_check_pointer(op, "a", args->a, error));
-            L4J_TRY(l4j_check_pointer(op, "b", args->b, error));
-            L4J_TRY(l4j_check_pointer(op, "scaling", args->scaling, error));
-        }
-        if (!args->a[g].data) {
-            if (!args->b[g].data) continue;
-            return l4j_fail(error, L4J_EINVAL, "%s: b[%d] is given but a[%d].data is NULL; expected both or neither",
-                            op, g, g);
-        }
-        adapters = true;
-        snprintf(name, sizeof name, "a[%d]", g);
-        L4J_TRY(l4j_check_tensor(device, op, name, &args->a[g],
-                                 (l4j_expect){L4J_EXPECT_REAL, 0, 2, {L4J_ANY, K}, x_columns}, error));
-        if (args->a[g].shape[0] < 1)
-            return l4j_fail(error, L4J_EINVAL, "%s: a[%d] has rank 0, expected at least 1", op, g);
-        snprintf(name, sizeof name, "b[%d]", g);
-        char shape[112];
-        snprintf(shape, sizeof shape, "%s and a[%d] has rank %lld", weight_rows, g, (long long)args->a[g].shape[0]);
-        L4J_TRY(l4j_check_tensor(device, op, name, &args->b[g],
-                                 (l4j_expect){L4J_EXPECT_REAL, 0, 2, {N, args->a[g].shape[0]}, shape}, error));
+        snprintf(name, sizeof name, "biases[%d]", g);
+        L4J_TRY(l4j_check_tensor(device, op, name, &args->biases[g],
+                                 (l4j_expect){L4J_EXPECT_STORED, L4J_EXPECT_OPTIONAL, 1, {N}, weight_rows}, error));
+    }
+    if (args->adapter_count == 0) return L4J_OK;
+    L4J_TRY(l4j_check_pointer(op, "a", args->a, error));
+    L4J_TRY(l4j_check_pointer(op, "b", args->b, error));
+    L4J_TRY(l4j_check_pointer(op, "scaling", args->scaling, error));
+    for (int i = 0; i < args->adapter_count * args->projection_count; i++) {
+        L4J_TRY(check_adapter(device, op, args, i, i % args->projection_count, error));
+        adapters |= args->a[i].data != NULL;
     }
     return adapters && args->dropout_p > 0.0f ? check_dropout(op, args, error) : L4J_OK;
 }
@@ -123,32 +159,30 @@ static l4j_status check_rows(const l4j_device *device, const char *op, const cha
     return L4J_OK;
 }
 
-static bool has_adapter(const l4j_lora *args, int g) { return args->adapter_count > 0 && args->a[g].data; }
-
 l4j_status l4j_validate_lora_forward(const l4j_device *device, const l4j_lora *args, l4j_error *error) {
     const char *op = "lora_forward";
     L4J_TRY(check_inputs(device, op, args, error));
     for (int g = 0; g < args->projection_count; g++) {
         L4J_TRY(check_rows(device, op, "y", args, g, args->y, args->weights[g]->rows, L4J_EXPECT_OUTPUT, error));
-        if (!has_adapter(args, g)) continue;
-        L4J_TRY(check_rows(device, op, "s", args, g, args->s, args->a[g].shape[0], L4J_EXPECT_OUTPUT, error));
+        if (!widest_rank(args, g)) continue;
+        L4J_TRY(check_rows(device, op, "s", args, g, args->s, widest_rank(args, g), L4J_EXPECT_OUTPUT, error));
     }
     return L4J_OK;
 }
 
 /* A gradient that is wanted: the shape of what it is the gradient of. */
-static l4j_status check_gradient(const l4j_device *device, const char *op, const char *what, int g,
-                                 const l4j_tensor *gradients, const l4j_tensor *of, bool adapter, l4j_error *error) {
-    char name[24], why[48];
-    if (!gradients || !gradients[g].data) return L4J_OK;
-    snprintf(name, sizeof name, "%s[%d]", what, g);
-    if (!adapter) {
+static l4j_status check_gradient(const l4j_device *device, const char *op, const char *what, int i, int g,
+                                 const l4j_tensor *gradients, const l4j_tensor *of, l4j_error *error) {
+    char name[32], why[48];
+    if (!gradients || !gradients[i].data) return L4J_OK;
+    snprintf(name, sizeof name, "%s[%d]", what, i);
+    if (!of[i].data) {
         return l4j_fail(error, L4J_EINVAL, "%s: %s is given but projection %d has no adapter; expected data NULL", op,
                         name, g);
     }
-    snprintf(why, sizeof why, "that is the shape of %s[%d]", what + 1, g);
-    return l4j_check_tensor(device, op, name, &gradients[g],
-                            (l4j_expect){L4J_EXPECT_REAL, L4J_EXPECT_OUTPUT, 2, {of[g].shape[0], of[g].shape[1]}, why},
+    snprintf(why, sizeof why, "that is the shape of %s[%d]", what + 1, i);
+    return l4j_check_tensor(device, op, name, &gradients[i],
+                            (l4j_expect){L4J_EXPECT_REAL, L4J_EXPECT_OUTPUT, 2, {of[i].shape[0], of[i].shape[1]}, why},
                             error);
 }
 
@@ -165,15 +199,17 @@ l4j_status l4j_validate_lora_backward(const l4j_device *device, const l4j_lora *
         }
     }
     for (int g = 0; g < args->projection_count; g++) {
-        bool adapter = has_adapter(args, g);
         L4J_TRY(check_rows(device, op, "dy", args, g, args->dy, args->weights[g]->rows, 0, error));
         if (args->dx && args->dx->data && args->dx->data == args->dy[g].data) {
             return l4j_fail(error, L4J_EINVAL,
                             "%s: dx and dy[%d] have the same memory; an output may not overlap an input", op, g);
         }
-        if (adapter) L4J_TRY(check_rows(device, op, "s", args, g, args->s, args->a[g].shape[0], 0, error));
-        L4J_TRY(check_gradient(device, op, "da", g, args->adapter_count ? args->da : NULL, args->a, adapter, error));
-        L4J_TRY(check_gradient(device, op, "db", g, args->adapter_count ? args->db : NULL, args->b, adapter, error));
+        int64_t rank = widest_rank(args, g);
+        if (rank) L4J_TRY(check_rows(device, op, "s", args, g, args->s, rank, 0, error));
+    }
+    for (int i = 0; i < args->adapter_count * args->projection_count; i++) {
+        L4J_TRY(check_gradient(device, op, "da", i, i % args->projection_count, args->da, args->a, error));
+        L4J_TRY(check_gradient(device, op, "db", i, i % args->projection_count, args->db, args->b, error));
     }
     return L4J_OK;
 }

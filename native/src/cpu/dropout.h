@@ -23,12 +23,12 @@ static inline float l4j_lora_factor(float scaling, float p) {
     return (float)((double)scaling / (1.0 - (double)l4j_dropout_threshold(p) / 65536.0));
 }
 
-static inline l4j_dropout l4j_lora_dropout(const l4j_lora *args, int projection) {
+static inline l4j_dropout l4j_lora_dropout(const l4j_lora *args, int adapter, int projection) {
     l4j_dropout d = {.threshold = l4j_dropout_threshold(args->dropout_p)};
     if (d.threshold) {
         d.key[0] = (uint32_t)*args->dropout_seed;
         d.key[1] = (uint32_t)(*args->dropout_seed >> 32);
-        d.stream = (uint32_t)args->module_id[projection] | (uint32_t)args->adapter_id[0] << 16;
+        d.stream = (uint32_t)args->module_id[projection] | (uint32_t)args->adapter_id[adapter] << 16;
         d.step = (uint32_t)*args->dropout_step;
         d.token_index = args->token_index;
     }

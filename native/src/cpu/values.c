@@ -2,15 +2,49 @@
 
 #include <math.h>
 
+/* Segments follow one another from the first row to the last. */
+static l4j_status check_segments(const l4j_lora *args, const char *op, l4j_error *error) {
+    int64_t M = args->x->shape[0];
+    int32_t count = *args->segment_count;
+    if (count < 0 || count > args->segment_capacity) {
+        return l4j_fail(error, L4J_EINVAL, "%s: segment_count is %d, expected 0 to segment_capacity = %d", op, count,
+                        args->segment_capacity);
+    }
+    for (int32_t i = 0; i < count; i++) {
+        int32_t from = args->segment_offsets[i], to = args->segment_offsets[i + 1], adapter = args->segment_adapters[i];
+        if (from > to || (i == 0 && from != 0)) {
+            return l4j_fail(
+                error, L4J_EINVAL,
+                "%s: segment_offsets[%d] and [%d] are %d and %d; expected offsets that start at 0 and never "
+                "fall",
+                op, i, i + 1, from, to);
+        }
+        if (adapter < -1 || adapter >= args->adapter_count) {
+            return l4j_fail(error, L4J_EINVAL, "%s: segment_adapters[%d] is %d, expected -1 to %d", op, i, adapter,
+                            args->adapter_count - 1);
+        }
+    }
+    int64_t end = count ? args->segment_offsets[count] : 0;
+    if (end != M) {
+        return l4j_fail(error, L4J_EINVAL, "%s: the segments end at row %lld, but x has %lld rows", op, (long long)end,
+                        (long long)M);
+    }
+    return L4J_OK;
+}
+
 l4j_status l4j_check_lora(const l4j_lora *args, const char *op, l4j_error *error) {
     bool adapters = false;
-    for (int g = 0; g < args->projection_count; g++) {
-        if (args->adapter_count == 0 || !args->a[g].data) continue;
+    for (int i = 0; i < args->adapter_count * args->projection_count; i++) {
+        if (!args->a[i].data) continue;
         adapters = true;
-        if (!isfinite(args->scaling[g])) {
-            return l4j_fail(error, L4J_EINVAL, "%s: scaling[%d] is %g, expected a finite number", op, g,
-                            (double)args->scaling[g]);
+        if (!isfinite(args->scaling[i])) {
+            return l4j_fail(error, L4J_EINVAL, "%s: scaling[%d] is %g, expected a finite number", op, i,
+                            (double)args->scaling[i]);
         }
+    }
+    if (args->segment_capacity > 0) {
+        l4j_status status = check_segments(args, op, error);
+        if (status != L4J_OK) return status;
     }
     if (!adapters || args->dropout_p == 0) return L4J_OK;
     for (int g = 0; g < args->projection_count; g++) {
@@ -19,10 +53,24 @@ l4j_status l4j_check_lora(const l4j_lora *args, const char *op, l4j_error *error
                             args->module_id[g]);
         }
     }
-    if (args->adapter_id[0] < 0 || args->adapter_id[0] > 65535) {
-        return l4j_fail(error, L4J_EINVAL, "%s: adapter_id[0] is %d, expected 0 to 65535", op, args->adapter_id[0]);
+    for (int a = 0; a < args->adapter_count; a++) {
+        if (args->adapter_id[a] < 0 || args->adapter_id[a] > 65535) {
+            return l4j_fail(error, L4J_EINVAL, "%s: adapter_id[%d] is %d, expected 0 to 65535", op, a,
+                            args->adapter_id[a]);
+        }
     }
     return L4J_OK;
+}
+
+void l4j_lora_rows(const l4j_lora *args, int32_t *row) {
+    if (args->segment_capacity == 0) {
+        for (int64_t m = 0; m < args->x->shape[0]; m++) row[m] = args->adapter_count - 1;
+        return;
+    }
+    for (int32_t i = 0; i < *args->segment_count; i++) {
+        for (int32_t m = args->segment_offsets[i]; m < args->segment_offsets[i + 1]; m++)
+            row[m] = args->segment_adapters[i];
+    }
 }
 
 l4j_status l4j_check_ids(const l4j_embedding *args, bool backward, l4j_error *error) {

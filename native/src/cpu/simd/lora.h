@@ -2,26 +2,57 @@
 #ifndef L4J_LORA_H
 #define L4J_LORA_H
 
+#include "../values.h"
 #include "gemm.h"
 
 enum { LORA_PROJECTIONS = 16 };
 
-/* Where the ranks of the group's adapters lie in a row that holds all of them, each padded to whole panels. */
+/* Where the low-rank values of one adapter lie, each projection's padded to whole panels. */
+typedef struct lora_adapter {
+    int64_t rank[LORA_PROJECTIONS];   /* 0 = none on this projection */
+    int64_t offset[LORA_PROJECTIONS]; /* column in a row that holds all of the adapter's values */
+    int64_t first;                    /* columns of the adapters before it: where its panels begin */
+    int64_t b[LORA_PROJECTIONS];      /* where the panels of B begin, in floats */
+} lora_adapter;
+
+/* The adapters of a call, and whose rows are whose. */
 typedef struct lora_ranks {
-    int64_t rank[LORA_PROJECTIONS];   /* 0 = no adapter */
-    int64_t offset[LORA_PROJECTIONS]; /* a multiple of 16 */
-    int64_t width;
+    int64_t width;         /* columns of a row: those of the widest adapter */
+    int64_t columns;       /* of all adapters together */
+    int64_t b_floats;      /* of all panels of B */
+    lora_adapter *adapter; /* [adapter_count] */
+    int32_t *row;          /* [M] the row's adapter, -1 = none */
 } lora_ranks;
 
-static inline lora_ranks lora_group_ranks(const l4j_lora *args) {
-    lora_ranks ranks = {0};
-    for (int g = 0; g < args->projection_count; g++) {
-        bool adapter = args->adapter_count > 0 && args->a[g].data != NULL;
-        ranks.rank[g] = adapter ? args->a[g].shape[0] : 0;
-        ranks.offset[g] = ranks.width;
-        ranks.width += gemm_ceil(ranks.rank[g], L4J_PANEL);
+/* Takes the memory of the ranks and, unless only sizes are added up, fills them in. */
+static inline lora_ranks lora_take_ranks(l4j_arena *arena, const l4j_lora *args) {
+    lora_ranks ranks = {.adapter = l4j_take(arena, sizeof(lora_adapter) * (size_t)args->adapter_count),
+                        .row = l4j_take(arena, sizeof(int32_t) * (size_t)args->x->shape[0])};
+    for (int i = 0; i < args->adapter_count; i++) {
+        lora_adapter one = {.first = ranks.columns};
+        int64_t width = 0;
+        for (int g = 0; g < args->projection_count; g++) {
+            const l4j_tensor *a = &args->a[i * args->projection_count + g];
+            one.rank[g] = a->data ? a->shape[0] : 0;
+            one.offset[g] = width;
+            one.b[g] = ranks.b_floats;
+            int64_t padded = gemm_ceil(one.rank[g], L4J_PANEL);
+            width += padded;
+            ranks.b_floats += padded * gemm_ceil(args->weights[g]->rows, L4J_PANEL);
+        }
+        ranks.columns += width;
+        ranks.width = l4j_max64(ranks.width, width);
+        if (arena->base) ranks.adapter[i] = one;
     }
+    if (arena->base) l4j_lora_rows(args, ranks.row);
     return ranks;
+}
+
+/* The end of the run of rows that have the adapter of row m. */
+static inline int64_t lora_run(const lora_ranks *ranks, int64_t m, int64_t end) {
+    int64_t i = m + 1;
+    while (i < end && ranks->row[i] == ranks->row[m]) i++;
+    return i;
 }
 
 static inline gemm_a lora_a(const l4j_tensor *t, const l4j_dropout *dropout) {
