@@ -6,11 +6,12 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SegmentAllocator;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
+import java.util.List;
 import org.jspecify.annotations.Nullable;
 
 /**
  * Arguments of {@link LoraOps}: a group of G projections that share their input x (a single one, q/k/v, gate/up), each with a
- * frozen base weight, an optional bias and an optional low-rank adapter.
+ * frozen base weight, an optional bias and an optional low-rank adapter, or several adapters of which each row has one or none.
  *
  * <p>Built once, run any number of times, by one thread at a time. The native struct lies in the allocator's memory; tensors and
  * weights are kept reachable. Seed, step, scaling and token indices are read when the operation runs, so the caller changes them
@@ -18,6 +19,7 @@ import org.jspecify.annotations.Nullable;
  */
 public final class Lora extends Arguments {
     private static final int MAX_PROJECTIONS = 16;
+    private static final int MAX_ADAPTERS = 65536;
 
     private Lora(ArgumentBlock block) {
         super(block);
@@ -34,11 +36,8 @@ public final class Lora extends Arguments {
         @Nullable
         Tensor bias;
 
-        @Nullable
-        Tensor a;
-
-        @Nullable
-        Tensor b;
+        /** By the adapter's number; none leaves an empty one. */
+        final List<Factors> adapters = new ArrayList<>(1);
 
         int moduleId;
 
@@ -51,15 +50,42 @@ public final class Lora extends Arguments {
         @Nullable
         Tensor dy;
 
+        Projection(Weight weight) {
+            this.weight = weight;
+        }
+
+        Factors adapter(int number) {
+            if (number < 0 || number >= MAX_ADAPTERS) {
+                throw Lora4jException.invalid("lora: adapter is " + number + ", expected 0 to " + (MAX_ADAPTERS - 1));
+            }
+            while (adapters.size() <= number) {
+                adapters.add(new Factors());
+            }
+            return adapters.get(number);
+        }
+
+        /** Returns the highest rank of its adapters; 0 without any. */
+        long rank() {
+            return adapters.stream()
+                    .mapToLong(f -> f.a == null ? 0 : f.a.size(0))
+                    .max()
+                    .orElse(0);
+        }
+    }
+
+    /** One adapter on one projection, and its gradients. */
+    private static final class Factors {
+        @Nullable
+        Tensor a;
+
+        @Nullable
+        Tensor b;
+
         @Nullable
         Tensor da;
 
         @Nullable
         Tensor db;
-
-        Projection(Weight weight) {
-            this.weight = weight;
-        }
     }
 
     /**
@@ -78,7 +104,10 @@ public final class Lora extends Arguments {
         private @Nullable Tensor seed;
         private @Nullable Tensor step;
         private @Nullable Tensor tokenIndex;
-        private int adapterId;
+        private int[] adapterIds = {0};
+        private @Nullable Tensor segmentCount;
+        private @Nullable Tensor segmentOffsets;
+        private @Nullable Tensor segmentAdapters;
         private boolean accumulateGrads;
         private boolean accumulateDx;
 
@@ -112,10 +141,39 @@ public final class Lora extends Arguments {
          * @param moduleId names the projection in the dropout mask, 0 to 65535; unique in the model
          */
         public Builder adapter(Tensor a, Tensor b, int moduleId) {
+            return adapter(0, a, b, moduleId);
+        }
+
+        /**
+         * One of several adapters of the batch on the current projection; {@link #segments} says which rows are whose. Ranks may
+         * differ, and an adapter need not be on every projection.
+         *
+         * @param number the adapter's, 0 for the first
+         * @param a [R, K]
+         * @param b [N, R]
+         * @param moduleId names the projection in the dropout mask, 0 to 65535; unique in the model
+         */
+        public Builder adapter(int number, Tensor a, Tensor b, int moduleId) {
             Projection p = current();
-            p.a = a;
-            p.b = b;
+            Factors factors = p.adapter(number);
+            factors.a = a;
+            factors.b = b;
             p.moduleId = moduleId;
+            return this;
+        }
+
+        /**
+         * Which rows are whose: the rows from {@code offsets[i]} to {@code offsets[i + 1]} are those of {@code adapters[i]}, −1 for
+         * none. All of it is read when the operation runs. Without segments every row is adapter 0's.
+         *
+         * @param count [1], I32: segments in use
+         * @param offsets [capacity + 1], I32: 0, then numbers that never fall; M behind the last segment in use
+         * @param adapters [capacity], I32
+         */
+        public Builder segments(Tensor count, Tensor offsets, Tensor adapters) {
+            this.segmentCount = count;
+            this.segmentOffsets = offsets;
+            this.segmentAdapters = adapters;
             return this;
         }
 
@@ -125,7 +183,7 @@ public final class Lora extends Arguments {
             return this;
         }
 
-        /** The rank-R activation of the current projection, written by forward and read by backward: [M, R]. */
+        /** The rank-R activation of the current projection, written by forward and read by backward: [M, highest R]. */
         public Builder s(@Nullable Tensor s) {
             current().s = s;
             return this;
@@ -144,13 +202,21 @@ public final class Lora extends Arguments {
          * @param db [N, R]
          */
         public Builder gradients(@Nullable Tensor da, @Nullable Tensor db) {
-            Projection p = current();
-            p.da = da;
-            p.db = db;
+            return gradients(0, da, db);
+        }
+
+        /** Backward, out: gradients of one of several adapters on the current projection; null = not wanted. */
+        public Builder gradients(int number, @Nullable Tensor da, @Nullable Tensor db) {
+            Factors factors = current().adapter(number);
+            factors.da = da;
+            factors.db = db;
             return this;
         }
 
-        /** Factor of each projection's adapter, lora_alpha / R usually: [G], F32, read when the operation runs. */
+        /**
+         * Factor of each projection's adapter, lora_alpha / R usually: [adapters · G], those of adapter 0 first; F32, read when the
+         * operation runs.
+         */
         public Builder scaling(Tensor scaling) {
             this.scaling = scaling;
             return this;
@@ -163,14 +229,14 @@ public final class Lora extends Arguments {
          * @param seed [1], I64, read when the operation runs
          * @param step [1], I64, read when the operation runs
          * @param tokenIndex [M], I32 taken as unsigned: index of each token in the epoch's row order, read when it runs
-         * @param adapterId 0 to 65535
+         * @param adapterIds of each adapter, 0 to 65535
          */
-        public Builder dropout(double p, Tensor seed, Tensor step, Tensor tokenIndex, int adapterId) {
+        public Builder dropout(double p, Tensor seed, Tensor step, Tensor tokenIndex, int... adapterIds) {
             this.dropout = p;
             this.seed = seed;
             this.step = step;
             this.tokenIndex = tokenIndex;
-            this.adapterId = adapterId;
+            this.adapterIds = adapterIds.clone();
             return this;
         }
 
@@ -203,8 +269,14 @@ public final class Lora extends Arguments {
                 throw Lora4jException.invalid(
                         "lora: expected 1 to " + MAX_PROJECTIONS + " projections, found " + count);
             }
-            ArgumentBlock block =
-                    new ArgumentBlock(allocator, "lora", l4j_lora.layout(), 2 + 8 * count, 16L * count + 16);
+            int adapters =
+                    projections.stream().mapToInt(p -> p.adapters.size()).max().orElse(0);
+            ArgumentBlock block = new ArgumentBlock(
+                    allocator,
+                    "lora",
+                    l4j_lora.layout(),
+                    2 + 4 * count + 4 * count * adapters,
+                    16L * count + 16 + 8L * adapters);
             MemorySegment struct = block.struct();
             Tensor input = block.matrix("x", x);
             long m = input.size(0);
@@ -214,30 +286,26 @@ public final class Lora extends Arguments {
             l4j_lora.compute(struct, LoraNative.L4J_COMPUTE_F32());
             l4j_lora.x(struct, block.in("x", input, m, k));
             l4j_lora.dx(struct, block.out("dx", dx, m, k));
-            boolean adapted = writeProjections(block, m, k);
-            if (adapted) {
-                l4j_lora.adapter_count(struct, 1);
+            writeProjections(block, m, k);
+            if (writeAdapters(block, adapters, m, k)) {
+                l4j_lora.adapter_count(struct, adapters);
                 l4j_lora.scaling(
-                        struct, block.pointer("scaling", block.required("scaling", scaling), DType.F32, count));
-                writeDropout(block, m);
+                        struct,
+                        block.pointer(
+                                "scaling", block.required("scaling", scaling), DType.F32, (long) adapters * count));
+                writeDropout(block, adapters, m);
             }
+            writeSegments(block, adapters);
             return new Lora(block);
         }
 
-        /** Returns whether any projection has an adapter. */
-        private boolean writeProjections(ArgumentBlock block, long m, long k) {
+        private void writeProjections(ArgumentBlock block, long m, long k) {
             int count = projections.size();
             MemorySegment struct = block.struct();
             MemorySegment weights = block.array(8L * count);
             MemorySegment biases = block.descriptors(count);
-            MemorySegment a = block.descriptors(count);
-            MemorySegment b = block.descriptors(count);
             MemorySegment y = block.descriptors(count);
-            MemorySegment s = block.descriptors(count);
             MemorySegment dy = block.descriptors(count);
-            MemorySegment da = block.descriptors(count);
-            MemorySegment db = block.descriptors(count);
-            boolean adapted = false;
             boolean biased = false;
             boolean forward = false;
             boolean backward = false;
@@ -254,20 +322,6 @@ public final class Lora extends Arguments {
                 biased |= p.bias != null;
                 forward |= p.y != null;
                 backward |= p.dy != null;
-                Tensor down = p.a;
-                if (down == null) {
-                    if (p.s != null || p.da != null || p.db != null) {
-                        throw block.invalid("a", "projection " + g + " has s, da or db but no adapter");
-                    }
-                    continue;
-                }
-                adapted = true;
-                long r = down.size(0);
-                block.in(a, g, "a", down, r, k);
-                block.in(b, g, "b", p.b, n, r);
-                block.out(s, g, "s", p.s, m, r);
-                block.out(da, g, "da", p.da, r, k);
-                block.out(db, g, "db", p.db, n, r);
             }
             l4j_lora.weights(struct, weights);
             if (biased) {
@@ -279,6 +333,41 @@ public final class Lora extends Arguments {
             if (backward) {
                 l4j_lora.dy(struct, dy);
             }
+        }
+
+        /** Returns whether any projection has an adapter. */
+        private boolean writeAdapters(ArgumentBlock block, int adapters, long m, long k) {
+            int count = projections.size();
+            MemorySegment struct = block.struct();
+            MemorySegment s = block.descriptors(count);
+            MemorySegment a = block.descriptors(adapters * count);
+            MemorySegment b = block.descriptors(adapters * count);
+            MemorySegment da = block.descriptors(adapters * count);
+            MemorySegment db = block.descriptors(adapters * count);
+            boolean adapted = false;
+            for (int g = 0; g < count; g++) {
+                Projection p = projections.get(g);
+                long n = p.weight.rows();
+                long rank = p.rank();
+                for (int number = 0; number < p.adapters.size(); number++) {
+                    Factors f = p.adapters.get(number);
+                    int i = number * count + g;
+                    if (f.a != null) {
+                        long r = f.a.size(0);
+                        block.in(a, i, "a", f.a, r, k);
+                        block.in(b, i, "b", f.b, n, r);
+                        block.out(da, i, "da", f.da, r, k);
+                        block.out(db, i, "db", f.db, n, r);
+                    } else if (f.da != null || f.db != null) {
+                        throw block.invalid("a", "projection " + g + " has da or db but no adapter " + number);
+                    }
+                }
+                if (p.s != null && rank == 0) {
+                    throw block.invalid("a", "projection " + g + " has s but no adapter");
+                }
+                block.out(s, g, "s", p.s, m, rank);
+                adapted |= rank > 0;
+            }
             if (adapted) {
                 l4j_lora.a(struct, a);
                 l4j_lora.b(struct, b);
@@ -289,7 +378,35 @@ public final class Lora extends Arguments {
             return adapted;
         }
 
-        private void writeDropout(ArgumentBlock block, long m) {
+        private void writeSegments(ArgumentBlock block, int adapters) {
+            Tensor owners = segmentAdapters;
+            if (owners == null) {
+                if (adapters > 1) {
+                    throw block.invalid(
+                            "segments", "are missing; " + adapters + " adapters need them to say which rows are whose");
+                }
+                return;
+            }
+            MemorySegment struct = block.struct();
+            long capacity = owners.size(0);
+            if (capacity < 1 || capacity >= Integer.MAX_VALUE) {
+                throw block.invalid("segment adapters", "expected at least one element, found " + owners);
+            }
+            l4j_lora.segment_capacity(struct, (int) capacity);
+            l4j_lora.segment_adapters(struct, block.pointer("segment adapters", owners, DType.I32, capacity));
+            l4j_lora.segment_count(
+                    struct,
+                    block.pointer("segment count", block.required("segment count", segmentCount), DType.I32, 1));
+            l4j_lora.segment_offsets(
+                    struct,
+                    block.pointer(
+                            "segment offsets",
+                            block.required("segment offsets", segmentOffsets),
+                            DType.I32,
+                            capacity + 1));
+        }
+
+        private void writeDropout(ArgumentBlock block, int adapters, long m) {
             int count = projections.size();
             MemorySegment struct = block.struct();
             l4j_lora.dropout_p(struct, (float) dropout);
@@ -300,10 +417,17 @@ public final class Lora extends Arguments {
             for (int g = 0; g < count; g++) {
                 modules.setAtIndex(ValueLayout.JAVA_INT, g, projections.get(g).moduleId);
             }
-            MemorySegment adapters = block.array(4);
-            adapters.set(ValueLayout.JAVA_INT, 0, adapterId);
+            if (adapterIds.length != adapters) {
+                throw block.invalid(
+                        "adapter ids",
+                        "expected one for each of " + adapters + " adapters, found " + adapterIds.length);
+            }
+            MemorySegment ids = block.array(4L * adapters);
+            for (int i = 0; i < adapters; i++) {
+                ids.setAtIndex(ValueLayout.JAVA_INT, i, adapterIds[i]);
+            }
             l4j_lora.module_id(struct, modules);
-            l4j_lora.adapter_id(struct, adapters);
+            l4j_lora.adapter_id(struct, ids);
             l4j_lora.dropout_seed(
                     struct, block.pointer("dropout seed", block.required("dropout seed", seed), DType.I64, 1));
             l4j_lora.dropout_step(

@@ -165,6 +165,121 @@ class LoraOpsTest {
         }
     }
 
+    /** Two adapters and rows without one in a batch: each has the bits that its rows alone would have. */
+    @ParameterizedTest
+    @MethodSource("io.lora4j.kernels.Fixture#tiers")
+    void adaptersInOneBatchAreIndependent(Isa isa) {
+        try (Fixture f = new Fixture(isa)) {
+            Tensor x = f.random(M, K);
+            Tensor dy = f.random(M, 8);
+            Weight w = f.pack(f.random(DType.F32, 8, K));
+            int[] ranks = {2, 5};
+            int[][] rows = {{0, 2}, {3, 5}}; // row 2 has none
+            Tensor together = f.zeros(M, 8);
+            Tensor dx = f.poisoned(M, K);
+            Tensor scaling = Tensor.ofFloats(f.arena, 2, 0.5f);
+            Tensor seed = Tensor.ofLongs(f.arena, SEED);
+            Tensor step = Tensor.ofLongs(f.arena, 3);
+            Tensor tokens = Tensor.ofInts(f.arena, 4, 0, 17, -1, 3);
+            Lora.Builder batch = Lora.builder(f.arena)
+                    .x(x)
+                    .dx(dx)
+                    .scaling(scaling)
+                    .dropout(DROPOUT, seed, step, tokens, 7, 9)
+                    .segments(
+                            Tensor.ofInts(f.arena, 3),
+                            Tensor.ofInts(f.arena, 0, 2, 3, 5, -1),
+                            Tensor.ofInts(f.arena, 0, -1, 1, -1))
+                    .projection(w)
+                    .y(together)
+                    .s(f.poisoned(M, 5))
+                    .dy(dy);
+            List<Tensor> gradients = new ArrayList<>();
+            List<Tensor> expected = new ArrayList<>();
+            for (int i = 0; i < 2; i++) {
+                Tensor a = f.random(ranks[i], K);
+                Tensor b = f.random(8, ranks[i]);
+                Tensor da = f.poisoned(ranks[i], K);
+                Tensor db = f.poisoned(8, ranks[i]);
+                batch.adapter(i, a, b, 100).gradients(i, da, db);
+                gradients.addAll(List.of(da, db));
+                int from = rows[i][0];
+                int to = rows[i][1];
+                Tensor y = f.poisoned(to - from, 8);
+                Tensor oneDx = f.poisoned(to - from, K);
+                Tensor oneDa = f.poisoned(ranks[i], K);
+                Tensor oneDb = f.poisoned(8, ranks[i]);
+                Lora alone = Lora.builder(f.arena)
+                        .x(x.rows(from, to))
+                        .dx(oneDx)
+                        .scaling(Tensor.ofFloats(f.arena, scaling.getFloat(i)))
+                        .dropout(DROPOUT, seed, step, Tensor.ofInts(f.arena, ints(tokens, from, to)), 7 + 2 * i)
+                        .projection(w)
+                        .adapter(a, b, 100)
+                        .y(y)
+                        .s(f.poisoned(to - from, ranks[i]))
+                        .dy(dy.rows(from, to))
+                        .gradients(oneDa, oneDb)
+                        .build();
+                LoraOps.forward(f.queue, alone);
+                LoraOps.backward(f.queue, alone);
+                expected.addAll(List.of(oneDa, oneDb, y, oneDx));
+            }
+            Lora arguments = batch.build();
+            LoraOps.forward(f.queue, arguments);
+            LoraOps.backward(f.queue, arguments);
+            for (int i = 0; i < 2; i++) {
+                int from = rows[i][0];
+                int to = rows[i][1];
+                List<Tensor> found = List.of(
+                        gradients.get(2 * i), gradients.get(2 * i + 1), together.rows(from, to), dx.rows(from, to));
+                for (int j = 0; j < found.size(); j++) {
+                    assertThat(found.get(j).toDoubleArray())
+                            .as("adapter %d, output %d", i, j)
+                            .isEqualTo(expected.get(4 * i + j).toDoubleArray());
+                }
+            }
+        }
+    }
+
+    private static int[] ints(Tensor tensor, int from, int to) {
+        int[] values = new int[to - from];
+        for (int i = from; i < to; i++) {
+            values[i - from] = tensor.getInt(i);
+        }
+        return values;
+    }
+
+    @Test
+    void refusesSeveralAdaptersThatDoNotFit() {
+        try (Fixture f = new Fixture(Isa.REF)) {
+            Weight w = f.pack(f.random(DType.F32, 8, K));
+            Lora.Builder two = Lora.builder(f.arena)
+                    .x(f.random(M, K))
+                    .scaling(Tensor.ofFloats(f.arena, 1, 1))
+                    .projection(w)
+                    .adapter(0, f.random(2, K), f.random(8, 2), 0)
+                    .adapter(1, f.random(3, K), f.random(8, 3), 0)
+                    .y(f.zeros(M, 8))
+                    .s(f.zeros(M, 3));
+            assertInvalid(two, "lora.segments: are missing; 2 adapters need them");
+            Tensor one = Tensor.ofInts(f.arena, 1);
+            assertInvalid(
+                    two.segments(one, Tensor.ofInts(f.arena, 0), one), "lora.segment offsets: expected contiguous");
+            Tensor none = Tensor.ofInts(f.arena, -1);
+            two.segments(one, Tensor.ofInts(f.arena, 0, M), none).build();
+            assertInvalid(two.s(f.zeros(M, 2)), "lora.s[0]: expected the shape [5, 3]");
+            assertInvalid(
+                    two.s(f.zeros(M, 3)).scaling(Tensor.ofFloats(f.arena, 1)), "lora.scaling: expected contiguous");
+            Lora wrong = two.scaling(Tensor.ofFloats(f.arena, 1, 1))
+                    .segments(one, Tensor.ofInts(f.arena, 0, M - 1), none)
+                    .build();
+            assertThatThrownBy(() -> LoraOps.forward(f.queue, wrong))
+                    .isInstanceOf(Lora4jException.class)
+                    .hasMessageContaining("the segments end at row 4, but x has 5 rows");
+        }
+    }
+
     @Test
     void plainProductWithStridedInput() {
         try (Fixture f = new Fixture(Isa.AUTO)) {
