@@ -233,6 +233,12 @@ static void gemm_run_streamed(gemm_team *team, const gemm_product *p) {
     }
 }
 
+static bool gemm_is_few(const gemm_team *team, const gemm_product *p) {
+    bool few = team->few && p->m <= L4J_PANEL;
+    for (int s = 0; s < p->segments; s++) few &= gemm_b_is_rows(&p->segment[s].b);
+    return few;
+}
+
 static bool gemm_is_packed(const gemm_product *p) {
     for (int s = 0; s < p->segments; s++) {
         if (!p->segment[s].packed) return false;
@@ -242,7 +248,9 @@ static bool gemm_is_packed(const gemm_product *p) {
 
 void gemm_run(gemm_team *team, const gemm_product *product) {
     if (product->m == 0 || product->n == 0) return;
-    if (gemm_is_packed(product) && gemm_streams(product->m, product->n, team->threads)) {
+    if (gemm_is_packed(product) && gemm_is_few(team, product)) {
+        gemm_run_few(team, product);
+    } else if (gemm_is_packed(product) && gemm_streams(product->m, product->n, team->threads)) {
         gemm_run_streamed(team, product);
     } else {
         gemm_run_blocked(team, product);

@@ -75,6 +75,7 @@ typedef struct gemm_team {
     float *b[2]; /* packed blocks of B, used in turn; shared */
     float *a[2]; /* packed blocks of A, for segments that are not packed yet; shared */
     float *own;  /* packed block of a few columns; each thread's own */
+    float *few; /* [steps of all segments][16] the rows of A as lanes; shared; NULL where gemm_run_few is not offered */
     int turn;
 } gemm_team;
 
@@ -82,6 +83,7 @@ typedef struct gemm_team {
 #define gemm_pack_a L4J_NAME(gemm_pack_a)
 #define gemm_pack_b L4J_NAME(gemm_pack_b)
 #define gemm_run L4J_NAME(gemm_run)
+#define gemm_run_few L4J_NAME(gemm_run_few)
 #define gemm_outer L4J_NAME(gemm_outer)
 #define gemm_tile_half L4J_NAME(gemm_tile_half)
 
@@ -94,6 +96,24 @@ static inline void gemm_store(float *p, v16 a, int n) {
         v16_store_n(p, a, n);
     }
 }
+
+/* ---- the first eight lanes alone, where they cost half ---- */
+
+#if GEMM_HALF
+static inline v16 gemm_half_load(const float *p) { return (v16){_mm256_loadu_ps(p), _mm256_setzero_ps()}; }
+static inline void gemm_half_store(float *p, v16 a) { _mm256_storeu_ps(p, a.lo); }
+static inline v16 gemm_half_fma(const int half, float x, v16 b, v16 acc) {
+    if (half) return (v16){_mm256_fmadd_ps(_mm256_set1_ps(x), b.lo, acc.lo), acc.hi};
+    return v16_fma(v16_set1(x), b, acc);
+}
+#else
+static inline v16 gemm_half_load(const float *p) { return v16_load(p); }
+static inline void gemm_half_store(float *p, v16 a) { v16_store(p, a); }
+static inline v16 gemm_half_fma(const int half, float x, v16 b, v16 acc) {
+    (void)half;
+    return v16_fma(v16_set1(x), b, acc);
+}
+#endif
 
 /* Element i of stored floats. */
 static inline float gemm_read(const void *data, int32_t dtype, int64_t i) {
@@ -129,6 +149,14 @@ void gemm_pack_b(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t 
 
 /* All threads of the pool call it with the same product; results are complete after the next barrier. */
 void gemm_run(gemm_team *team, const gemm_product *product);
+
+/* The same for up to 16 rows of A, all packed, and operands B whose columns lie along the contraction, unpacked. */
+void gemm_run_few(gemm_team *team, const gemm_product *product);
+/* Whether B may be one of them. */
+static inline bool gemm_b_is_rows(const gemm_b *b) {
+    if (b->kind == GEMM_B_STRIDED) return b->row_stride == 1 && !b->dropout;
+    return b->kind == GEMM_B_WEIGHT_TRANS && b->weight->layout == L4J_LAYOUT_ROWS;
+}
 
 /* Whether a product whose A is packed lets each thread stream its own columns: few rows, and columns to occupy the threads. */
 static inline bool gemm_streams(int64_t m, int64_t n, int threads) {

@@ -52,24 +52,6 @@ static inline __attribute__((always_inline)) void gemm_tile_body(const int mr, c
         gemm_tile_body(mr, nv, pieces, count, start, start_stride, c, ldc);                                          \
     }
 
-/* ---- the first eight lanes alone, where they cost half ---- */
-
-#if GEMM_HALF
-static inline v16 gemm_half_load(const float *p) { return (v16){_mm256_loadu_ps(p), _mm256_setzero_ps()}; }
-static inline void gemm_half_store(float *p, v16 a) { _mm256_storeu_ps(p, a.lo); }
-static inline v16 gemm_half_fma(const int half, float x, v16 b, v16 acc) {
-    if (half) return (v16){_mm256_fmadd_ps(_mm256_set1_ps(x), b.lo, acc.lo), acc.hi};
-    return v16_fma(v16_set1(x), b, acc);
-}
-#else
-static inline v16 gemm_half_load(const float *p) { return v16_load(p); }
-static inline void gemm_half_store(float *p, v16 a) { v16_store(p, a); }
-static inline v16 gemm_half_fma(const int half, float x, v16 b, v16 acc) {
-    (void)half;
-    return v16_fma(v16_set1(x), b, acc);
-}
-#endif
-
 /* ---- instances ---- */
 
 typedef void (*gemm_instance)(const gemm_piece *, int, const float *, int64_t, float *, int64_t);

@@ -18,7 +18,7 @@ typedef struct {
     float *bias;     /* fp32, [ΣN_g] */
     float *acc;      /* [threads][GEMM_MC][width] s of the rows in work */
     float *masked;   /* [threads] one panel of masked x */
-    float *own;
+    float *own, *few;
     float *b[2];
 } forward_task;
 
@@ -42,6 +42,7 @@ static void forward_layout(l4j_arena *arena, int threads, const l4j_lora *args, 
     task->acc = l4j_take(arena, sizeof(float) * (size_t)(threads * GEMM_MC * width));
     task->masked = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_MR * GEMM_KC);
     task->own = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_OWN_FLOATS);
+    task->few = l4j_take(arena, M <= L4J_PANEL ? sizeof(float) * (size_t)((K + width) * L4J_PANEL) : 0);
     for (int i = 0; i < 2; i++) task->b[i] = l4j_take(arena, sizeof(float) * (size_t)gemm_b_floats(widest, K + width));
 }
 
@@ -243,7 +244,8 @@ static void forward_run(void *context, int thread, int threads) {
                       .thread = thread,
                       .threads = threads,
                       .b = {task->b[0], task->b[1]},
-                      .own = task->own + (int64_t)thread * GEMM_OWN_FLOATS};
+                      .own = task->own + (int64_t)thread * GEMM_OWN_FLOATS,
+                      .few = args->x->shape[0] <= L4J_PANEL ? task->few : NULL};
     forward_prepare(task, thread, threads);
     l4j_pool_barrier(team.pool);
     for (int64_t m0 = 0, rows; m0 < args->x->shape[0]; m0 += rows) {
