@@ -13,6 +13,7 @@ struct Problem {
     std::vector<int32_t> queries, keys;
     int64_t q_heads = 1, kv_heads = 1, depth = 8;
     bool causal = true;
+    int32_t window = 0;
     Guarded::Side side = Guarded::kAfter;
     int64_t pad = 0;
 
@@ -42,7 +43,8 @@ struct Problem {
 
 std::string name(const Problem &p) {
     std::string s = "D=" + std::to_string(p.depth) + " heads " + std::to_string(p.q_heads) + "/" +
-                    std::to_string(p.kv_heads) + (p.causal ? " causal" : "") + " lengths";
+                    std::to_string(p.kv_heads) + (p.causal ? " causal" : "") +
+                    (p.window ? " window " + std::to_string(p.window) : "") + " lengths";
     for (size_t b = 0; b < p.queries.size(); b++)
         s += " " + std::to_string(p.queries[b]) + ":" + std::to_string(p.keys[b]);
     return s;
@@ -73,6 +75,7 @@ struct Call {
         }
         args.struct_size = sizeof args;
         args.flags = p.causal ? L4J_ATTENTION_CAUSAL : 0;
+        args.window = p.window;
         args.scale = 1.0f / std::sqrt(static_cast<float>(p.depth));
         args.sequences = static_cast<int32_t>(p.queries.size());
         for (int32_t n : p.queries) args.max_q_length = std::max<int64_t>(args.max_q_length, n);
@@ -229,6 +232,14 @@ TEST(AttentionTest, LongContext) {
     check(p, {1, 2});
 }
 
+std::vector<std::pair<int32_t, int32_t>> with_windows(const std::vector<int32_t> &windows) {
+    std::vector<std::pair<int32_t, int32_t>> pairs;
+    for (int32_t isa : l4j::tiers()) {
+        for (int32_t window : windows) pairs.emplace_back(isa, window);
+    }
+    return pairs;
+}
+
 // A head of a sequence computed alone, in any batch, or token by token from a cache: the same bits.
 TEST(AttentionTest, DecodingEqualsRecomputation) {
     Problem whole;
@@ -236,7 +247,8 @@ TEST(AttentionTest, DecodingEqualsRecomputation) {
     whole.q_heads = 6;
     whole.kv_heads = 2;
     whole.depth = 32;
-    for (int32_t isa : l4j::tiers()) {
+    for (auto [isa, window] : with_windows({0, 1, 16, 40, 149})) {
+        whole.window = window;
         Context context(isa, 2);
         Call full(isa, whole, 3);
         full.run(context);
@@ -252,6 +264,114 @@ TEST(AttentionTest, DecodingEqualsRecomputation) {
             for (int64_t h = 0; h < whole.q_heads; h++)
                 ASSERT_EQ(full.lse.at(i * whole.q_heads + h), step.lse.at(i * whole.q_heads + h)) << i;
         }
+    }
+}
+
+// A window of one key, about tiles and panels, of about the length, and longer; sequences shorter than it beside.
+TEST(AttentionTest, SlidingWindows) {
+    for (int32_t window : {1, 2, 5, 6, 12, 15, 16, 17, 33, 63, 64, 65, 129, 130, 1000}) {
+        Problem p;
+        p.queries = p.keys = {130, 1, 7};
+        p.window = window;
+        check(p, {1, 5});
+        p.queries = p.keys = {70};
+        p.q_heads = 6;
+        p.kv_heads = 2;
+        p.depth = 20;
+        p.side = Guarded::kBefore;
+        p.pad = 3;
+        check(p, {1, 2});
+    }
+}
+
+// Many blocks of queries for one head: each has its own part of the keys.
+TEST(AttentionTest, SlidingWindowsOverManyBlocks) {
+    for (int32_t window : {3, 48, 300}) {
+        Problem p;
+        p.queries = p.keys = {800, 3};
+        p.q_heads = 2;
+        p.depth = 4;
+        p.window = window;
+        check(p, {1, 5});
+    }
+}
+
+// Fewer queries than keys: decoding and chunked prefill.
+TEST(AttentionTest, SlidingWindowsWithMoreKeysThanQueries) {
+    for (int32_t window : {1, 16, 20, 74, 75, 500}) {
+        Problem p;
+        p.queries = {1, 1, 20, 0, 64};
+        p.keys = {1, 200, 75, 40, 65};
+        p.q_heads = 3;
+        p.kv_heads = 1;
+        p.depth = 24;
+        p.window = window;
+        check(p);
+    }
+}
+
+// A window that no query fills has the bits of none.
+TEST(AttentionTest, WideWindowEqualsNone) {
+    Problem p;
+    p.queries = p.keys = {90, 33};
+    p.q_heads = 4;
+    p.kv_heads = 2;
+    for (int32_t isa : l4j::tiers()) {
+        Context context(isa, 2);
+        Call none(isa, p, 3);
+        none.run(context);
+        p.window = 90;
+        Call wide(isa, p, 3);
+        wide.run(context);
+        p.window = 89;
+        Call narrow(isa, p, 3);
+        narrow.run(context);
+        p.window = 0;
+        for (size_t i = 0; i < none.outputs().size(); i++) {
+            auto [what, x] = none.outputs()[i];
+            EXPECT_TRUE(l4j::same_bits(bits(*wide.outputs()[i].second, p), bits(*x, p))) << what;
+            EXPECT_FALSE(l4j::same_bits(bits(*narrow.outputs()[i].second, p), bits(*x, p))) << what;
+        }
+    }
+}
+
+// What lies before a query's window has no influence, not even a NaN.
+TEST(AttentionTest, KeysBeforeTheWindowHaveNoInfluence) {
+    Problem p;
+    p.queries = p.keys = {70};
+    p.depth = 16;
+    p.window = 20;
+    for (int32_t isa : l4j::tiers()) {
+        Context context(isa, 2);
+        Call clean(isa, p, 5), poisoned(isa, p, 5);
+        for (int64_t i = 0; i < 41 * 16; i++) {
+            poisoned.k.set(16 + i, NAN);
+            poisoned.v.set(16 + i, INFINITY);
+        }
+        L4J_ASSERT_OK(L4J_RUN(attention_forward, context.queue(), &clean.args)(error));
+        L4J_ASSERT_OK(L4J_RUN(attention_forward, context.queue(), &poisoned.args)(error));
+        for (int64_t i = 0; i < 60 * 16; i++) ASSERT_TRUE(std::isnan(poisoned.o.at(i))) << i;
+        for (int64_t i = 60 * 16; i < 70 * 16; i++) ASSERT_EQ(clean.o.at(i), poisoned.o.at(i)) << i;
+    }
+}
+
+// Scores are kept of the keys in the window alone.
+TEST(AttentionTest, WorkspaceGrowsWithTheWindow) {
+    for (int32_t isa : l4j::tiers()) {
+        if (isa == L4J_ISA_REF) continue; // keeps whole rows
+        Context context(isa, 2);
+        size_t bytes[2][2];
+        for (int i : {0, 1}) {
+            Problem p;
+            p.queries = p.keys = {i ? 16000 : 4000};
+            p.depth = 1;
+            p.window = 512;
+            Call call(isa, p, 1);
+            L4J_ASSERT_OK(l4j_attention_forward_workspace(context.queue(), &call.args, &bytes[0][i], error));
+            L4J_ASSERT_OK(l4j_attention_backward_workspace(context.queue(), &call.args, &bytes[1][i], error));
+        }
+        EXPECT_EQ(bytes[0][0], bytes[0][1]);
+        EXPECT_EQ(bytes[1][0], bytes[1][1]);
     }
 }
 
@@ -332,7 +452,7 @@ TEST(AttentionTest, RepeatsBitForBit) {
 
 // Derivatives of L = Σ do ⊙ o by central differences in fp64.
 TEST(AttentionTest, FiniteDifferences) {
-    for (bool causal : {true, false}) {
+    for (auto [causal, window] : {std::pair{true, 0}, {false, 0}, {true, 1}, {true, 4}}) {
         Problem p;
         p.queries = {5, 3};
         p.keys = {5, 7};
@@ -340,6 +460,7 @@ TEST(AttentionTest, FiniteDifferences) {
         p.kv_heads = 2;
         p.depth = 3;
         p.causal = causal;
+        p.window = window;
         Context context(L4J_ISA_REF64);
         Call call(L4J_ISA_REF64, p, 11);
         call.run(context);
@@ -418,8 +539,10 @@ TEST(AttentionTest, Messages) {
     expect_message([](Call &c) { c.args.scale = INFINITY; }, L4J_EINVAL, f + "scale is inf, expected a finite value");
     expect_message([](Call &c) { c.args.softcap = 30; }, L4J_ENOTSUP,
                    f + "softcap is 30; soft-capped scores are not supported yet, expected 0");
-    expect_message([](Call &c) { c.args.window = 512; }, L4J_ENOTSUP,
-                   f + "window is 512; sliding windows are not supported yet, expected 0");
+    expect_message([](Call &c) { c.args.window = -1; }, L4J_EINVAL,
+                   f + "window is -1, expected 1 or more, or 0 for none");
+    expect_message([](Call &c) { c.args.window = 512, c.args.flags = 0; }, L4J_EINVAL,
+                   f + "window is 512 without L4J_ATTENTION_CAUSAL, expected 0");
     expect_message([](Call &c) { c.args.reserved[1] = 1; }, L4J_EINVAL, f + "reserved[1] is not zero");
     expect_message([](Call &c) { c.args.sequences = -1; }, L4J_EINVAL,
                    f + "sequences, max_q_length and max_kv_length are -1, 4 and 4, expected 0 to 2147483647");

@@ -225,6 +225,7 @@ TEST(FuzzTest, Attention) {
         Operand dk = f.output({rows, Hkv, D}), dv = f.output({rows, Hkv, D});
         l4j_attention args = sized<l4j_attention>();
         args.flags = causal ? L4J_ATTENTION_CAUSAL : 0;
+        args.window = causal && f.random.below(2) ? static_cast<int32_t>(1 + f.size(120, 0)) : 0;
         args.scale = 1 / std::sqrt(static_cast<float>(D));
         args.sequences = static_cast<int32_t>(B);
         args.max_q_length = longest_q + f.random.below(2);

@@ -437,7 +437,8 @@ enum { L4J_ATTENTION_CAUSAL = 1 };
  * Scaled dot-product attention over packed sequences of different lengths, grouped-query: query head h reads key/value head
  * h / (Hq / Hkv). Sequence b has the queries [q_offsets[b], q_offsets[b+1]) and the keys [kv_starts[b], kv_starts[b] + kv_lengths[b]).
  * Causal: with n_q queries, query i sees the keys 0 to kv_length − n_q + i of its sequence. So the same call serves training
- * (keys = queries), prefill and decoding with a cache.
+ * (keys = queries), prefill and decoding with a cache. With a window w > 0, causal only, it sees the last w of those keys, itself
+ * counted (sliding window attention of Mistral: Jiang et al. 2023; in transformers i − w < j ≤ i); the others cost nothing.
  *   forward    z_ij = scale · (q_i · k_j);  p_ij = exp(z_ij − max_i) / Σ_j;  o_i = Σ_j p_ij v_j;  lse_i = max_i + log Σ_j
  *   backward   dq, dk, dv of the rows that the sequences cover are overwritten; other rows are left alone.
  * A query that sees no key is L4J_EINVAL.
@@ -447,7 +448,7 @@ typedef struct l4j_attention {
     uint32_t flags;
     float scale;               /**< usually 1/sqrt(D) */
     float softcap;             /**< must be 0 for now */
-    int32_t window;            /**< sliding window; must be 0 for now */
+    int32_t window;            /**< most keys that a query sees; 0 = no sliding window */
     int32_t sequences;         /**< B */
     int64_t max_q_length;      /**< no sequence has more queries; checked */
     int64_t max_kv_length;     /**< no sequence has more keys; checked; sizes the workspace */

@@ -15,8 +15,11 @@ static l4j_status check_common(const l4j_device *device, const char *op, const l
         return l4j_fail(error, L4J_ENOTSUP, "%s: softcap is %g; soft-capped scores are not supported yet, expected 0",
                         op, (double)args->softcap);
     }
-    if (args->window != 0) {
-        return l4j_fail(error, L4J_ENOTSUP, "%s: window is %d; sliding windows are not supported yet, expected 0", op,
+    if (args->window < 0) {
+        return l4j_fail(error, L4J_EINVAL, "%s: window is %d, expected 1 or more, or 0 for none", op, args->window);
+    }
+    if (args->window > 0 && !(args->flags & L4J_ATTENTION_CAUSAL)) {
+        return l4j_fail(error, L4J_EINVAL, "%s: window is %d without L4J_ATTENTION_CAUSAL, expected 0", op,
                         args->window);
     }
     if (args->sequences < 0 || args->max_q_length < 0 || args->max_q_length > INT32_MAX || args->max_kv_length < 0 ||

@@ -7,10 +7,13 @@ typedef struct {
     real *rows; /* [threads][2 · max_kv_length] */
 } attention_task;
 
-/* Keys that query i of sequence b sees. */
+/* Query i of sequence b sees the keys [start, limit). */
 static int64_t attention_limit(const l4j_attention *args, int b, int64_t i) {
     int64_t keys = args->kv_lengths[b], queries = args->q_offsets[b + 1] - args->q_offsets[b];
     return args->flags & L4J_ATTENTION_CAUSAL ? keys - queries + i + 1 : keys;
+}
+static int64_t attention_start(const l4j_attention *args, int b, int64_t i) {
+    return args->window ? l4j_max64(0, attention_limit(args, b, i) - args->window) : 0;
 }
 
 static real attention_dot(const l4j_tensor *x, int64_t xm, int64_t xh, const l4j_tensor *y, int64_t ym, int64_t yh) {
@@ -22,21 +25,22 @@ static real attention_dot(const l4j_tensor *x, int64_t xm, int64_t xh, const l4j
 /* ---- forward ---- */
 
 static void attention_forward_query(const l4j_attention *args, int b, int64_t i, int64_t h, real *p) {
-    int64_t m = args->q_offsets[b] + i, first = args->kv_starts[b], limit = attention_limit(args, b, i);
+    int64_t m = args->q_offsets[b] + i, first = args->kv_starts[b];
+    int64_t start = attention_start(args, b, i), limit = attention_limit(args, b, i);
     int64_t kh = h / (args->q->shape[1] / args->k->shape[1]);
     real max = -INFINITY, lane[L4J_PANEL] = {0};
-    for (int64_t j = 0; j < limit; j++) {
+    for (int64_t j = start; j < limit; j++) {
         p[j] = attention_dot(args->q, m, h, args->k, first + j, kh) * args->scale;
         max = p[j] > max ? p[j] : max;
     }
-    for (int64_t j = 0; j < limit; j++) {
+    for (int64_t j = start; j < limit; j++) {
         p[j] = real_exp(p[j] - max);
         lane[j % L4J_PANEL] += p[j];
     }
     real sum = real_fold16(lane), inv = 1 / sum;
     for (int64_t d = 0; d < args->q->shape[2]; d++) {
         real acc = 0;
-        for (int64_t j = 0; j < limit; j++) acc = real_fma(p[j], *real_at3(args->v, first + j, kh, d), acc);
+        for (int64_t j = start; j < limit; j++) acc = real_fma(p[j], *real_at3(args->v, first + j, kh, d), acc);
         *real_at3(args->o, m, h, d) = acc * inv;
     }
     if (args->lse) *real_at2(args->lse, m, h) = max + real_log(sum);
@@ -69,21 +73,22 @@ l4j_status L4J_NAME(attention_forward)(l4j_queue *queue, const l4j_attention *ar
 /* ---- backward: one kv head of one sequence; dk and dv grow query by query ---- */
 
 static void attention_backward_query(const l4j_attention *args, int b, int64_t i, int64_t h, real *p, real *ds) {
-    int64_t m = args->q_offsets[b] + i, first = args->kv_starts[b], limit = attention_limit(args, b, i);
+    int64_t m = args->q_offsets[b] + i, first = args->kv_starts[b];
+    int64_t start = attention_start(args, b, i), limit = attention_limit(args, b, i);
     int64_t D = args->q->shape[2], kh = h / (args->q->shape[1] / args->k->shape[1]);
     real lane[L4J_PANEL] = {0}, lse = *real_at2(args->lse, m, h);
     for (int64_t d = 0; d < D; d++) {
         lane[d % L4J_PANEL] = real_fma(*real_at3(args->d_o, m, h, d), *real_at3(args->o, m, h, d), lane[d % L4J_PANEL]);
     }
     real delta = real_fold16(lane);
-    for (int64_t j = 0; j < limit; j++) {
+    for (int64_t j = start; j < limit; j++) {
         real z = attention_dot(args->q, m, h, args->k, first + j, kh) * args->scale;
         p[j] = real_exp(z - lse);
         ds[j] = p[j] * (attention_dot(args->d_o, m, h, args->v, first + j, kh) - delta) * args->scale;
     }
     for (int64_t d = 0; d < D; d++) {
         real dq = 0, q = *real_at3(args->q, m, h, d), d_o = *real_at3(args->d_o, m, h, d);
-        for (int64_t j = 0; j < limit; j++) {
+        for (int64_t j = start; j < limit; j++) {
             real *dk = real_at3(args->dk, first + j, kh, d), *dv = real_at3(args->dv, first + j, kh, d);
             dq = real_fma(ds[j], *real_at3(args->k, first + j, kh, d), dq);
             *dk = real_fma(ds[j], q, *dk);

@@ -1,8 +1,8 @@
 /*
  * What both directions of attention share: a block of query rows of one key/value head, and the three kinds of product over it,
- * all of them through gemm_tile. A query sees a prefix of the keys, and prefixes grow with the queries, so that a tile of rows
- * has a common prefix, which runs through the tile, and a ragged rest, which runs row by row: the chains never touch a key that
- * their query does not see.
+ * all of them through gemm_tile. A query sees a range of the keys whose ends grow with the queries, so that a tile of rows has a
+ * common range, which runs through the tile, and ragged ends, which run row by row: the chains never touch a key that their query
+ * does not see.
  */
 #ifndef L4J_ATTENTION_H
 #define L4J_ATTENTION_H
@@ -10,6 +10,8 @@
 #include "gemm.h"
 #include "rows.h"
 #include "vexp.h"
+
+#include <string.h>
 
 enum {
     ATTENTION_STEPS = 64, /* keys, or queries, whose rows are packed at a time: they stay in L1 */
@@ -38,22 +40,78 @@ static inline const float *attention_row(const attention_head *x, int64_t D, flo
 typedef struct {
     int64_t first, rows, group;
     int64_t keys;    /* of the sequence */
-    int64_t visible; /* causal: keys that query 0 of the sequence sees */
+    int64_t visible; /* causal: where the keys end that query 0 of the sequence sees */
     bool causal;
+    int64_t window;    /* most keys that a row sees */
     int64_t D, stride; /* head dimension; floats between rows of scores */
+    int64_t origin;    /* the key whose scores are column 0, a multiple of 16 */
 } attention_block;
 
+/* Row r sees the keys [start, limit). */
 static inline int64_t attention_limit(const attention_block *b, int64_t r) {
     return b->causal ? b->visible + (b->first + r) / b->group : b->keys;
 }
-/* The first row that sees key j; group is 1. */
+static inline int64_t attention_start(const attention_block *b, int64_t r) {
+    return l4j_max64(0, attention_limit(b, r) - b->window);
+}
+/* The rows [first, last) see key j; group is 1. */
 static inline int64_t attention_first_row(const attention_block *b, int64_t j) {
     return b->causal ? l4j_min64(b->rows, l4j_max64(0, j + 1 - b->visible - b->first)) : 0;
 }
+static inline int64_t attention_last_row(const attention_block *b, int64_t j) {
+    return b->causal ? l4j_min64(b->rows, l4j_max64(0, j + 1 - b->visible - b->first + b->window)) : b->rows;
+}
 
+/* Steps of a block of `count` keys, or rows, from its first one on; empty: at its end. */
+typedef struct {
+    int64_t begin, end;
+} attention_range;
+
+static inline attention_range attention_clip(int64_t begin, int64_t end, int64_t count) {
+    begin = l4j_max64(0, begin);
+    end = l4j_min64(count, end);
+    return begin < end ? (attention_range){begin, end} : (attention_range){count, count};
+}
+/* Which of the keys [j, j + count) the rows first to last all see. */
+static inline attention_range attention_keys(const attention_block *b, int64_t first, int64_t last, int64_t j,
+                                             int64_t count) {
+    return attention_clip(attention_start(b, last) - j, attention_limit(b, first) - j, count);
+}
+/* Which of the rows [r, r + count) see all of the keys first to last; group is 1. */
+static inline attention_range attention_rows(const attention_block *b, int64_t first, int64_t last, int64_t r,
+                                             int64_t count) {
+    return attention_clip(attention_first_row(b, last) - r, attention_last_row(b, first) - r, count);
+}
+
+/* The panel of 16 keys in which those begin that row r sees. */
+static inline int64_t attention_first_panel(const attention_block *b, int64_t r) {
+    return attention_start(b, r) / L4J_PANEL * L4J_PANEL;
+}
+
+/* Rows [first, first + rows) of sequence b. */
+static inline attention_block attention_block_of(const l4j_attention *args, int b, int64_t group, int64_t first,
+                                                 int64_t rows, int64_t stride) {
+    int64_t keys = args->kv_lengths[b], queries = args->q_offsets[b + 1] - args->q_offsets[b];
+    attention_block block = {.first = first,
+                             .rows = rows,
+                             .group = group,
+                             .keys = keys,
+                             .visible = keys - queries + 1,
+                             .causal = args->flags & L4J_ATTENTION_CAUSAL,
+                             .window = args->window ? args->window : INT32_MAX,
+                             .D = args->q->shape[2],
+                             .stride = stride};
+    block.origin = attention_first_panel(&block, 0);
+    return block;
+}
+
+/* Keys that the rows of a block see together, at most; rows ≤ most. */
+static inline int64_t attention_span(const l4j_attention *args, int64_t most) {
+    return args->window ? l4j_min64(args->max_kv_length, args->window + most + L4J_PANEL) : args->max_kv_length;
+}
 /* Floats between rows of scores: room for whole tiles, and no multiple of 4 KiB. */
-static inline int64_t attention_stride(const l4j_attention *args) {
-    return gemm_ceil(args->max_kv_length, 32) + L4J_PANEL;
+static inline int64_t attention_stride(const l4j_attention *args, int64_t most) {
+    return gemm_ceil(attention_span(args, most), 32) + L4J_PANEL;
 }
 static inline int64_t attention_depth(const l4j_attention *args) { return gemm_ceil(args->q->shape[2], L4J_PANEL); }
 
@@ -87,7 +145,8 @@ static inline void attention_pack_rows(float *out, const attention_head *x, int6
     gemm_pack_b(out, &b, j, count, 0, D);
 }
 
-/* out[r, j] = chain over d of x[r, d] · keys[j, d], for every key that row r sees (and maybe some others). */
+/* out[r, j − origin] = chain over d of x[r, d] · keys[j, d], for every key that row r sees, those before them in their panel of 16,
+   and maybe some others. */
 static inline void attention_scores(const attention_block *block, const attention_packs *packs, const attention_head *x,
                                     const attention_head *keys, float *out) {
     int64_t D = block->D, height = gemm_height(block->rows), end = attention_limit(block, block->rows - 1);
@@ -95,16 +154,17 @@ static inline void attention_scores(const attention_block *block, const attentio
     for (int64_t r = 0; r < block->rows; r += height) {
         gemm_pack_a(packs->a + r * D, (int)height, &rows, r, (int)l4j_min64(height, block->rows - r), 0, D);
     }
-    for (int64_t j = 0; j < end; j += ATTENTION_STEPS) {
+    for (int64_t j = attention_first_panel(block, 0); j < end; j += ATTENTION_STEPS) {
         int64_t count = l4j_min64(ATTENTION_STEPS, end - j);
         attention_pack_transposed(packs->b, keys, j, count, D);
         for (int64_t r = 0; r < block->rows; r += height) {
             int64_t tile = l4j_min64(height, block->rows - r);
             int64_t seen = l4j_min64(count, attention_limit(block, r + tile - 1) - j);
-            for (int64_t n = 0; n < seen; n += GEMM_NR) {
+            for (int64_t n = l4j_max64(0, attention_first_panel(block, r) - j); n < seen; n += GEMM_NR) {
                 gemm_piece piece = {packs->a + r * D, height, packs->b + n * D, D * L4J_PANEL, D};
                 int cols = (int)gemm_ceil(l4j_min64(GEMM_NR, seen - n), L4J_PANEL);
-                gemm_tile((int)tile, cols, &piece, 1, NULL, 0, out + r * block->stride + j + n, block->stride);
+                float *to = out + r * block->stride + (j + n - block->origin);
+                gemm_tile((int)tile, cols, &piece, 1, NULL, 0, to, block->stride);
             }
         }
     }
@@ -135,55 +195,73 @@ static inline void attention_chain(float *c, int64_t D, const float *p, int64_t 
     }
 }
 
-/* c[r] = chain over the keys j that row r sees of p[r, j] · x[j]. */
+/* c[r] = chain from +0 over the keys j that row r sees of p[r, j − origin] · x[j]. */
 static inline void attention_apply(const attention_block *block, const attention_packs *packs, const float *p,
                                    const attention_head *x, float *c, int64_t ldc) {
     int64_t D = block->D, height = gemm_height(block->rows), end = attention_limit(block, block->rows - 1);
-    for (int64_t j = 0; j < end; j += ATTENTION_STEPS) {
+    for (int64_t r = 0; r < block->rows; r++) memset(c + r * ldc, 0, sizeof(float) * (size_t)D);
+    for (int64_t j = attention_first_panel(block, 0); j < end; j += ATTENTION_STEPS) {
         int64_t count = l4j_min64(ATTENTION_STEPS, end - j), b_panel = count * L4J_PANEL;
+        const float *columns = p + (j - block->origin);
         attention_pack_rows(packs->b, x, j, count, D);
         for (int64_t r = 0; r < block->rows; r += height) {
             int64_t tile = l4j_min64(height, block->rows - r);
-            int64_t common = l4j_min64(count, l4j_max64(0, attention_limit(block, r) - j));
-            if (common > 0) {
-                gemm_a rows = {.data = p, .row_stride = block->stride, .col_stride = 1};
-                gemm_pack_a(packs->a, (int)tile, &rows, r, (int)tile, j, common);
+            attention_range all = attention_keys(block, r, r + tile - 1, j, count), own;
+            for (int64_t i = r; i < r + tile; i++) {
+                own = attention_keys(block, i, i, j, count);
+                attention_chain(c + i * ldc, D, columns + i * block->stride, 1, packs->b, b_panel, own.begin,
+                                l4j_min64(own.end, all.begin));
+            }
+            if (all.begin < all.end) {
+                int64_t steps = all.end - all.begin;
+                gemm_a rows = {.data = columns, .row_stride = block->stride, .col_stride = 1};
+                gemm_pack_a(packs->a, (int)tile, &rows, r, (int)tile, all.begin, steps);
                 for (int64_t d = 0; d < D; d += GEMM_NR) {
-                    gemm_piece piece = {packs->a, tile, packs->b + d / L4J_PANEL * b_panel, b_panel, common};
+                    const float *b = packs->b + d / L4J_PANEL * b_panel + all.begin * L4J_PANEL;
+                    gemm_piece piece = {packs->a, tile, b, b_panel, steps};
                     float *to = c + r * ldc + d;
-                    gemm_tile((int)tile, (int)l4j_min64(GEMM_NR, D - d), &piece, 1, j == 0 ? NULL : to, ldc, to, ldc);
+                    gemm_tile((int)tile, (int)l4j_min64(GEMM_NR, D - d), &piece, 1, to, ldc, to, ldc);
                 }
             }
             for (int64_t i = r; i < r + tile; i++) {
-                int64_t to = l4j_min64(count, attention_limit(block, i) - j);
-                attention_chain(c + i * ldc, D, p + i * block->stride + j, 1, packs->b, b_panel, common, to);
+                own = attention_keys(block, i, i, j, count);
+                attention_chain(c + i * ldc, D, columns + i * block->stride, 1, packs->b, b_panel,
+                                l4j_max64(own.begin, all.end), own.end);
             }
         }
     }
 }
 
-/* c[j] continues its chain over the rows r that see key j of p[r, j] · x[r], for j = begin..end-1; group is 1. */
+/* c[j] continues its chain over the rows r that see key j of p[r, j − origin] · x[r], for j = begin..end-1; group is 1. */
 static inline void attention_accumulate(const attention_block *block, const attention_packs *packs, const float *p,
                                         const attention_head *x, int64_t begin, int64_t end, float *c, int64_t ldc) {
     int64_t D = block->D, height = gemm_height(end - begin);
     for (int64_t i = 0; i < block->rows; i += ATTENTION_STEPS) {
         int64_t count = l4j_min64(ATTENTION_STEPS, block->rows - i), b_panel = count * L4J_PANEL;
         int64_t seen = l4j_min64(end, attention_limit(block, i + count - 1));
-        if (seen <= begin) continue;
+        int64_t first = begin + l4j_max64(0, attention_start(block, i) - begin) / height * height;
+        if (seen <= first) continue;
         const float *rows = p + i * block->stride;
         attention_pack_rows(packs->b, x, i, count, D);
-        for (int64_t j = begin; j < seen; j += height) {
+        for (int64_t j = first; j < seen; j += height) {
             int64_t tile = l4j_min64(height, end - j);
-            int64_t common = l4j_min64(count, l4j_max64(0, attention_first_row(block, j + tile - 1) - i));
+            attention_range all = attention_rows(block, j, j + tile - 1, i, count), own;
             for (int64_t k = j; k < j + tile; k++) {
-                int64_t from = l4j_max64(0, attention_first_row(block, k) - i);
-                attention_chain(c + k * ldc, D, rows + k, block->stride, packs->b, b_panel, from, common);
+                own = attention_rows(block, k, k, i, count);
+                attention_chain(c + k * ldc, D, rows + (k - block->origin), block->stride, packs->b, b_panel, own.begin,
+                                l4j_min64(own.end, all.begin));
             }
-            for (int64_t d = 0; d < D && common < count; d += GEMM_NR) {
-                gemm_piece piece = {rows + common * block->stride + j, block->stride,
-                                    packs->b + d / L4J_PANEL * b_panel + common * L4J_PANEL, b_panel, count - common};
+            for (int64_t d = 0; d < D && all.begin < all.end; d += GEMM_NR) {
+                const float *b = packs->b + d / L4J_PANEL * b_panel + all.begin * L4J_PANEL;
+                const float *from = rows + all.begin * block->stride + (j - block->origin);
+                gemm_piece piece = {from, block->stride, b, b_panel, all.end - all.begin};
                 float *to = c + j * ldc + d;
                 gemm_tile((int)tile, (int)l4j_min64(GEMM_NR, D - d), &piece, 1, to, ldc, to, ldc);
+            }
+            for (int64_t k = j; k < j + tile; k++) {
+                own = attention_rows(block, k, k, i, count);
+                attention_chain(c + k * ldc, D, rows + (k - block->origin), block->stride, packs->b, b_panel,
+                                l4j_max64(own.begin, all.end), own.end);
             }
         }
     }

@@ -10,6 +10,7 @@ typedef struct {
     const l4j_attention *args;
     l4j_pool *pool;
     int64_t rows;           /* of a block, for one thread */
+    int64_t stride;         /* floats between rows of p and ds */
     float *p, *ds;          /* [threads · rows][stride] */
     attention_packs *packs; /* [threads] */
     atomic_llong next;      /* unit to be claimed: results do not depend on who does which */
@@ -24,10 +25,16 @@ typedef struct {
     const attention_packs *packs;
 } backward_team;
 
+enum { BACKWARD_TILES = 16 }; /* most tiles of rows that a thread has in a block */
+
+static int64_t backward_stride(const l4j_attention *args, int threads) {
+    return attention_stride(args, (int64_t)BACKWARD_TILES * GEMM_MR * threads);
+}
+
 /* Rows of a block: about half a MiB of p and ds together while keys are few, no more than a sequence can have. */
-static int64_t backward_rows(const l4j_attention *args) {
+static int64_t backward_rows(const l4j_attention *args, int64_t stride) {
     int64_t rows =
-        l4j_max64(ATTENTION_ROWS / GEMM_MR, l4j_min64(16, (1 << 16) / attention_stride(args) / GEMM_MR)) * GEMM_MR;
+        l4j_max64(ATTENTION_ROWS / GEMM_MR, l4j_min64(BACKWARD_TILES, (1 << 16) / stride / GEMM_MR)) * GEMM_MR;
     return l4j_max64(1, l4j_min64(rows, args->max_q_length));
 }
 
@@ -44,10 +51,10 @@ static float backward_delta(const l4j_attention *args, int64_t m, int64_t h) {
     return v16_sum(sum);
 }
 
-/* Scores and dp of one row become p and ds; lanes past the limit hold anything. */
-static void backward_softmax(float *p, float *ds, int64_t limit, float scale, float lse, float delta) {
+/* Scores and dp [0, count) of one row become p and ds; lanes past them hold anything. */
+static void backward_softmax(float *p, float *ds, int64_t count, float scale, float lse, float delta) {
     v16 factor = v16_set1(scale), shift = v16_set1(lse), mean = v16_set1(delta);
-    for (int64_t j = 0; j < limit; j += L4J_PANEL) {
+    for (int64_t j = 0; j < count; j += L4J_PANEL) {
         v16 e = v16_exp(v16_sub(v16_mul(v16_load(p + j), factor), shift));
         v16_store(p + j, e);
         v16_store(ds + j, v16_mul(v16_mul(e, v16_sub(v16_load(ds + j), mean)), factor));
@@ -72,7 +79,8 @@ static void backward_queries(const backward_team *team, const attention_block *b
     for (int64_t r = 0; r < part.rows; r++) {
         const l4j_tensor *lse = args->lse;
         float row_lse = ((const float *)lse->data)[(m + r) * lse->stride[0] + h * lse->stride[1]];
-        backward_softmax(p + r * block->stride, ds + r * block->stride, attention_limit(&part, r), args->scale, row_lse,
+        int64_t from = attention_first_panel(&part, r), at = r * block->stride + from - block->origin;
+        backward_softmax(p + at, ds + at, attention_limit(&part, r) - from, args->scale, row_lse,
                          backward_delta(args, m + r, h));
     }
     attention_head dq = attention_head_of(args->dq, m, h);
@@ -101,21 +109,17 @@ static void backward_unit(const backward_team *team, int b, int64_t kh) {
     backward_zero(&dv, key_begin, key_end, D);
     for (int64_t h = kh * group; h < (kh + 1) * group; h++) {
         for (int64_t first = 0; first < queries; first += team->rows) {
-            attention_block block = {.first = first,
-                                     .rows = l4j_min64(team->rows, queries - first),
-                                     .group = 1,
-                                     .keys = keys,
-                                     .visible = keys - queries + 1,
-                                     .causal = args->flags & L4J_ATTENTION_CAUSAL,
-                                     .D = D,
-                                     .stride = attention_stride(args)};
+            attention_block block =
+                attention_block_of(args, b, 1, first, l4j_min64(team->rows, queries - first), team->task->stride);
             l4j_partition(block.rows, 1, team->member, team->members, &begin, &end);
             backward_queries(team, &block, b, h, begin, end);
             backward_barrier(team);
             attention_head q = attention_head_of(args->q, start + first, h);
             attention_head d_o = attention_head_of(args->d_o, start + first, h);
-            int64_t seen = attention_limit(&block, block.rows - 1);
+            int64_t seen = attention_limit(&block, block.rows - 1) - block.origin;
             l4j_partition(seen, L4J_PANEL, team->member, team->members, &begin, &end);
+            begin += block.origin;
+            end += block.origin;
             attention_accumulate(&block, team->packs, team->ds, &q, begin, end, (float *)dk.data, dk.row_stride);
             attention_accumulate(&block, team->packs, team->p, &d_o, begin, end, (float *)dv.data, dv.row_stride);
             backward_barrier(team);
@@ -128,8 +132,8 @@ static void backward_run(void *context, int thread, int threads) {
     const l4j_attention *args = task->args;
     int64_t Hkv = args->k->shape[1], units = args->sequences * Hkv;
     backward_team team = {.task = task, .members = 1, .rows = task->rows, .packs = &task->packs[thread]};
-    team.p = task->p + thread * task->rows * attention_stride(args);
-    team.ds = task->ds + thread * task->rows * attention_stride(args);
+    team.p = task->p + thread * task->rows * task->stride;
+    team.ds = task->ds + thread * task->rows * task->stride;
     if (units >= 4 * threads) {
         for (int64_t u = atomic_fetch_add(&task->next, 1); u < units; u = atomic_fetch_add(&task->next, 1)) {
             backward_unit(&team, (int)(u / Hkv), u % Hkv);
@@ -147,8 +151,9 @@ static void backward_run(void *context, int thread, int threads) {
 static size_t backward_layout(int threads, const l4j_attention *args, void *workspace, backward_task *task) {
     l4j_arena arena = {.base = workspace};
     task->args = args;
-    task->rows = backward_rows(args);
-    size_t scores = (size_t)(threads * task->rows * attention_stride(args));
+    task->stride = backward_stride(args, threads);
+    task->rows = backward_rows(args, task->stride);
+    size_t scores = (size_t)(threads * task->rows * task->stride);
     task->p = l4j_take(&arena, sizeof(float) * scores);
     task->ds = l4j_take(&arena, sizeof(float) * scores);
     task->packs = l4j_take(&arena, sizeof(attention_packs) * (size_t)threads);

@@ -7,7 +7,6 @@
 #include "attention.h"
 
 #include <math.h>
-#include <string.h>
 
 enum { FORWARD_TILES = 16 }; /* most tiles of rows in a block */
 
@@ -24,21 +23,24 @@ typedef struct {
     atomic_llong next;        /* task to be claimed: results do not depend on who does which */
 } forward_task;
 
+static int64_t forward_stride(const l4j_attention *args) { return attention_stride(args, FORWARD_TILES * GEMM_MR); }
+
 /* Rows of a block: about half a MiB of scores while keys are few, no more than a sequence can have. */
 static int64_t forward_rows(const l4j_attention *args) {
     int64_t group = args->q->shape[1] / args->k->shape[1];
     int64_t rows =
-        l4j_max64(ATTENTION_ROWS / GEMM_MR, l4j_min64(FORWARD_TILES, (1 << 17) / attention_stride(args) / GEMM_MR)) *
+        l4j_max64(ATTENTION_ROWS / GEMM_MR, l4j_min64(FORWARD_TILES, (1 << 17) / forward_stride(args) / GEMM_MR)) *
         GEMM_MR;
     return l4j_max64(1, l4j_min64(rows, group * l4j_min64(rows, args->max_q_length)));
 }
 
-/* Scores of one row become p; returns their sum and stores the largest score. */
-static float forward_softmax(float *row, int64_t limit, float scale, float *maximum) {
+/* Scores [start, limit) of one row become p, start < 16; returns their sum and stores the largest score. */
+static float forward_softmax(float *row, int64_t start, int64_t limit, float scale, float *maximum) {
     v16 factor = v16_set1(scale), low = v16_set1(-INFINITY), max = low, sum = v16_zero();
 #define FORWARD_MAX(i, lanes)                                                    \
     do {                                                                         \
         v16 z = v16_mul(v16_load(row + i), factor);                              \
+        if (i < start) z = v16_first_n(low, z, (int)start);                      \
         max = v16_max(lanes == L4J_PANEL ? z : v16_first_n(z, low, lanes), max); \
     } while (0)
     ROWS_EACH(limit, FORWARD_MAX);
@@ -49,6 +51,7 @@ static float forward_softmax(float *row, int64_t limit, float scale, float *maxi
     do {                                                                                \
         v16 p = v16_exp(v16_sub(v16_mul(v16_load(row + i), factor), max));              \
         v16_store(row + i, p);                                                          \
+        if (i < start) p = v16_first_n(v16_zero(), p, (int)start);                      \
         sum = v16_add(sum, lanes == L4J_PANEL ? p : v16_first_n(p, v16_zero(), lanes)); \
     } while (0)
     ROWS_EACH(limit, FORWARD_EXP);
@@ -73,7 +76,10 @@ static void forward_block(const l4j_attention *args, const forward_scratch *scra
     attention_scores(block, &scratch->packs, &rows, &keys, scratch->scores);
     float sum[FORWARD_TILES * GEMM_MR], max[FORWARD_TILES * GEMM_MR];
     for (int64_t r = 0; r < block->rows; r++) {
-        sum[r] = forward_softmax(scratch->scores + r * block->stride, attention_limit(block, r), args->scale, &max[r]);
+        int64_t from = attention_first_panel(block, r);
+        float *row = scratch->scores + r * block->stride + (from - block->origin);
+        sum[r] = forward_softmax(row, attention_start(block, r) - from, attention_limit(block, r) - from, args->scale,
+                                 &max[r]);
     }
     attention_apply(block, &scratch->packs, scratch->scores, &values, scratch->o, depth);
     for (int64_t r = 0; r < block->rows; r++) {
@@ -100,14 +106,8 @@ static void forward_run(void *context, int thread, int threads) {
         for (int64_t t = 0; t < blocks * Hkv; t++, index++) {
             if (index != mine) continue;
             int64_t first = (blocks - 1 - t / Hkv) * capacity; /* the longest first */
-            attention_block block = {.first = first,
-                                     .rows = l4j_min64(capacity, rows - first),
-                                     .group = group,
-                                     .keys = args->kv_lengths[b],
-                                     .visible = args->kv_lengths[b] - queries + 1,
-                                     .causal = args->flags & L4J_ATTENTION_CAUSAL,
-                                     .D = args->q->shape[2],
-                                     .stride = attention_stride(args)};
+            attention_block block =
+                attention_block_of(args, b, group, first, l4j_min64(capacity, rows - first), forward_stride(args));
             forward_block(args, &task->scratch[thread], &block, b, t % Hkv);
             mine = atomic_fetch_add(&task->next, 1);
         }
@@ -121,7 +121,7 @@ static size_t forward_layout(int threads, const l4j_attention *args, void *works
     task->scratch = l4j_take(&arena, sizeof(forward_scratch) * (size_t)threads);
     for (int t = 0; t < threads; t++) {
         forward_scratch scratch = {.packs = attention_take_packs(&arena, args, (int64_t)rows)};
-        scratch.scores = l4j_take(&arena, sizeof(float) * rows * (size_t)attention_stride(args));
+        scratch.scores = l4j_take(&arena, sizeof(float) * rows * (size_t)forward_stride(args));
         scratch.q = l4j_take(&arena, sizeof(float) * rows * (size_t)args->q->shape[2]);
         scratch.o = l4j_take(&arena, sizeof(float) * rows * (size_t)attention_depth(args));
         if (workspace) task->scratch[t] = scratch;
@@ -141,6 +141,6 @@ l4j_status L4J_NAME(attention_forward)(l4j_queue *queue, const l4j_attention *ar
     forward_layout(queue->threads, args, workspace, &task);
     atomic_init(&task.next, 0);
     double width = (double)(args->q->shape[1] * args->q->shape[2]);
-    l4j_run_work(queue, 2.0 * (double)args->q->shape[0] * (double)args->max_kv_length * width, forward_run, &task);
+    l4j_run_work(queue, 2.0 * (double)args->q->shape[0] * (double)attention_span(args, 1) * width, forward_run, &task);
     return L4J_OK;
 }
