@@ -103,6 +103,23 @@ public interface Checkpoint extends AutoCloseable {
                 throw pickled(dir.resolve(name));
             }
         }
+        Path foreign = dir.resolve("consolidated.safetensors");
+        if (Files.exists(foreign)) {
+            throw new FormatException(
+                    foreign + ": is in the layout of Mistral's own programs, with other tensor names and"
+                            + " another order of the heads' rows; use the model in Hugging Face's layout (model*.safetensors)");
+        }
+        List<Path> shards;
+        try (Stream<Path> files = Files.list(dir)) {
+            shards = files.filter(f -> f.toString().endsWith(".safetensors"))
+                    .sorted()
+                    .toList();
+        }
+        if (!shards.isEmpty()) {
+            throw new FormatException(
+                    dir + ": holds " + shards.getFirst().getFileName() + " but neither model.safetensors"
+                            + " nor model.safetensors.index.json; fetch the index of the shards, or name the file to open");
+        }
         throw new FormatException(
                 dir + ": holds no checkpoint; expected model.safetensors, model.safetensors.index.json,"
                         + " adapter_model.safetensors or a .gguf file");

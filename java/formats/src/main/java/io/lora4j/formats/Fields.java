@@ -43,6 +43,16 @@ final class Fields {
         return node == null || node.isNull() ? null : node;
     }
 
+    /** Returns whether a field is there, maybe null. */
+    boolean has(String name) {
+        return json.has(name);
+    }
+
+    /** Returns whether a field is there and null. */
+    boolean isNull(String name) {
+        return json.path(name).isNull();
+    }
+
     /** Counts fields as understood that have no effect. */
     void ignore(String... names) {
         asked.addAll(List.of(names));

@@ -79,6 +79,11 @@ public record ModelConfig(
      */
     public static ModelConfig read(Path fileOrDir) throws IOException {
         Path file = Files.isDirectory(fileOrDir) ? fileOrDir.resolve("config.json") : fileOrDir;
+        if (!Files.exists(file) && Files.exists(file.resolveSibling("params.json"))) {
+            throw new FormatException(file.resolveSibling("params.json")
+                    + ": is of a model in the layout of Mistral's or Meta's own programs, and there is no config.json;"
+                    + " use the model in Hugging Face's layout (config.json and model*.safetensors)");
+        }
         return ModelConfigReader.read(file, Json.readObject(file));
     }
 

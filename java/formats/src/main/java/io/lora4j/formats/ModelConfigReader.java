@@ -2,7 +2,6 @@ package io.lora4j.formats;
 
 import io.lora4j.kernels.DType;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Set;
 import java.util.stream.IntStream;
@@ -10,76 +9,66 @@ import org.jspecify.annotations.Nullable;
 import tools.jackson.databind.node.ObjectNode;
 
 /**
- * Turns {@code config.json} into a {@link ModelConfig}. Absent fields take the defaults of the family's class in transformers;
- * every field is honoured, known to have no effect here, or refused.
+ * Turns {@code config.json} into a {@link ModelConfig}. Absent fields take the defaults of {@link ModelFamily}; every field is
+ * honoured, known to have no effect here, or refused.
  */
 final class ModelConfigReader {
-    /** The supported values of {@code architectures}. */
-    static final List<String> ARCHITECTURES =
-            List.of("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM");
-
     private static final Set<String> LAYER_TYPES = Set.of("sliding_attention", "full_attention");
+    /** Both names of x · sigmoid(x). */
+    private static final Set<String> SILU = Set.of("silu", "swish");
 
     private ModelConfigReader() {}
 
     static ModelConfig read(Path file, ObjectNode json) throws FormatException {
         Fields f = Fields.of(file, json);
-        String architecture = architecture(f);
-        boolean llama = architecture.equals("LlamaForCausalLM");
-        boolean qwen2 = architecture.equals("Qwen2ForCausalLM");
-        boolean qwen3 = architecture.equals("Qwen3ForCausalLM");
+        ModelFamily family = ModelFamily.of(f);
         f.refuseUnlessOff(
                 "quantization_config", "auto_map", "is_encoder_decoder", "add_cross_attention", "rope_interleaved");
-        if (f.number("attention_dropout", 0) != 0) {
-            throw f.error("\"attention_dropout\" is " + f.number("attention_dropout", 0) + "; supported is 0.0");
-        }
-        int hidden = f.count("hidden_size");
-        int heads = f.count("num_attention_heads");
-        int layers = f.count("num_hidden_layers");
-        int keyValueHeads = f.count("num_key_value_heads", heads);
-        if (heads % keyValueHeads != 0) {
-            throw f.error(
-                    "num_attention_heads " + heads + " is not a multiple of num_key_value_heads " + keyValueHeads);
-        }
-        int headDim = headDim(f, hidden, heads, qwen3);
+        refuseUnless(f, "attention_dropout", 0);
+        refuseUnless(f, "partial_rotary_factor", 1);
+        int hidden = f.count("hidden_size", ModelFamily.HIDDEN_SIZE);
+        int heads = f.count("num_attention_heads", ModelFamily.HEADS);
+        int layers = f.count("num_hidden_layers", ModelFamily.LAYERS);
         String act = f.text("hidden_act");
-        if (act != null && !act.equals("silu")) {
+        if (act != null && !SILU.contains(act)) {
             throw f.error("\"hidden_act\" is \"" + act + "\"; supported is \"silu\"");
         }
-        double eps = f.number("rms_norm_eps", 1e-6);
+        double eps = f.number("rms_norm_eps", ModelFamily.RMS_NORM_EPS);
         if (eps <= 0) {
             throw f.error("\"rms_norm_eps\" is " + eps + "; expected a positive number");
         }
+        boolean qwen2 = family == ModelFamily.QWEN2;
         boolean attentionBias = f.flag("attention_bias", qwen2);
         boolean mlpBias = f.flag("mlp_bias", false);
-        if ((!llama && mlpBias) || (architecture.equals("MistralForCausalLM") && attentionBias)) {
-            throw f.error("\"" + (mlpBias ? "mlp_bias" : "attention_bias") + "\" is true, but a " + architecture
+        if ((mlpBias && family != ModelFamily.LLAMA) || (attentionBias && family == ModelFamily.MISTRAL)) {
+            throw f.error("\"" + (mlpBias ? "mlp_bias" : "attention_bias") + "\" is true, but a " + family.architecture
                     + " has no such bias; config.json is of another model");
         }
-        Sliding sliding = sliding(f, architecture, layers);
+        Sliding sliding = sliding(f, family, layers);
+        int maxPositions = f.count("max_position_embeddings", family.maxPositionEmbeddings);
         ModelConfig config = new ModelConfig(
-                architecture,
-                modelType(f, architecture),
-                f.count("vocab_size"),
+                family.architecture,
+                family.modelType,
+                f.count("vocab_size", family.vocabSize),
                 hidden,
-                f.count("intermediate_size"),
+                f.count("intermediate_size", family.intermediateSize),
                 layers,
                 heads,
-                keyValueHeads,
-                headDim,
+                keyValueHeads(f, family, heads),
+                headDim(f, family, hidden, heads),
                 "silu",
-                f.count("max_position_embeddings"),
+                maxPositions,
                 eps,
                 f.flag("tie_word_embeddings", false),
                 qwen2 || attentionBias,
                 !qwen2 && attentionBias,
                 mlpBias,
-                qwen3,
+                family == ModelFamily.QWEN3,
                 sliding.window,
                 sliding.layers,
-                Rope.read(f),
-                f.idOrNull("bos_token_id"),
-                f.ids("eos_token_id"),
+                Rope.read(f, maxPositions),
+                f.has("bos_token_id") ? f.idOrNull("bos_token_id") : family.bosTokenId,
+                f.has("eos_token_id") || family.eosTokenId == null ? f.ids("eos_token_id") : List.of(family.eosTokenId),
                 f.idOrNull("pad_token_id"),
                 dtype(f));
         ignoreWithoutEffect(f);
@@ -87,40 +76,32 @@ final class ModelConfigReader {
         return config;
     }
 
-    private static String architecture(Fields f) throws FormatException {
-        List<String> architectures = f.texts("architectures");
-        if (architectures == null || architectures.size() != 1) {
-            throw f.error("\"architectures\" is " + architectures + "; expected a list with one of " + ARCHITECTURES);
+    private static void refuseUnless(Fields f, String name, double supported) throws FormatException {
+        double value = f.number(name, supported);
+        if (value != supported) {
+            throw f.error("\"" + name + "\" is " + value + "; supported is " + supported);
         }
-        String architecture = architectures.getFirst();
-        if (!ARCHITECTURES.contains(architecture)) {
-            throw f.error("architecture " + architecture + " is not supported; supported are "
-                    + String.join(", ", ARCHITECTURES));
-        }
-        return architecture;
     }
 
-    private static String modelType(Fields f, String architecture) throws FormatException {
-        String expected = switch (architecture) {
-            case "LlamaForCausalLM" -> "llama";
-            case "MistralForCausalLM" -> "mistral";
-            case "Qwen2ForCausalLM" -> "qwen2";
-            default -> "qwen3";
-        };
-        String type = f.text("model_type");
-        if (type != null && !type.equals(expected)) {
-            throw f.error("\"model_type\" is \"" + type + "\", but a " + architecture + " has \"" + expected + "\"");
+    private static int keyValueHeads(Fields f, ModelFamily family, int heads) throws FormatException {
+        // transformers reads null as one for each query head, but has a number of its own where the field is absent.
+        Integer own = f.has("num_key_value_heads") ? null : family.keyValueHeads;
+        int count = own != null ? own : f.count("num_key_value_heads", heads);
+        if (heads % count != 0) {
+            throw f.error("num_attention_heads " + heads + " is not a multiple of num_key_value_heads " + count
+                    + (own != null ? ", which a " + family.architecture + " has where config.json does not say" : ""));
         }
-        return expected;
+        return count;
     }
 
-    private static int headDim(Fields f, int hidden, int heads, boolean qwen3) throws FormatException {
+    private static int headDim(Fields f, ModelFamily family, int hidden, int heads) throws FormatException {
         Integer given = f.countOrNull("head_dim");
+        boolean qwen3 = family == ModelFamily.QWEN3;
         if (given == null && !qwen3 && hidden % heads != 0) {
             throw f.error("hidden_size " + hidden + " is not a multiple of num_attention_heads " + heads
                     + " and there is no head_dim");
         }
-        int headDim = given != null ? given : qwen3 ? 128 : hidden / heads;
+        int headDim = given != null ? given : qwen3 ? ModelFamily.QWEN3_HEAD_DIM : hidden / heads;
         if (headDim % 2 != 0) {
             throw f.error("head_dim is " + headDim + "; rotary embeddings need an even number");
         }
@@ -132,31 +113,39 @@ final class ModelConfigReader {
         static final Sliding NONE = new Sliding(0, List.of());
     }
 
-    private static Sliding sliding(Fields f, String architecture, int layers) throws FormatException {
-        Integer window = f.countOrNull("sliding_window");
+    /**
+     * Llama has no windows, whatever its config says. Mistral's layers all slide unless {@code sliding_window} is null; Qwen's slide
+     * from {@code max_window_layers} on if {@code use_sliding_window} is true. {@code layer_types} goes before either.
+     */
+    private static Sliding sliding(Fields f, ModelFamily family, int layers) throws FormatException {
         List<String> types = f.texts("layer_types");
         if (types != null && (types.size() != layers || !LAYER_TYPES.containsAll(types))) {
             throw f.error("\"layer_types\" is " + types + "; expected " + layers + " times one of " + LAYER_TYPES);
         }
+        f.ignore("sliding_window", "max_window_layers"); // unless they are in effect
         boolean used = f.flag("use_sliding_window", false);
-        int fullLayers = f.get("max_window_layers") == null ? 28 : maxWindowLayers(f);
-        boolean qwen = architecture.startsWith("Qwen");
-        boolean mistral = architecture.equals("MistralForCausalLM");
-        if ((!qwen && !mistral) || window == null || (qwen && !used)) {
+        boolean inEffect = switch (family) {
+            case LLAMA -> false;
+            case MISTRAL -> true;
+            case QWEN2, QWEN3 -> used;
+        };
+        if (!inEffect || f.isNull("sliding_window")) {
             if (types != null && types.contains("sliding_attention")) {
                 throw f.error("\"layer_types\" has sliding_attention layers, but no sliding window is in effect");
             }
             return Sliding.NONE;
         }
-        List<Integer> sliding = new ArrayList<>(IntStream.range(0, layers)
-                .filter(i -> types != null ? types.get(i).equals("sliding_attention") : mistral || i >= fullLayers)
+        int window = f.count("sliding_window", ModelFamily.SLIDING_WINDOW);
+        int full = family == ModelFamily.MISTRAL ? 0 : maxWindowLayers(f);
+        List<Integer> sliding = IntStream.range(0, layers)
+                .filter(i -> types != null ? types.get(i).equals("sliding_attention") : i >= full)
                 .boxed()
-                .toList());
+                .toList();
         return sliding.isEmpty() ? Sliding.NONE : new Sliding(window, sliding);
     }
 
     private static int maxWindowLayers(Fields f) throws FormatException {
-        double value = f.number("max_window_layers");
+        double value = f.number("max_window_layers", ModelFamily.MAX_WINDOW_LAYERS);
         if (value < 0 || value != Math.rint(value)) {
             throw f.error("\"max_window_layers\" is " + value + "; expected an integer >= 0");
         }
@@ -182,6 +171,7 @@ final class ModelConfigReader {
         // Where it came from and how it was initialised or split.
         f.ignore(("_name_or_path name_or_path transformers_version initializer_range pretraining_tp "
                         + "tokenizer_class _attn_implementation _attn_implementation_internal attn_implementation "
+                        + "_attn_implementation_autoset "
                         + "unsloth_fixed unsloth_version is_llama_config transformers.js_config _commit_hash "
                         + "eos_token model_max_length max_sequence_length torchscript tp_plan pp_plan "
                         + "task_specific_params")

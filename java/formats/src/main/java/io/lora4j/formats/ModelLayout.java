@@ -13,6 +13,8 @@ import java.util.Set;
 final class ModelLayout {
     private static final Set<DType> WEIGHT_TYPES = EnumSet.of(DType.F32, DType.F16, DType.BF16);
     private static final int SHOWN = 5;
+    private static final String EMBEDDING = "model.embed_tokens.weight";
+    private static final String HEAD = "lm_head.weight";
 
     private ModelLayout() {}
 
@@ -105,10 +107,21 @@ final class ModelLayout {
                         + "; supported for weights are F32, F16 and BF16: convert the checkpoint");
             }
         }
+        if (c.tieWordEmbeddings()) {
+            validateTiedHead(checkpoint);
+        }
+    }
+
+    /** transformers 4 would use the embedding and transformers 5 the head where a tied model's checkpoint has both and they differ. */
+    private static void validateTiedHead(Checkpoint checkpoint) throws FormatException {
+        if (checkpoint.tensors().containsKey(HEAD) && checkpoint.data(HEAD).mismatch(checkpoint.data(EMBEDDING)) >= 0) {
+            throw new FormatException(checkpoint.path() + ": tensor " + HEAD + " differs from " + EMBEDDING
+                    + ", but config.json says tie_word_embeddings; set it to false to use the head of the checkpoint");
+        }
     }
 
     private static boolean tolerated(ModelConfig c, String name) {
-        return name.endsWith("rotary_emb.inv_freq") || (name.equals("lm_head.weight") && c.tieWordEmbeddings());
+        return name.endsWith("rotary_emb.inv_freq") || (name.equals(HEAD) && c.tieWordEmbeddings());
     }
 
     private static String some(List<String> names) {

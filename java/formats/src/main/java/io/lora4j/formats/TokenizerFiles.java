@@ -35,9 +35,11 @@ final class TokenizerFiles {
 
     static TokenizerFiles read(Path dir) throws IOException {
         Path file = dir.resolve("tokenizer.json");
-        if (!Files.exists(file) && Files.exists(dir.resolve("tokenizer.model"))) {
-            throw new FormatException(dir + ": has tokenizer.model but no tokenizer.json; convert it once with"
-                    + " transformers: AutoTokenizer.from_pretrained(dir).save_pretrained(dir)");
+        for (String other : List.of("tokenizer.model", "tekken.json", "vocab.json")) {
+            if (!Files.exists(file) && Files.exists(dir.resolve(other))) {
+                throw new FormatException(dir + ": has " + other + " but no tokenizer.json; convert it once with"
+                        + " transformers: AutoTokenizer.from_pretrained(dir).save_pretrained(dir)");
+            }
         }
         ObjectNode json = Json.readObject(file);
         Path configFile = dir.resolve("tokenizer_config.json");

@@ -28,6 +28,7 @@ public final class Attention extends Arguments {
     public static final class Builder {
         private final SegmentAllocator allocator;
         private boolean causal = true;
+        private int window;
         private double scale;
         private long maxQLength;
         private long maxKvLength;
@@ -51,6 +52,12 @@ public final class Attention extends Arguments {
         /** Whether query i of n sees the keys 0 to kvLength − n + i only; default true. */
         public Builder causal(boolean causal) {
             this.causal = causal;
+            return this;
+        }
+
+        /** The most keys that a query sees, itself and those right before it; causal only; 0, the default, for no window. */
+        public Builder window(int window) {
+            this.window = window;
             return this;
         }
 
@@ -161,6 +168,7 @@ public final class Attention extends Arguments {
             long hkv = keys.size(1);
             long sequences = block.shaped("kvLengths", kvLengths, 1).size(0);
             l4j_attention.flags(struct, causal ? LoraNative.L4J_ATTENTION_CAUSAL() : 0);
+            l4j_attention.window(struct, window);
             l4j_attention.scale(struct, (float) scale);
             l4j_attention.sequences(struct, Math.toIntExact(sequences));
             l4j_attention.max_q_length(struct, maxQLength);

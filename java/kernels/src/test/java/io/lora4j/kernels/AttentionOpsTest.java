@@ -16,6 +16,11 @@ class AttentionOpsTest {
     @ParameterizedTest
     @MethodSource("io.lora4j.kernels.Fixture#tiers")
     void packedSequencesForwardAndBackward(Isa isa) {
+        forwardAndBackward(isa, 0);
+        forwardAndBackward(isa, 3);
+    }
+
+    private static void forwardAndBackward(Isa isa, int window) {
         int rows = 12;
         try (Fixture f = new Fixture(isa)) {
             Tensor offsets = Tensor.ofInts(f.arena, 0, 4, 5, 11);
@@ -31,6 +36,7 @@ class AttentionOpsTest {
             Tensor dk = f.poisoned(rows, HKV, D);
             Tensor dv = f.poisoned(rows, HKV, D);
             Attention arguments = Attention.builder(f.arena)
+                    .window(window)
                     .scale(SCALE)
                     .maxQLength(6)
                     .maxKvLength(6)
@@ -57,7 +63,7 @@ class AttentionOpsTest {
                 AttentionOps.forward(f.queue, arguments);
                 AttentionOps.backward(f.queue, arguments);
                 for (int b = 0; b < 3; b++) {
-                    check(f, packing[b], packing[b + 1], q, k, v, o, dO, dq, dk, dv);
+                    check(f, window, packing[b], packing[b + 1], q, k, v, o, dO, dq, dk, dv);
                 }
             }
             lengths.setInt(7, 0);
@@ -65,7 +71,7 @@ class AttentionOpsTest {
         }
     }
 
-    private static void check(Fixture f, int from, int to, Tensor... t) {
+    private static void check(Fixture f, int window, int from, int to, Tensor... t) {
         int n = to - from;
         double[] dk = new double[n * HKV * D];
         double[] dv = new double[n * HKV * D];
@@ -75,7 +81,7 @@ class AttentionOpsTest {
             double[][] k = head(t[1], from, to, g);
             double[][] v = head(t[2], from, to, g);
             double[][] grad = head(t[4], from, to, h);
-            double[][] result = Reference.attention(q, k, v, SCALE, true);
+            double[][] result = Reference.attention(q, k, v, SCALE, window);
             double[] p = result[1];
             double[] dq = new double[n * D];
             for (int i = 0; i < n; i++) {
@@ -137,6 +143,11 @@ class AttentionOpsTest {
     @ParameterizedTest
     @MethodSource("io.lora4j.kernels.Fixture#tiers")
     void decodesWithACacheAsIfAllTokensCameAtOnce(Isa isa) {
+        decodes(isa, 0);
+        decodes(isa, 4);
+    }
+
+    private static void decodes(Isa isa, int window) {
         int steps = 6;
         int capacity = 8;
         try (Fixture f = new Fixture(isa)) {
@@ -147,6 +158,7 @@ class AttentionOpsTest {
             Tensor o = f.poisoned(2, HQ, D);
             Tensor lengths = Tensor.ofInts(f.arena, 0, 0);
             Attention arguments = Attention.builder(f.arena)
+                    .window(window)
                     .scale(SCALE)
                     .maxQLength(1)
                     .maxKvLength(capacity)
@@ -172,7 +184,7 @@ class AttentionOpsTest {
                                 head(keys, from, from + i + 1, h / 2),
                                 head(values, from, from + i + 1, h / 2),
                                 SCALE,
-                                true);
+                                window);
                         f.assertClose(o.select(b).select(h), Arrays.copyOfRange(all[0], i * D, (i + 1) * D));
                     }
                 }

@@ -72,28 +72,29 @@ final class Reference {
         return column % 2 == 0 ? word & 0xffff : word >>> 16;
     }
 
-    /** Softmax attention of one sequence and one head; rows of D; returns {o, p}. */
-    static double[][] attention(double[][] q, double[][] k, double[][] v, double scale, boolean causal) {
+    /** Causal softmax attention of one sequence and one head in a window, 0 for none; rows of D; returns {o, p}. */
+    static double[][] attention(double[][] q, double[][] k, double[][] v, double scale, int window) {
         int nq = q.length;
         int nk = k.length;
         int d = q[0].length;
         double[] o = new double[nq * d];
         double[] p = new double[nq * nk];
         for (int i = 0; i < nq; i++) {
-            int seen = causal ? nk - nq + i + 1 : nk;
+            int seen = nk - nq + i + 1;
+            int first = window == 0 ? 0 : Math.max(0, seen - window);
             double max = Double.NEGATIVE_INFINITY;
-            for (int j = 0; j < seen; j++) {
+            for (int j = first; j < seen; j++) {
                 for (int e = 0; e < d; e++) {
                     p[i * nk + j] += scale * q[i][e] * k[j][e];
                 }
                 max = Math.max(max, p[i * nk + j]);
             }
             double sum = 0;
-            for (int j = 0; j < seen; j++) {
+            for (int j = first; j < seen; j++) {
                 p[i * nk + j] = Math.exp(p[i * nk + j] - max);
                 sum += p[i * nk + j];
             }
-            for (int j = 0; j < seen; j++) {
+            for (int j = first; j < seen; j++) {
                 p[i * nk + j] /= sum;
                 for (int e = 0; e < d; e++) {
                     o[i * d + e] += p[i * nk + j] * v[j][e];

@@ -17,8 +17,8 @@ import java.nio.file.Path;
 import org.jspecify.annotations.Nullable;
 
 /**
- * A decoder of the Llama family (Llama 2 and 3, SmolLM2; by their configs also Mistral, Qwen2.5 and Qwen3): pre-norm blocks of rotary
- * grouped-query attention and a SwiGLU MLP. Its weights are frozen; an {@link Adapter} is what changes.
+ * A decoder of the Llama family (Llama 2 and 3, SmolLM2; by their configs also Mistral, Qwen2, Qwen2.5 and Qwen3): pre-norm blocks of
+ * rotary grouped-query attention, in a sliding window where the config says so, and a SwiGLU MLP. Its weights are frozen; an {@link Adapter} is what changes.
  *
  * <p>A pass calls the operations in order. M tokens of all sequences of a batch lie one after another; the residual stream is
  * [M, hidden size]. Whatever is computed for a sequence has the same bits in every batch, on every ISA tier and with any number of
@@ -45,7 +45,7 @@ public final class LlamaModel implements AutoCloseable {
         this.weights = new LlamaWeights(config, checkpoint, queue, mode);
         this.mapped = mode == WeightMode.BORROW ? checkpoint : null;
         this.rotary = new RotaryTable(config, real);
-        this.ops = new Operations(queue, config.rmsNormEps(), config.headDim());
+        this.ops = new Operations(queue, config);
     }
 
     /**
@@ -203,14 +203,6 @@ public final class LlamaModel implements AutoCloseable {
             throw new IllegalArgumentException(
                     "a sequence of " + length + " tokens is longer than the model's context of "
                             + config.maxPositionEmbeddings() + " (max_position_embeddings)");
-        }
-        for (int layer : config.slidingLayers()) {
-            if (length > config.slidingWindow(layer)) {
-                throw new IllegalArgumentException(
-                        "a sequence of " + length + " tokens is longer than the sliding window of "
-                                + config.slidingWindow(layer) + " tokens of layer " + layer
-                                + "; attention in a sliding window is not supported yet: use shorter sequences");
-            }
         }
         rotary.reserve(length);
     }

@@ -1,5 +1,6 @@
 package io.lora4j.train.model;
 
+import io.lora4j.formats.ModelConfig;
 import io.lora4j.kernels.Attention;
 import io.lora4j.kernels.AttentionOps;
 import io.lora4j.kernels.DType;
@@ -33,8 +34,7 @@ final class Operations implements AutoCloseable {
     private static final long ARGUMENT_BYTES = 1 << 14;
 
     private final Queue queue;
-    private final double eps;
-    private final double attentionScale;
+    private final ModelConfig config;
     private final Arena arena = Arena.ofShared();
     private final SegmentAllocator arguments =
             SegmentAllocator.prefixAllocator(arena.allocate(ARGUMENT_BYTES, Tensor.ALIGNMENT));
@@ -46,10 +46,9 @@ final class Operations implements AutoCloseable {
     private final Tensor step = Tensor.allocate(arena, DType.I64, 1);
     private final NumericStatus numeric = NumericStatus.allocate(arena);
 
-    Operations(Queue queue, double eps, int headDim) {
+    Operations(Queue queue, ModelConfig config) {
         this.queue = queue;
-        this.eps = eps;
-        this.attentionScale = 1 / Math.sqrt(headDim);
+        this.config = config;
     }
 
     void set(GradientOptions options) {
@@ -145,7 +144,10 @@ final class Operations implements AutoCloseable {
     }
 
     private RmsNorm.Builder rmsNorm(Tensor weight, Tensor rstd) {
-        return RmsNorm.builder(arguments).eps(eps).weight(weight).rstd(rstd);
+        return RmsNorm.builder(arguments)
+                .eps(config.rmsNormEps())
+                .weight(weight)
+                .rstd(rstd);
     }
 
     // --------------------------------------------------------------------------------------------------------
@@ -189,7 +191,8 @@ final class Operations implements AutoCloseable {
         Activations.Layer layer = p.activations.layer(l);
         return Attention.builder(arguments)
                 .causal(true)
-                .scale(attentionScale)
+                .window(config.slidingWindow(l))
+                .scale(1 / Math.sqrt(config.headDim()))
                 .maxQLength(p.maxQueries)
                 .maxKvLength(p.maxKeys)
                 .qOffsets(p.queryOffsets)

@@ -79,6 +79,7 @@ final class RotaryTable implements AutoCloseable {
             float plain = 1f / (float) StrictMath.pow(rope.theta(), exponent);
             frequencies[i] = switch (rope) {
                 case Rope.Default _ -> plain;
+                case Rope.Linear linear -> plain / (float) linear.factor();
                 case Rope.Llama3 llama3 -> scale(plain, llama3);
             };
         }

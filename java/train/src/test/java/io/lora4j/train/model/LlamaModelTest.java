@@ -120,21 +120,6 @@ class LlamaModelTest {
     }
 
     @Test
-    void aSequenceLongerThanASlidingWindowIsRefused() throws IOException {
-        String config = Files.readString(dir.resolve("config.json"))
-                .replace("LlamaForCausalLM", "MistralForCausalLM")
-                .replace("\"model_type\": \"llama\"", "\"model_type\": \"mistral\", \"sliding_window\": 16");
-        TestModels.randomModel(dir.resolve("mistral"), DType.F32, config);
-        try (TestModels.Open open = TestModels.open(dir.resolve("mistral"), Isa.AUTO, 1)) {
-            assertThat(open.model().loss(batch(16), null).lossSum()).isPositive();
-            assertThatThrownBy(() -> open.model().loss(batch(17), null))
-                    .isInstanceOf(IllegalArgumentException.class)
-                    .hasMessageContaining("sliding window of 16 tokens of layer 0")
-                    .hasMessageContaining("not supported");
-        }
-    }
-
-    @Test
     void tokensOutsideTheVocabularyAreRefused() {
         try (TestModels.Open open = TestModels.open(dir, Isa.AUTO, 1)) {
             assertThatThrownBy(() -> open.model().loss(Batch.ofIds(List.of(new int[] {1, 61})), null))
