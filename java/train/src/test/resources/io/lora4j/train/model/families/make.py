@@ -105,6 +105,10 @@ def make(name, config, cls, dtype=torch.float32, shards=1, spelling=5, remove=()
     model.peft_config["default"].base_model_name_or_path = name
     model.save_pretrained(folder / "adapter")
     (folder / "adapter" / "README.md").unlink(missing_ok=True)
+    written = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    if isinstance(written["target_modules"], list):
+        written["target_modules"].sort()  # PEFT writes a set, in any order
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps(written, indent=2, sort_keys=True) + "\n")
     rows = [torch.randint(0, config.vocab_size, (n,)).tolist() for n in (7, 12, 1, 40, 5)]
     labels = [[-100 if (7 * i + j) % 3 == 0 else t for j, t in enumerate(row)] for i, row in enumerate(rows)]
     optimizer = torch.optim.AdamW(trained.values(), lr=5e-3, weight_decay=0.01)
@@ -154,7 +158,7 @@ make("mistral_mixed", MistralConfig(**SIZES, sliding_window=16), MistralForCausa
 make("qwen2", Qwen2Config(**SIZES, tie_word_embeddings=True), Qwen2ForCausalLM, BF16, spelling=4)
 make("qwen2_sliding", Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=9, max_window_layers=1), Qwen2ForCausalLM, F16,
      shards=3, spelling=4, target_modules=QV)
-make("qwen2_all_sliding", Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=1, max_window_layers=0), Qwen2ForCausalLM,
+make("qwen2_all_sliding", Qwen2Config(**SIZES, use_sliding_window=True, sliding_window=2, max_window_layers=0), Qwen2ForCausalLM,
      shards=3, target_modules=QV)
 make("qwen3", Qwen3Config(**SIZES, head_dim=12, use_sliding_window=True, sliding_window=17,
                           layer_types=["sliding_attention", "full_attention"]), Qwen3ForCausalLM, shards=3,
