@@ -1,4 +1,4 @@
-#include "support.h"
+#include "attention_case.h"
 
 #include <functional>
 
@@ -7,157 +7,10 @@ namespace {
 using l4j::Context;
 using l4j::Guarded;
 using l4j::Operand;
-
-// Sequences of queries and keys; keys lie in reverse order of the sequences with a free row between them.
-struct Problem {
-    std::vector<int32_t> queries, keys;
-    int64_t q_heads = 1, kv_heads = 1, depth = 8;
-    bool causal = true;
-    int32_t window = 0;
-    Guarded::Side side = Guarded::kAfter;
-    int64_t pad = 0;
-
-    int64_t group() const { return q_heads / kv_heads; }
-    int64_t rows() const {
-        int64_t n = 0;
-        for (int32_t q : queries) n += q;
-        return n;
-    }
-    int64_t key_rows() const {
-        int64_t n = 1;
-        for (int32_t k : keys) n += k + 1;
-        return n;
-    }
-    std::vector<int32_t> offsets() const {
-        std::vector<int32_t> at = {0};
-        for (int32_t q : queries) at.push_back(at.back() + q);
-        return at;
-    }
-    std::vector<int32_t> starts() const {
-        std::vector<int32_t> at(keys.size());
-        int32_t next = 1;
-        for (size_t b = keys.size(); b-- > 0; next += keys[b] + 1) at[b] = next;
-        return at;
-    }
-};
-
-std::string name(const Problem &p) {
-    std::string s = "D=" + std::to_string(p.depth) + " heads " + std::to_string(p.q_heads) + "/" +
-                    std::to_string(p.kv_heads) + (p.causal ? " causal" : "") +
-                    (p.window ? " window " + std::to_string(p.window) : "") + " lengths";
-    for (size_t b = 0; b < p.queries.size(); b++)
-        s += " " + std::to_string(p.queries[b]) + ":" + std::to_string(p.keys[b]);
-    return s;
-}
-
-// All operands of one call in guarded memory. Keys that no sequence covers stay poisoned, so that reading one shows.
-struct Call {
-    Call(int32_t isa, const Problem &p, uint64_t seed)
-        : q(isa, {p.rows(), p.q_heads, p.depth}, p.pad, p.side),
-          k(isa, {p.key_rows(), p.kv_heads, p.depth}, p.pad, p.side),
-          v(isa, {p.key_rows(), p.kv_heads, p.depth}, p.pad, p.side),
-          o(isa, {p.rows(), p.q_heads, p.depth}, p.pad, p.side), lse(isa, {p.rows(), p.q_heads}, p.pad, p.side),
-          d_o(isa, {p.rows(), p.q_heads, p.depth}, p.pad, p.side),
-          dq(isa, {p.rows(), p.q_heads, p.depth}, p.pad, p.side),
-          dk(isa, {p.key_rows(), p.kv_heads, p.depth}, p.pad, p.side),
-          dv(isa, {p.key_rows(), p.kv_heads, p.depth}, p.pad, p.side), offsets(p.offsets()), starts(p.starts()),
-          lengths(p.keys) {
-        l4j::Random random(seed);
-        q.fill(random.floats(q.size(), 2));
-        d_o.fill(random.floats(d_o.size()));
-        std::vector<float> ks = random.floats(k.size(), 2), vs = random.floats(v.size());
-        for (size_t b = 0; b < starts.size(); b++) {
-            int64_t width = p.kv_heads * p.depth;
-            for (int64_t i = starts[b] * width; i < (starts[b] + lengths[b]) * width; i++) {
-                k.set(i, ks[static_cast<size_t>(i)]);
-                v.set(i, vs[static_cast<size_t>(i)]);
-            }
-        }
-        args.struct_size = sizeof args;
-        args.flags = p.causal ? L4J_ATTENTION_CAUSAL : 0;
-        args.window = p.window;
-        args.scale = 1.0f / std::sqrt(static_cast<float>(p.depth));
-        args.sequences = static_cast<int32_t>(p.queries.size());
-        for (int32_t n : p.queries) args.max_q_length = std::max<int64_t>(args.max_q_length, n);
-        for (int32_t n : p.keys) args.max_kv_length = std::max<int64_t>(args.max_kv_length, n);
-        args.q_offsets = offsets.data();
-        args.kv_starts = starts.data();
-        args.kv_lengths = lengths.data();
-        args.q = q.get();
-        args.k = k.get();
-        args.v = v.get();
-        args.o = o.get();
-        args.lse = lse.get();
-        args.d_o = d_o.get();
-        args.dq = dq.get();
-        args.dk = dk.get();
-        args.dv = dv.get();
-    }
-    Call(const Call &) = delete;
-    void run(const Context &context) {
-        L4J_ASSERT_OK(L4J_RUN(attention_forward, context.queue(), &args)(error));
-        L4J_ASSERT_OK(L4J_RUN(attention_backward, context.queue(), &args)(error));
-    }
-    std::vector<std::pair<const char *, const Operand *>> outputs() const {
-        return {{"o", &o}, {"lse", &lse}, {"dq", &dq}, {"dk", &dk}, {"dv", &dv}};
-    }
-    Operand q, k, v, o, lse, d_o, dq, dk, dv;
-    std::vector<int32_t> offsets, starts, lengths;
-    l4j_attention args = {};
-};
-
-// Values of the rows that some sequence covers; the others must still be poison.
-std::vector<double> covered(const Operand &x, const Problem &p) {
-    bool keys = x.get()->shape[0] == p.key_rows() && x.get()->ndim == 3 && x.get()->shape[1] == p.kv_heads;
-    if (!keys || x.get()->shape[0] == p.rows()) return x.values();
-    std::vector<int32_t> starts = p.starts();
-    std::vector<double> values;
-    int64_t width = x.size() / p.key_rows();
-    for (int64_t row = 0; row < p.key_rows(); row++) {
-        bool inside = false;
-        for (size_t b = 0; b < starts.size(); b++) inside |= row >= starts[b] && row < starts[b] + p.keys[b];
-        for (int64_t i = row * width; i < (row + 1) * width; i++) {
-            if (inside) {
-                values.push_back(x.at(i));
-            } else {
-                EXPECT_TRUE(std::isnan(x.at(i))) << "row " << row << " is not of any sequence but was written";
-            }
-        }
-    }
-    return values;
-}
-
-std::vector<float> bits(const Operand &x, const Problem &p) {
-    std::vector<float> values;
-    for (double y : covered(x, p)) values.push_back(static_cast<float>(y));
-    return values;
-}
-
-// Every tier and number of threads has the bits of ref with one thread, and ref is close to fp64. Tolerance: the relative error
-// of chains of up to 9000 products in fp32.
-void check(const Problem &p, const std::vector<int> &threads = {1, 2, 5}) {
-    SCOPED_TRACE(name(p));
-    Context oracle(L4J_ISA_REF64), reference(L4J_ISA_REF);
-    Call exact(L4J_ISA_REF64, p, 1), ref(L4J_ISA_REF, p, 1);
-    exact.run(oracle);
-    ref.run(reference);
-    for (size_t i = 0; i < ref.outputs().size(); i++) {
-        auto [what, x] = ref.outputs()[i];
-        EXPECT_LT(l4j::relative_error(covered(*x, p), covered(*exact.outputs()[i].second, p)), 1e-5) << what;
-    }
-    for (int32_t isa : l4j::tiers()) {
-        for (int n : threads) {
-            Context context(isa, n);
-            Call call(isa, p, 1);
-            call.run(context);
-            for (size_t i = 0; i < ref.outputs().size(); i++) {
-                auto [what, x] = call.outputs()[i];
-                ASSERT_TRUE(l4j::same_bits(bits(*x, p), bits(*ref.outputs()[i].second, p)))
-                    << what << " on " << l4j::tier_name(isa) << " with " << n << " threads";
-            }
-        }
-    }
-}
+using l4j::attention::bits;
+using l4j::attention::Call;
+using l4j::attention::check;
+using l4j::attention::Problem;
 
 TEST(AttentionTest, HeadDimensions) {
     for (int64_t depth : {1, 7, 8, 16, 20, 31, 64, 80, 96, 128, 256}) {
@@ -232,14 +85,6 @@ TEST(AttentionTest, LongContext) {
     check(p, {1, 2});
 }
 
-std::vector<std::pair<int32_t, int32_t>> with_windows(const std::vector<int32_t> &windows) {
-    std::vector<std::pair<int32_t, int32_t>> pairs;
-    for (int32_t isa : l4j::tiers()) {
-        for (int32_t window : windows) pairs.emplace_back(isa, window);
-    }
-    return pairs;
-}
-
 // A head of a sequence computed alone, in any batch, or token by token from a cache: the same bits.
 TEST(AttentionTest, DecodingEqualsRecomputation) {
     Problem whole;
@@ -247,8 +92,7 @@ TEST(AttentionTest, DecodingEqualsRecomputation) {
     whole.q_heads = 6;
     whole.kv_heads = 2;
     whole.depth = 32;
-    for (auto [isa, window] : with_windows({0, 1, 16, 40, 149})) {
-        whole.window = window;
+    for (int32_t isa : l4j::tiers()) {
         Context context(isa, 2);
         Call full(isa, whole, 3);
         full.run(context);
@@ -264,114 +108,6 @@ TEST(AttentionTest, DecodingEqualsRecomputation) {
             for (int64_t h = 0; h < whole.q_heads; h++)
                 ASSERT_EQ(full.lse.at(i * whole.q_heads + h), step.lse.at(i * whole.q_heads + h)) << i;
         }
-    }
-}
-
-// A window of one key, about tiles and panels, of about the length, and longer; sequences shorter than it beside.
-TEST(AttentionTest, SlidingWindows) {
-    for (int32_t window : {1, 2, 5, 6, 12, 15, 16, 17, 33, 63, 64, 65, 129, 130, 1000}) {
-        Problem p;
-        p.queries = p.keys = {130, 1, 7};
-        p.window = window;
-        check(p, {1, 5});
-        p.queries = p.keys = {70};
-        p.q_heads = 6;
-        p.kv_heads = 2;
-        p.depth = 20;
-        p.side = Guarded::kBefore;
-        p.pad = 3;
-        check(p, {1, 2});
-    }
-}
-
-// Many blocks of queries for one head: each has its own part of the keys.
-TEST(AttentionTest, SlidingWindowsOverManyBlocks) {
-    for (int32_t window : {3, 48, 300}) {
-        Problem p;
-        p.queries = p.keys = {800, 3};
-        p.q_heads = 2;
-        p.depth = 4;
-        p.window = window;
-        check(p, {1, 5});
-    }
-}
-
-// Fewer queries than keys: decoding and chunked prefill.
-TEST(AttentionTest, SlidingWindowsWithMoreKeysThanQueries) {
-    for (int32_t window : {1, 16, 20, 74, 75, 500}) {
-        Problem p;
-        p.queries = {1, 1, 20, 0, 64};
-        p.keys = {1, 200, 75, 40, 65};
-        p.q_heads = 3;
-        p.kv_heads = 1;
-        p.depth = 24;
-        p.window = window;
-        check(p);
-    }
-}
-
-// A window that no query fills has the bits of none.
-TEST(AttentionTest, WideWindowEqualsNone) {
-    Problem p;
-    p.queries = p.keys = {90, 33};
-    p.q_heads = 4;
-    p.kv_heads = 2;
-    for (int32_t isa : l4j::tiers()) {
-        Context context(isa, 2);
-        Call none(isa, p, 3);
-        none.run(context);
-        p.window = 90;
-        Call wide(isa, p, 3);
-        wide.run(context);
-        p.window = 89;
-        Call narrow(isa, p, 3);
-        narrow.run(context);
-        p.window = 0;
-        for (size_t i = 0; i < none.outputs().size(); i++) {
-            auto [what, x] = none.outputs()[i];
-            EXPECT_TRUE(l4j::same_bits(bits(*wide.outputs()[i].second, p), bits(*x, p))) << what;
-            EXPECT_FALSE(l4j::same_bits(bits(*narrow.outputs()[i].second, p), bits(*x, p))) << what;
-        }
-    }
-}
-
-// What lies before a query's window has no influence, not even a NaN.
-TEST(AttentionTest, KeysBeforeTheWindowHaveNoInfluence) {
-    Problem p;
-    p.queries = p.keys = {70};
-    p.depth = 16;
-    p.window = 20;
-    for (int32_t isa : l4j::tiers()) {
-        Context context(isa, 2);
-        Call clean(isa, p, 5), poisoned(isa, p, 5);
-        for (int64_t i = 0; i < 41 * 16; i++) {
-            poisoned.k.set(16 + i, NAN);
-            poisoned.v.set(16 + i, INFINITY);
-        }
-        L4J_ASSERT_OK(L4J_RUN(attention_forward, context.queue(), &clean.args)(error));
-        L4J_ASSERT_OK(L4J_RUN(attention_forward, context.queue(), &poisoned.args)(error));
-        for (int64_t i = 0; i < 60 * 16; i++) ASSERT_TRUE(std::isnan(poisoned.o.at(i))) << i;
-        for (int64_t i = 60 * 16; i < 70 * 16; i++) ASSERT_EQ(clean.o.at(i), poisoned.o.at(i)) << i;
-    }
-}
-
-// Scores are kept of the keys in the window alone.
-TEST(AttentionTest, WorkspaceGrowsWithTheWindow) {
-    for (int32_t isa : l4j::tiers()) {
-        if (isa == L4J_ISA_REF) continue; // keeps whole rows
-        Context context(isa, 2);
-        size_t bytes[2][2];
-        for (int i : {0, 1}) {
-            Problem p;
-            p.queries = p.keys = {i ? 16000 : 4000};
-            p.depth = 1;
-            p.window = 512;
-            Call call(isa, p, 1);
-            L4J_ASSERT_OK(l4j_attention_forward_workspace(context.queue(), &call.args, &bytes[0][i], error));
-            L4J_ASSERT_OK(l4j_attention_backward_workspace(context.queue(), &call.args, &bytes[1][i], error));
-        }
-        EXPECT_EQ(bytes[0][0], bytes[0][1]);
-        EXPECT_EQ(bytes[1][0], bytes[1][1]);
     }
 }
 

@@ -207,7 +207,7 @@ static inline void attention_apply(const attention_block *block, const attention
         for (int64_t r = 0; r < block->rows; r += height) {
             int64_t tile = l4j_min64(height, block->rows - r);
             attention_range all = attention_keys(block, r, r + tile - 1, j, count), own;
-            for (int64_t i = r; i < r + tile; i++) {
+            for (int64_t i = r; i < r + tile && all.begin > 0; i++) {
                 own = attention_keys(block, i, i, j, count);
                 attention_chain(c + i * ldc, D, columns + i * block->stride, 1, packs->b, b_panel, own.begin,
                                 l4j_min64(own.end, all.begin));
@@ -223,7 +223,7 @@ static inline void attention_apply(const attention_block *block, const attention
                     gemm_tile((int)tile, (int)l4j_min64(GEMM_NR, D - d), &piece, 1, to, ldc, to, ldc);
                 }
             }
-            for (int64_t i = r; i < r + tile; i++) {
+            for (int64_t i = r; i < r + tile && all.end < count; i++) {
                 own = attention_keys(block, i, i, j, count);
                 attention_chain(c + i * ldc, D, columns + i * block->stride, 1, packs->b, b_panel,
                                 l4j_max64(own.begin, all.end), own.end);
@@ -246,7 +246,7 @@ static inline void attention_accumulate(const attention_block *block, const atte
         for (int64_t j = first; j < seen; j += height) {
             int64_t tile = l4j_min64(height, end - j);
             attention_range all = attention_rows(block, j, j + tile - 1, i, count), own;
-            for (int64_t k = j; k < j + tile; k++) {
+            for (int64_t k = j; k < j + tile && all.begin > 0; k++) {
                 own = attention_rows(block, k, k, i, count);
                 attention_chain(c + k * ldc, D, rows + (k - block->origin), block->stride, packs->b, b_panel, own.begin,
                                 l4j_min64(own.end, all.begin));
@@ -258,7 +258,7 @@ static inline void attention_accumulate(const attention_block *block, const atte
                 float *to = c + j * ldc + d;
                 gemm_tile((int)tile, (int)l4j_min64(GEMM_NR, D - d), &piece, 1, to, ldc, to, ldc);
             }
-            for (int64_t k = j; k < j + tile; k++) {
+            for (int64_t k = j; k < j + tile && all.end < count; k++) {
                 own = attention_rows(block, k, k, i, count);
                 attention_chain(c + k * ldc, D, rows + (k - block->origin), block->stride, packs->b, b_panel,
                                 l4j_max64(own.begin, all.end), own.end);

@@ -1,0 +1,159 @@
+// Attention over packed sequences with seeded operands, built for any tier; what attention_test and attention_window_test run.
+#pragma once
+
+#include "support.h"
+
+namespace l4j::attention {
+
+// Sequences of queries and keys; keys lie in reverse order of the sequences with a free row between them.
+struct Problem {
+    std::vector<int32_t> queries, keys;
+    int64_t q_heads = 1, kv_heads = 1, depth = 8;
+    bool causal = true;
+    int32_t window = 0;
+    Guarded::Side side = Guarded::kAfter;
+    int64_t pad = 0;
+
+    int64_t group() const { return q_heads / kv_heads; }
+    int64_t rows() const {
+        int64_t n = 0;
+        for (int32_t q : queries) n += q;
+        return n;
+    }
+    int64_t key_rows() const {
+        int64_t n = 1;
+        for (int32_t k : keys) n += k + 1;
+        return n;
+    }
+    std::vector<int32_t> offsets() const {
+        std::vector<int32_t> at = {0};
+        for (int32_t q : queries) at.push_back(at.back() + q);
+        return at;
+    }
+    std::vector<int32_t> starts() const {
+        std::vector<int32_t> at(keys.size());
+        int32_t next = 1;
+        for (size_t b = keys.size(); b-- > 0; next += keys[b] + 1) at[b] = next;
+        return at;
+    }
+};
+
+inline std::string name(const Problem &p) {
+    std::string s = "D=" + std::to_string(p.depth) + " heads " + std::to_string(p.q_heads) + "/" +
+                    std::to_string(p.kv_heads) + (p.causal ? " causal" : "") +
+                    (p.window ? " window " + std::to_string(p.window) : "") + " lengths";
+    for (size_t b = 0; b < p.queries.size(); b++)
+        s += " " + std::to_string(p.queries[b]) + ":" + std::to_string(p.keys[b]);
+    return s;
+}
+
+// All operands of one call in guarded memory. Keys that no sequence covers stay poisoned, so that reading one shows.
+struct Call {
+    Call(int32_t isa, const Problem &p, uint64_t seed)
+        : q(isa, {p.rows(), p.q_heads, p.depth}, p.pad, p.side),
+          k(isa, {p.key_rows(), p.kv_heads, p.depth}, p.pad, p.side),
+          v(isa, {p.key_rows(), p.kv_heads, p.depth}, p.pad, p.side),
+          o(isa, {p.rows(), p.q_heads, p.depth}, p.pad, p.side), lse(isa, {p.rows(), p.q_heads}, p.pad, p.side),
+          d_o(isa, {p.rows(), p.q_heads, p.depth}, p.pad, p.side),
+          dq(isa, {p.rows(), p.q_heads, p.depth}, p.pad, p.side),
+          dk(isa, {p.key_rows(), p.kv_heads, p.depth}, p.pad, p.side),
+          dv(isa, {p.key_rows(), p.kv_heads, p.depth}, p.pad, p.side), offsets(p.offsets()), starts(p.starts()),
+          lengths(p.keys) {
+        l4j::Random random(seed);
+        q.fill(random.floats(q.size(), 2));
+        d_o.fill(random.floats(d_o.size()));
+        std::vector<float> ks = random.floats(k.size(), 2), vs = random.floats(v.size());
+        for (size_t b = 0; b < starts.size(); b++) {
+            int64_t width = p.kv_heads * p.depth;
+            for (int64_t i = starts[b] * width; i < (starts[b] + lengths[b]) * width; i++) {
+                k.set(i, ks[static_cast<size_t>(i)]);
+                v.set(i, vs[static_cast<size_t>(i)]);
+            }
+        }
+        args.struct_size = sizeof args;
+        args.flags = p.causal ? L4J_ATTENTION_CAUSAL : 0;
+        args.window = p.window;
+        args.scale = 1.0f / std::sqrt(static_cast<float>(p.depth));
+        args.sequences = static_cast<int32_t>(p.queries.size());
+        for (int32_t n : p.queries) args.max_q_length = std::max<int64_t>(args.max_q_length, n);
+        for (int32_t n : p.keys) args.max_kv_length = std::max<int64_t>(args.max_kv_length, n);
+        args.q_offsets = offsets.data();
+        args.kv_starts = starts.data();
+        args.kv_lengths = lengths.data();
+        args.q = q.get();
+        args.k = k.get();
+        args.v = v.get();
+        args.o = o.get();
+        args.lse = lse.get();
+        args.d_o = d_o.get();
+        args.dq = dq.get();
+        args.dk = dk.get();
+        args.dv = dv.get();
+    }
+    Call(const Call &) = delete;
+    void run(const Context &context) {
+        L4J_ASSERT_OK(L4J_RUN(attention_forward, context.queue(), &args)(error));
+        L4J_ASSERT_OK(L4J_RUN(attention_backward, context.queue(), &args)(error));
+    }
+    std::vector<std::pair<const char *, const Operand *>> outputs() const {
+        return {{"o", &o}, {"lse", &lse}, {"dq", &dq}, {"dk", &dk}, {"dv", &dv}};
+    }
+    Operand q, k, v, o, lse, d_o, dq, dk, dv;
+    std::vector<int32_t> offsets, starts, lengths;
+    l4j_attention args = {};
+};
+
+// Values of the rows that some sequence covers; the others must still be poison.
+inline std::vector<double> covered(const Operand &x, const Problem &p) {
+    bool keys = x.get()->shape[0] == p.key_rows() && x.get()->ndim == 3 && x.get()->shape[1] == p.kv_heads;
+    if (!keys || x.get()->shape[0] == p.rows()) return x.values();
+    std::vector<int32_t> starts = p.starts();
+    std::vector<double> values;
+    int64_t width = x.size() / p.key_rows();
+    for (int64_t row = 0; row < p.key_rows(); row++) {
+        bool inside = false;
+        for (size_t b = 0; b < starts.size(); b++) inside |= row >= starts[b] && row < starts[b] + p.keys[b];
+        for (int64_t i = row * width; i < (row + 1) * width; i++) {
+            if (inside) {
+                values.push_back(x.at(i));
+            } else {
+                EXPECT_TRUE(std::isnan(x.at(i))) << "row " << row << " is not of any sequence but was written";
+            }
+        }
+    }
+    return values;
+}
+
+inline std::vector<float> bits(const Operand &x, const Problem &p) {
+    std::vector<float> values;
+    for (double y : covered(x, p)) values.push_back(static_cast<float>(y));
+    return values;
+}
+
+// Every tier and number of threads has the bits of ref with one thread, and ref is close to fp64. Tolerance: the relative error
+// of chains of up to 9000 products in fp32.
+inline void check(const Problem &p, const std::vector<int> &threads = {1, 2, 5}) {
+    SCOPED_TRACE(name(p));
+    Context oracle(L4J_ISA_REF64), reference(L4J_ISA_REF);
+    Call exact(L4J_ISA_REF64, p, 1), ref(L4J_ISA_REF, p, 1);
+    exact.run(oracle);
+    ref.run(reference);
+    for (size_t i = 0; i < ref.outputs().size(); i++) {
+        auto [what, x] = ref.outputs()[i];
+        EXPECT_LT(l4j::relative_error(covered(*x, p), covered(*exact.outputs()[i].second, p)), 1e-5) << what;
+    }
+    for (int32_t isa : l4j::tiers()) {
+        for (int n : threads) {
+            Context context(isa, n);
+            Call call(isa, p, 1);
+            call.run(context);
+            for (size_t i = 0; i < ref.outputs().size(); i++) {
+                auto [what, x] = call.outputs()[i];
+                ASSERT_TRUE(l4j::same_bits(bits(*x, p), bits(*ref.outputs()[i].second, p)))
+                    << what << " on " << l4j::tier_name(isa) << " with " << n << " threads";
+            }
+        }
+    }
+}
+
+} // namespace l4j::attention
