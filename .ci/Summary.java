@@ -33,7 +33,7 @@ public final class Summary {
         for (String module : List.of("kernels", "formats", "train", "cli")) {
             summary.readAll("java/" + module, Path.of("java", module, "target", "surefire-reports"));
         }
-        for (String preset : List.of("release", "asan-ubsan", "tsan")) {
+        for (String preset : List.of("release", "asan-ubsan", "tsan", "aarch64")) {
             summary.readNative("native " + preset, Path.of("native", "build", preset, "test-reports"));
         }
         System.exit(summary.print() ? 0 : 1);

@@ -2,8 +2,18 @@
 
 include_guard(GLOBAL)
 
-find_package(GTest QUIET)
-if(NOT GTest_FOUND)
+# For another machine there is no package of GoogleTest, but Debian's has the sources.
+if(CMAKE_CROSSCOMPILING)
+  set(LORA4J_GTEST_SOURCES /usr/src/googletest CACHE PATH "GoogleTest's sources, for a cross build")
+  if(EXISTS "${LORA4J_GTEST_SOURCES}/CMakeLists.txt")
+    set(BUILD_GMOCK OFF CACHE BOOL "" FORCE)
+    set(INSTALL_GTEST OFF CACHE BOOL "" FORCE)
+    add_subdirectory("${LORA4J_GTEST_SOURCES}" googletest EXCLUDE_FROM_ALL)
+  endif()
+else()
+  find_package(GTest QUIET)
+endif()
+if(NOT TARGET GTest::gtest)
   message(FATAL_ERROR "GoogleTest is missing: install libgtest-dev (Debian, Ubuntu) or gtest-devel (Fedora), "
                       "or configure with -DLORA4J_BUILD_TESTS=OFF")
 endif()
@@ -42,5 +52,5 @@ function(lora4j_add_consumer_test how)
   add_test(NAME consumer_${how}
     COMMAND ${CMAKE_COMMAND} -DHOW=${how} -DBUILD=${PROJECT_BINARY_DIR} -DSOURCE=${PROJECT_SOURCE_DIR}/tests/consumer
             -DWORK=${PROJECT_BINARY_DIR}/consumer/${how} -DCC=${CMAKE_C_COMPILER} -DGENERATOR=${CMAKE_GENERATOR}
-            -DLIBDIR=${CMAKE_INSTALL_LIBDIR} -P ${LORA4J_CMAKE_DIR}/RunConsumer.cmake)
+            -DLIBDIR=${CMAKE_INSTALL_LIBDIR} "-DEMULATOR=${CMAKE_CROSSCOMPILING_EMULATOR}" -P ${LORA4J_CMAKE_DIR}/RunConsumer.cmake)
 endfunction()

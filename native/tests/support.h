@@ -139,8 +139,13 @@ inline uint16_t to_bf16(float x) {
     memcpy(&u, &x, 4);
     return static_cast<uint16_t>((u + 0x7FFF + ((u >> 16) & 1)) >> 16);
 }
+#if defined(__aarch64__)
+using Half = __fp16; // g++ 12 does not have _Float16 here
+#else
+using Half = _Float16;
+#endif
 inline uint16_t to_f16(float x) {
-    _Float16 h = static_cast<_Float16>(x);
+    Half h = static_cast<Half>(x);
     uint16_t u;
     memcpy(&u, &h, 2);
     return u;
