@@ -14,6 +14,11 @@ sources=java/kernels/src/main/java
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 jextract @native/jextract.args --output "$work" native/include/lora4j/lora4j.h
+# jextract asks the class loader for symbols or dlopen for a fixed name; the library of the jar is neither.
+generated=$work/io/lora4j/kernels/generated
+sed -i '/SYMBOL_LOOKUP = SymbolLookup.loaderLookup()$/{N;s/SymbolLookup.loaderLookup().*/io.lora4j.kernels.symbols.NativeSymbols.LOOKUP;/}' \
+  "$generated/LoraNative.java"
+grep -q 'SYMBOL_LOOKUP = io.lora4j.kernels.symbols.NativeSymbols.LOOKUP;' "$generated/LoraNative.java"
 # Swapped in whole, so that files of things that are gone from the header go too.
 rm -rf "$sources/io/lora4j/kernels/generated"
-mv "$work/io/lora4j/kernels/generated" "$sources/io/lora4j/kernels/generated"
+mv "$generated" "$sources/io/lora4j/kernels/generated"

@@ -1,13 +1,18 @@
 package io.lora4j.kernels;
 
 import io.lora4j.kernels.generated.LoraNative;
+import io.lora4j.kernels.symbols.NativeSymbols;
+import java.io.File;
 import java.io.IOException;
 import java.lang.System.Logger.Level;
+import java.lang.foreign.Arena;
+import java.lang.foreign.SymbolLookup;
 import java.net.URL;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Locale;
-import java.util.Set;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -20,14 +25,15 @@ import org.jspecify.annotations.Nullable;
  * </ol>
  *
  * Then its ABI version is compared with the one of the bindings. Whatever goes wrong is an {@link UnsatisfiedLinkError} that says
- * what to do, and says it again at the next attempt.
+ * what to do, and says it again at the next attempt. The library is mapped once for the process, stays until its end, and serves
+ * these classes in any number of class loaders.
  */
 final class NativeLibrary {
     static final String PATH_PROPERTY = "lora4j.native.path";
 
     private static final String NAME = "lora4j";
     private static final String FILE_NAME = System.mapLibraryName(NAME);
-    private static final Set<String> PLATFORMS = Set.of("linux-x86_64", "linux-aarch64");
+    private static final List<String> PLATFORMS = List.of("linux-x86_64", "linux-aarch64");
     private static final System.Logger LOG = System.getLogger(NativeLibrary.class.getName());
 
     private static @Nullable LibraryInfo loaded;
@@ -60,7 +66,7 @@ final class NativeLibrary {
     private static String find() {
         String override = System.getProperty(PATH_PROPERTY);
         if (override != null) {
-            return loadFile(overridden(override), "");
+            return loadFile(overridden(override));
         }
         String platform = platform();
         if (!PLATFORMS.contains(platform)) {
@@ -69,9 +75,7 @@ final class NativeLibrary {
         }
         String name = "META-INF/native/" + platform + "/" + FILE_NAME;
         URL resource = NativeLibrary.class.getClassLoader().getResource(name);
-        return resource != null
-                ? loadFile(extracted(resource), NativeCache.ADVICE)
-                : loadFromLibraryPath(platform, name);
+        return resource != null ? loadFromJar(resource) : loadFromLibraryPath(platform, name);
     }
 
     private static Path overridden(String override) {
@@ -84,43 +88,61 @@ final class NativeLibrary {
         return file;
     }
 
-    private static Path extracted(URL resource) {
-        try {
-            return NativeCache.extract(resource, FILE_NAME);
-        } catch (IOException e) {
-            throw error("cannot extract " + resource + ": " + e + NativeCache.ADVICE, e);
+    /** Extracts the library to the first folder where it can be written and mapped. */
+    private static String loadFromJar(URL resource) {
+        List<String> failures = new ArrayList<>();
+        for (Path root : NativeCache.roots()) {
+            try {
+                return loadFile(NativeCache.extract(resource, FILE_NAME, root));
+            } catch (IOException e) {
+                failures.add("cannot extract " + resource + " to " + root + ": " + e);
+            } catch (UnsatisfiedLinkError e) {
+                failures.add(e.getMessage());
+            }
         }
+        throw error(String.join("; ", failures) + NativeCache.ADVICE);
     }
 
     @SuppressWarnings("restricted")
-    private static String loadFile(Path file, String advice) {
+    private static String loadFile(Path file) {
+        Path absolute = file.toAbsolutePath();
         try {
-            System.load(file.toAbsolutePath().toString());
+            NativeSymbols.use(SymbolLookup.libraryLookup(absolute, Arena.global()));
             return file.toString();
         } catch (IllegalCallerException e) {
             throw nativeAccess(e);
-        } catch (UnsatisfiedLinkError e) {
-            String reason = String.valueOf(e.getMessage()).replace(file.toAbsolutePath() + ": ", "");
-            throw error("cannot load " + file + ": " + reason + advice, e);
+        } catch (IllegalArgumentException e) {
+            throw error("cannot load " + file + ": " + reason(absolute), e);
         }
     }
 
+    /** Asks System.load why a library cannot be mapped: a look-up says only that it cannot. */
     @SuppressWarnings("restricted")
-    private static String loadFromLibraryPath(String platform, String resource) {
+    private static String reason(Path file) {
         try {
-            System.loadLibrary(NAME);
-            return FILE_NAME + " of java.library.path";
-        } catch (IllegalCallerException e) {
-            throw nativeAccess(e);
+            System.load(file.toString());
+            return "it cannot be mapped";
         } catch (UnsatisfiedLinkError e) {
-            throw error(
-                    "no native library: there is no resource " + resource + " and no " + FILE_NAME
-                            + " in java.library.path (" + e.getMessage()
-                            + "). Add the dependency io.lora4j:lora4j-native"
-                            + " with the classifier " + platform + ", or name the file with -D" + PATH_PROPERTY
-                            + "=<file>",
-                    e);
+            return String.valueOf(e.getMessage()).replace(file + ": ", "");
         }
+    }
+
+    private static String loadFromLibraryPath(String platform, String resource) {
+        String folders = System.getProperty("java.library.path", "");
+        for (String folder : folders.split(File.pathSeparator)) {
+            Path file = Path.of(folder, FILE_NAME); // an empty entry is the current folder, as for System.loadLibrary
+            if (Files.isRegularFile(file)) {
+                return loadFile(file);
+            }
+        }
+        throw error("no native library: there is no resource " + resource + " and no " + FILE_NAME
+                + " in java.library.path (" + folders
+                + "). Add the dependency io.lora4j:lora4j-native with the classifier "
+                + platform
+                + (NativeLibrary.class.getModule().isNamed()
+                        ? ", on the module path with --add-modules io.lora4j.natives"
+                        : "")
+                + ", or name the file with -D" + PATH_PROPERTY + "=<file>");
     }
 
     private static void checkAbi(String path) {

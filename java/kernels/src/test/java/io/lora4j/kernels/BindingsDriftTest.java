@@ -36,7 +36,7 @@ class BindingsDriftTest {
     static void read() throws IOException, ReflectiveOperationException {
         header = CHeader.read(Path.of(property("lora4j.root"), "native", "include", "lora4j", "lora4j.h"));
         // The descriptors sit beside handles, which are bound when their class is initialised.
-        System.load(library().toString());
+        NativeLibrary.load();
         bindings = generatedClasses();
     }
 

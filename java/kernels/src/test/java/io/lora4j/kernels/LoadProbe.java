@@ -1,16 +1,47 @@
 package io.lora4j.kernels;
 
-/** Loads the native library in a process of its own and prints what came of it; twice, because a failure must be told again. */
-final class LoadProbe {
+import java.io.File;
+import java.net.URL;
+import java.net.URLClassLoader;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+
+/**
+ * Loads the native library in a process of its own and prints what came of it; twice, because a failure must be told again. With
+ * {@code -Dprobe.loaders=true} each time in a class loader of its own, both of which stay.
+ */
+public final class LoadProbe {
     private LoadProbe() {}
 
-    public static void main(String[] args) {
+    public static void main(String[] args) throws Exception {
+        List<Object> kept = new ArrayList<>();
         for (int attempt = 0; attempt < 2; attempt++) {
-            try {
-                System.out.println("loaded " + Device.library().path());
-            } catch (UnsatisfiedLinkError e) {
-                System.out.println("failed " + e.getMessage());
+            if (Boolean.getBoolean("probe.loaders")) {
+                URLClassLoader loader = new URLClassLoader(classPath(), ClassLoader.getPlatformClassLoader());
+                kept.add(loader);
+                loader.loadClass(LoadProbe.class.getName()).getMethod("load").invoke(null);
+            } else {
+                load();
             }
         }
+    }
+
+    /** Opens a device and a queue, which calls into the library. */
+    public static void load() {
+        try (Device device = Device.cpu();
+                Queue queue = Queue.create(device, 2)) {
+            System.out.println("loaded " + Device.library().path() + (queue.threads() == 2 ? "" : " wrongly"));
+        } catch (UnsatisfiedLinkError e) {
+            System.out.println("failed " + e.getMessage());
+        }
+    }
+
+    private static URL[] classPath() throws Exception {
+        List<URL> urls = new ArrayList<>();
+        for (String entry : System.getProperty("java.class.path").split(File.pathSeparator)) {
+            urls.add(Path.of(entry).toUri().toURL());
+        }
+        return urls.toArray(URL[]::new);
     }
 }

@@ -1,6 +1,7 @@
 package io.lora4j.kernels;
 
 import static org.assertj.core.api.Assertions.assertThat;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import java.io.File;
 import java.io.IOException;
@@ -9,9 +10,13 @@ import java.net.URISyntaxException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.attribute.FileTime;
+import java.nio.file.attribute.PosixFilePermissions;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.ExecutorService;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
 import java.util.stream.Stream;
 import java.util.zip.ZipEntry;
 import java.util.zip.ZipOutputStream;
@@ -126,8 +131,9 @@ class NativeLibraryTest {
 
     @Test
     void theLibraryPathComesLast() throws Exception {
-        assertThat(probe("-Djava.library.path=" + library().getParent()))
-                .isEqualTo("loaded liblora4j.so of java.library.path");
+        assertThat(probe("-Djava.library.path=" + folder + File.pathSeparator
+                        + library().getParent()))
+                .isEqualTo("loaded " + library());
     }
 
     @Test
@@ -139,9 +145,105 @@ class NativeLibraryTest {
 
     @Test
     void anUnsupportedPlatform() throws Exception {
-        assertThat(probe("-Dos.arch=pdp11"))
-                .startsWith("failed lora4j has no native library for linux-pdp11")
-                .contains("linux-x86_64");
+        classPath.add(jar());
+        String rest =
+                ", only for linux-x86_64, linux-aarch64. If you built one, name it with -Dlora4j.native.path=<file>";
+        assertThat(probe("-Dos.arch=pdp11")).isEqualTo("failed lora4j has no native library for linux-pdp11" + rest);
+        assertThat(probe("-Dos.name=Mac OS X", "-Dos.arch=aarch64"))
+                .isEqualTo("failed lora4j has no native library for osx-aarch64" + rest);
+        assertThat(probe("-Dos.name=Windows 11"))
+                .isEqualTo("failed lora4j has no native library for windows-x86_64" + rest);
+    }
+
+    @Test
+    void theJarOfAnotherPlatform() throws Exception {
+        classPath.add(jar());
+        assertThat(probe("-Dos.arch=aarch64", "-Djava.library.path=" + folder))
+                .startsWith("failed no native library: there is no resource META-INF/native/linux-aarch64/liblora4j.so")
+                .contains("io.lora4j:lora4j-native with the classifier linux-aarch64");
+    }
+
+    @Test
+    void aHomeThatCannotBeWritten() throws Exception {
+        classPath.add(jar());
+        Path home = Files.writeString(folder.resolve("home"), "");
+        Path temporary = Files.createDirectory(folder.resolve("tmp"));
+        String[] options = {"-Duser.home=" + home, "-Djava.io.tmpdir=" + temporary, "-Duser.name=somebody"};
+        Path own = temporary.resolve("lora4j-somebody");
+        assertThat(probe(options)).startsWith("loaded " + own.resolve("native"));
+        assertThat(PosixFilePermissions.toString(Files.getPosixFilePermissions(own)))
+                .isEqualTo("rwx------");
+
+        Files.setPosixFilePermissions(own, PosixFilePermissions.fromString("rwxrwxrwx"));
+        assertThat(probe(options))
+                .startsWith("failed cannot extract jar:")
+                .contains(home.toString())
+                .contains(own + " belongs to user ")
+                .contains("with the permissions rwxrwxrwx, expected user ")
+                .contains("-Dlora4j.cache=<folder>");
+    }
+
+    @Test
+    void aCacheWhereNothingMayBeExecuted() throws Exception {
+        classPath.add(jar());
+        Path mount = Files.createDirectory(folder.resolve("noexec"));
+        List<String> command = new ArrayList<>(List.of("unshare", "--map-root-user", "--mount", "sh", "-c"));
+        assumeTrue(
+                works(command, "mount -t tmpfs -o noexec none " + mount),
+                "mounting a noexec folder needs root or user namespaces");
+        command.addAll(List.of("mount -t tmpfs -o noexec none " + mount + " && exec \"$@\"", "sh"));
+        String all = "-Djava.io.tmpdir=" + mount;
+        assertThat(run(command, Map.of(), probing(all, "-Duser.home=" + mount)))
+                .startsWith("failed cannot load " + mount.resolve(".cache/lora4j/native"))
+                .contains("; cannot load " + mount.resolve("lora4j-"))
+                .contains("failed to map segment from shared object")
+                .contains("may not be mounted noexec: choose another folder with -Dlora4j.cache=<folder>")
+                .contains("-Dlora4j.native.path=<file>");
+        Path home = Files.createDirectory(folder.resolve("home"));
+        assertThat(run(command, Map.of(), probing(all, "-Duser.home=" + home)))
+                .startsWith("loaded " + home.resolve(".cache/lora4j/native"));
+        assertThat(run(command, Map.of(), probing("-Djava.io.tmpdir=" + home, "-Duser.home=" + mount)))
+                .as("a home that is noexec")
+                .startsWith("loaded " + home.resolve("lora4j-"));
+    }
+
+    private static boolean works(List<String> prefix, String script) throws InterruptedException {
+        List<String> command = new ArrayList<>(prefix);
+        command.add(script);
+        try {
+            return new ProcessBuilder(command).start().waitFor() == 0;
+        } catch (IOException e) {
+            return false; // there is no unshare
+        }
+    }
+
+    @Test
+    void manyFirstStartsAtOnce() throws Exception {
+        classPath.add(jar());
+        Path cache = folder.resolve("cache");
+        try (ExecutorService threads = Executors.newFixedThreadPool(6)) {
+            List<Future<String>> starts = new ArrayList<>();
+            for (int i = 0; i < 6; i++) {
+                starts.add(threads.submit(() -> probe("-Dlora4j.cache=" + cache)));
+            }
+            for (Future<String> start : starts) {
+                assertThat(start.get()).startsWith("loaded " + cache.resolve("native"));
+            }
+        }
+        try (Stream<Path> files = Files.walk(cache)) {
+            assertThat(files.filter(Files::isRegularFile))
+                    .singleElement()
+                    .satisfies(file -> assertThat(file).hasSameBinaryContentAs(library()));
+        }
+    }
+
+    @Test
+    void severalClassLoadersShareTheLibrary() throws Exception {
+        classPath.add(jar());
+        List<String> options = List.of("-Dlora4j.cache=" + folder, "-Dprobe.loaders=true");
+        assertThat(probe(options.toArray(String[]::new))).startsWith("loaded " + folder.resolve("native"));
+        assertThat(probe("-Dprobe.loaders=true", "-Dlora4j.native.path=" + library()))
+                .isEqualTo("loaded " + library());
     }
 
     @Test
@@ -175,15 +277,24 @@ class NativeLibraryTest {
     }
 
     private String probe(Map<String, String> environment, String... options) throws IOException, InterruptedException {
+        return run(environment, probing(options));
+    }
+
+    private String[] probing(String... options) {
         List<String> command = new ArrayList<>(List.of(options));
         command.addAll(List.of("--enable-native-access=ALL-UNNAMED", "-cp", joined(), LoadProbe.class.getName()));
-        return run(environment, command.toArray(String[]::new));
+        return command.toArray(String[]::new);
+    }
+
+    private static String run(Map<String, String> environment, String... options)
+            throws IOException, InterruptedException {
+        return run(List.of(), environment, options);
     }
 
     /** Returns the one thing that the probe says twice. */
-    private static String run(Map<String, String> environment, String... options)
+    private static String run(List<String> prefix, Map<String, String> environment, String... options)
             throws IOException, InterruptedException {
-        List<String> command = new ArrayList<>();
+        List<String> command = new ArrayList<>(prefix);
         command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
         command.add("-XX:TieredStopAtLevel=1");
         command.addAll(List.of(options));

@@ -20,8 +20,7 @@ public class LoraNative extends LoraNative$shared {
 
     static final Arena LIBRARY_ARENA = Arena.ofAuto();
 
-    static final SymbolLookup SYMBOL_LOOKUP = SymbolLookup.loaderLookup()
-            .or(Linker.nativeLinker().defaultLookup());
+    static final SymbolLookup SYMBOL_LOOKUP = io.lora4j.kernels.symbols.NativeSymbols.LOOKUP;
 
     private static final int L4J_ABI_MAJOR = (int)0L;
     /**
