@@ -44,7 +44,7 @@ class ArchitectureTest {
 
     /** Rules hold for what is not there, so look that every module is. */
     @ParameterizedTest
-    @ValueSource(strings = {"cli", "train", "formats", "kernels", "kernels.generated"})
+    @ValueSource(strings = {"cli", "train", "formats", "kernels", "kernels.generated", "interop.javacpp"})
     void everyModuleIsOnTheClassPath(String module) {
         assertThat(classes.stream().filter(c -> c.getPackageName().equals("io.lora4j." + module)))
                 .isNotEmpty();
@@ -62,12 +62,27 @@ class ArchitectureTest {
                 .definedBy("io.lora4j.formats..")
                 .layer("kernels")
                 .definedBy("io.lora4j.kernels..")
+                .layer("interop")
+                .definedBy("io.lora4j.interop..")
                 .whereLayer("cli")
                 .mayNotBeAccessedByAnyLayer()
                 .whereLayer("train")
                 .mayOnlyBeAccessedByLayers("cli")
                 .whereLayer("formats")
                 .mayOnlyBeAccessedByLayers("train", "cli")
+                .whereLayer("interop")
+                .mayNotBeAccessedByAnyLayer()
+                .check(classes);
+    }
+
+    @Test
+    void onlyItsBridgeSeesJavaCpp() {
+        noClasses()
+                .that()
+                .resideOutsideOfPackage("io.lora4j.interop.javacpp")
+                .should()
+                .dependOnClassesThat()
+                .resideInAPackage("org.bytedeco..")
                 .check(classes);
     }
 
