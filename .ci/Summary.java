@@ -30,7 +30,7 @@ public final class Summary {
 
     public static void main(String[] args) throws Exception {
         Summary summary = new Summary();
-        for (String module : List.of("kernels", "formats", "train", "interop-javacpp", "cli")) {
+        for (String module : List.of("kernels", "formats", "train", "interop-javacpp", "cli", "examples")) {
             summary.readAll("java/" + module, Path.of("java", module, "target", "surefire-reports"));
         }
         for (String preset : List.of("release", "asan-ubsan", "tsan", "aarch64")) {

@@ -97,6 +97,23 @@ public record AdapterConfig(
                 taskType);
     }
 
+    /** Returns a copy with another dropout. */
+    public AdapterConfig withLoraDropout(double dropout) {
+        return new AdapterConfig(
+                rank,
+                loraAlpha,
+                dropout,
+                targetModules,
+                excludeModules,
+                rankPattern,
+                alphaPattern,
+                useRslora,
+                layersToTransform,
+                layersPattern,
+                baseModel,
+                taskType);
+    }
+
     /** Returns a copy with another {@code base_model_name_or_path}. */
     public AdapterConfig withBaseModel(@Nullable String name) {
         return new AdapterConfig(
