@@ -41,7 +41,8 @@ public final class OwnLoop {
             List<String> texts = Files.readAllLines(Path.of(args[1]));
             long tokens = 0;
             for (int row : RowOrder.of(texts.size(), 42, 0)) { // the order of train's first epoch
-                int[] ids = tokenizer.encode(texts.get(row) + tokenizer.eos().orElseThrow().text(), true);
+                int[] ids = tokenizer.encode(
+                        texts.get(row) + tokenizer.eos().orElseThrow().text(), true);
                 rows.add(new Batch.Sequence(ids, ids, tokens)); // every token is learned
                 tokens += ids.length;
             }

@@ -54,11 +54,26 @@ final class DjlTokenizer implements Tokenizer {
                     e);
         } catch (LinkageError e) {
             throw new FormatException(
-                    files.file() + ": the tokenizers library cannot be loaded on this machine: " + e.getMessage()
-                            + "; it needs Linux or macOS with glibc on x86-64 or arm64, and a writable ~/.djl.ai"
-                            + " (or DJL_CACHE_DIR)",
-                    e);
+                    files.file() + ": the tokenizers library cannot be loaded: " + reason(e) + "; " + advice(e), e);
         }
+    }
+
+    /** Returns what was said first: about a class whose initialisation has failed, the JVM itself says less. */
+    private static String reason(Throwable e) {
+        Throwable first = e;
+        while (first.getCause() != null) {
+            first = first.getCause();
+        }
+        return String.valueOf(first.getMessage());
+    }
+
+    private static String advice(LinkageError e) {
+        if (reason(e).contains("already loaded in another classloader")) {
+            return "JNI binds it to one class loader of a process: give the loaders that use it a common parent with"
+                    + " ai.djl.huggingface:tokenizers and ai.djl:api; lora4j's own library has no such limit";
+        }
+        return "it needs Linux or macOS with glibc on x86-64 or arm64, and a folder that can be written and is not mounted"
+                + " noexec: ~/.djl.ai, or the one that DJL_CACHE_DIR names (a variable of the environment, or -DDJL_CACHE_DIR=)";
     }
 
     @Override
