@@ -140,7 +140,7 @@ final class NativeLibrary {
                 + "). Add the dependency io.lora4j:lora4j-native with the classifier "
                 + platform
                 + (NativeLibrary.class.getModule().isNamed()
-                        ? ", on the module path with --add-modules io.lora4j.natives"
+                        ? ", on the module path with --add-modules io.lora4j.natives." + platform.replace('-', '.')
                         : "")
                 + ", or name the file with -D" + PATH_PROPERTY + "=<file>");
     }
