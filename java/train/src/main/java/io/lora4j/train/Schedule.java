@@ -23,7 +23,7 @@ public record Schedule(Type type, double learningRate, int warmupSteps, int tota
     }
 
     /**
-     * Returns the rate of a step.
+     * Returns the rate of a step: the same bits on every machine, which {@link Math#cos} does not promise.
      *
      * @param step the optimizer step, 1 for the first; with warm-up that one has the rate 0, as in transformers
      */
@@ -39,7 +39,7 @@ public record Schedule(Type type, double learningRate, int warmupSteps, int tota
         return learningRate
                 * switch (type) {
                     case LINEAR -> Math.max(0, (totalSteps - done) / length);
-                    case COSINE -> Math.max(0, 0.5 * (1 + Math.cos(Math.PI * (done - warmupSteps) / length)));
+                    case COSINE -> Math.max(0, 0.5 * (1 + StrictMath.cos(Math.PI * (done - warmupSteps) / length)));
                     case CONSTANT, CONSTANT_WITH_WARMUP -> 1;
                 };
     }
