@@ -5,9 +5,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.List;
-import java.util.Map;
 import java.util.Random;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
@@ -70,26 +68,11 @@ class KillTest {
     }
 
     private Process start(Path output, boolean resume) throws IOException {
-        List<String> command = new ArrayList<>(List.of(
-                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
-                "--enable-native-access=ALL-UNNAMED",
-                "-Xmx256m",
-                "-XX:TieredStopAtLevel=1",
-                "-cp",
-                System.getProperty("java.class.path")));
-        for (String property : List.of("lora4j.root", "lora4j.native.path")) {
-            command.add("-D" + property + "=" + System.getProperty(property));
-        }
-        command.add(Runs.class.getName());
         Settings settings = Runs.small(data, output)
                 .set(TrainOptions.MAX_STEPS, 12)
                 .set(TrainOptions.SAVE_STEPS, 1)
                 .build();
-        for (Map.Entry<String, String> option : settings.toMap().entrySet()) {
-            if (settings.isSet(settings.table().find(option.getKey()))) {
-                command.add(option.getKey() + "=" + option.getValue());
-            }
-        }
+        List<String> command = Runs.command(settings);
         command.add("resume_from_checkpoint=" + resume);
         ProcessBuilder builder = new ProcessBuilder(command);
         builder.redirectErrorStream(true).redirectOutput(ProcessBuilder.Redirect.appendTo(log.toFile()));

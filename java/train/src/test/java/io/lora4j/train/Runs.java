@@ -27,6 +27,27 @@ public final class Runs {
         System.out.println("end " + result.step());
     }
 
+    /** Returns the command of a process that makes this run. */
+    static List<String> command(Settings settings) {
+        List<String> command = new ArrayList<>(List.of(
+                Path.of(System.getProperty("java.home"), "bin", "java").toString(),
+                "--enable-native-access=ALL-UNNAMED",
+                "-Xmx256m",
+                "-XX:TieredStopAtLevel=1",
+                "-cp",
+                System.getProperty("java.class.path")));
+        for (String property : List.of("lora4j.root", "lora4j.native.path")) {
+            command.add("-D" + property + "=" + System.getProperty(property));
+        }
+        command.add(Runs.class.getName());
+        settings.toMap().forEach((name, value) -> {
+            if (settings.isSet(settings.table().find(name))) {
+                command.add(name + "=" + value);
+            }
+        });
+        return command;
+    }
+
     /** Writes rows of different lengths. */
     static Path data(Path dir) throws IOException {
         List<String> lines = new ArrayList<>();
