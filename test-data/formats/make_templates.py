@@ -94,7 +94,8 @@ def render(template, messages, prompt, variables):
 
 def spans(template, messages, prompt, variables):
     messages = utils._alias_reasoning_fields(messages)
-    marked = re.sub(r"\{#(-?)G#\}", r"{%\1 generation %}", template).replace("{#/G#}", "{% endgeneration %}")
+    marked = re.sub(r"\{#(-?)G#\}", r"{%\1 generation %}", template)
+    marked = re.sub(r"\{#(-?)/G#\}", r"{%\1 endgeneration %}", marked)
     compiled = utils._compile_jinja_template(marked)
     kwargs = {k: v for k, v in variables.items() if k != "tools"}
     # Every message is inside the markers; those of the assistant are told by the order of the blocks.
@@ -124,7 +125,7 @@ def main():
                 except Exception as e:  # The template or Python refuses: so must we.
                     case["error"] = type(e).__name__
                 else:
-                    if "{#/G#}" in template or "endgeneration" in template:
+                    if "/G#}" in template or "endgeneration" in template:
                         text, found = spans(template, messages, prompt, variables)
                         assert text == case["text"], (path.name, name)
                         if marks_all:

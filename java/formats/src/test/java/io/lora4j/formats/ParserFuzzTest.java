@@ -6,6 +6,8 @@ import java.io.IOException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.ZoneOffset;
+import java.time.ZonedDateTime;
 import java.util.List;
 import java.util.Map;
 import java.util.SplittableRandom;
@@ -164,7 +166,10 @@ class ParserFuzzTest {
         fuzz(100, random -> {
             try {
                 ChatTemplate.parse(new String(mutate(valid, random, 6), StandardCharsets.UTF_8), "fuzzed")
-                        .render(messages, Map.of("bos_token", "<s>", "eos_token", "</s>"), false);
+                        .render(
+                                messages,
+                                Map.of("bos_token", "<s>", "eos_token", "</s>"),
+                                ZonedDateTime.now(ZoneOffset.UTC));
             } catch (FormatException e) {
                 if (!e.getMessage().startsWith("fuzzed: ")) {
                     throw new AssertionError("message without the name: " + e.getMessage(), e);

@@ -9,6 +9,8 @@ import io.lora4j.formats.template.Rendering;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.ZoneOffset;
+import java.time.ZonedDateTime;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -50,7 +52,7 @@ class SmolLm2Test {
                     messages.add(new Message(
                             m.get("role").stringValue(), m.get("content").stringValue()));
                 }
-                Rendering rendering = template.render(messages, Map.of(), false);
+                Rendering rendering = template.render(messages, Map.of(), ZonedDateTime.now(ZoneOffset.UTC));
                 Encoding encoding = tokenizer.encodeWithOffsets(rendering.text(), false);
                 boolean[] targets = encoding.covers(rendering.assistantSpans());
                 int[] labels = encoding.ids();

@@ -2,7 +2,6 @@ package io.lora4j.formats.template;
 
 import io.lora4j.formats.FormatException;
 import io.lora4j.formats.template.Node.Statement;
-import java.time.ZoneId;
 import java.time.ZonedDateTime;
 import java.util.ArrayList;
 import java.util.IdentityHashMap;
@@ -38,8 +37,9 @@ public final class ChatTemplate {
      */
     public static ChatTemplate parse(String source, String nameForErrors) throws FormatException {
         try {
-            List<Statement> body = Parser.parse(source);
-            return new ChatTemplate(nameForErrors, body, source.contains("endgeneration"));
+            Parser parser = new Parser(source);
+            List<Statement> body = parser.template();
+            return new ChatTemplate(nameForErrors, body, parser.marksGeneration());
         } catch (TemplateError e) {
             throw failure(nameForErrors, e);
         } catch (StackOverflowError e) {
@@ -53,38 +53,58 @@ public final class ChatTemplate {
     }
 
     /**
-     * Renders a conversation and locates what the assistant says in it, with the current time.
+     * Renders a conversation, without a generation prompt, and locates what the assistant says in it.
      *
      * @param messages the conversation
      * @param variables what the template may read besides: {@code bos_token}, {@code eos_token}, {@code tools}, …
-     * @param addGenerationPrompt whether to end with the header of an assistant's turn that is to be generated
+     * @param now the time that {@code strftime_now} shows
      * @throws FormatException if the template refuses the messages, or an assistant's answer cannot be located
      */
-    public Rendering render(List<Message> messages, Map<String, ?> variables, boolean addGenerationPrompt)
+    public Rendering render(List<Message> messages, Map<String, ?> variables, ZonedDateTime now)
             throws FormatException {
-        return render(messages, variables, addGenerationPrompt, ZonedDateTime.now(ZoneId.systemDefault()));
-    }
-
-    /** As {@link #render(List, Map, boolean)} at a given time, which {@code strftime_now} shows. */
-    public Rendering render(
-            List<Message> messages, Map<String, ?> variables, boolean addGenerationPrompt, ZonedDateTime now)
-            throws FormatException {
-        Text text = run(messages, variables, addGenerationPrompt, now);
-        String answered = addGenerationPrompt ? renderText(messages, variables, false, now) : text.toString();
-        if (!text.toString().startsWith(answered)) {
-            throw new FormatException(
-                    name + ": the generation prompt changes the text before it, so that the answers in it"
-                            + " cannot be located; render the conversation without it");
-        }
+        Text text = run(messages, variables, false, now);
         try {
-            // Some templates print the prompt inside the last message's turn.
-            return new Rendering(text.toString(), AssistantSpans.find(text.substring(0, answered.length()), messages));
+            List<Rendering.Answer> answers = marksGeneration
+                    ? AssistantSpans.marked(text)
+                    : AssistantSpans.located(
+                            text,
+                            messages,
+                            generationPrompt(text, messages, variables, now),
+                            variables.get("eos_token") instanceof String eos ? eos : "");
+            return new Rendering(text.toString(), answers);
         } catch (TemplateError e) {
             throw failure(name, e);
         }
     }
 
-    /** As {@link #render}, without locating answers: for prompts that are only to be continued. */
+    /** What the template prints to have the assistant speak after a conversation; empty if it does not or will not. */
+    private String generationPrompt(Text text, List<Message> messages, Map<String, ?> variables, ZonedDateTime now) {
+        Text prompted;
+        try {
+            prompted = run(messages, variables, true, now);
+        } catch (FormatException e) {
+            return "";
+        }
+        if (prompted.toString().startsWith(text.toString())) {
+            return prompted.toString().substring(text.length());
+        }
+        // Instead of what else ends the text: then it is what no message's turn has printed.
+        int start = prompted.length();
+        while (start > 0 && prompted.owner(start - 1) < 0) {
+            start--;
+        }
+        return prompted.toString().substring(start);
+    }
+
+    /**
+     * Renders a conversation without locating answers.
+     *
+     * @param messages the conversation
+     * @param variables as in {@link #render}
+     * @param addGenerationPrompt whether to end with the header of an assistant's turn that is to be generated
+     * @param now the time that {@code strftime_now} shows
+     * @throws FormatException if the template refuses the messages
+     */
     public String renderText(
             List<Message> messages, Map<String, ?> variables, boolean addGenerationPrompt, ZonedDateTime now)
             throws FormatException {

@@ -81,19 +81,12 @@ final class Evaluator {
                 return forStatement(loop, scope, out);
             }
             case Node.Assign assign -> assign(assign, scope);
-            case Node.AssignBlock assign -> {
-                Text.Builder inner = new Text.Builder();
-                Flow flow = body(assign.body(), new Scope(scope), inner);
-                if (flow != Flow.NORMAL) {
-                    return flow;
-                }
-                Object value = inner.build();
-                for (Node.Filter filter : assign.filters()) {
-                    value = expressions.filter(filter, value, scope);
-                }
-                scope.set(assign.target(), value);
+            case Node.FilteredBlock block -> {
+                return filteredBlock(block, scope, out);
             }
             case Node.MacroDefinition macro -> scope.set(macro.name(), new Macro(macro, scope));
+            case Node.CallBlock block ->
+                out.append(Values.text(expressions.call(block.call(), new Macro(block.caller(), scope), scope)));
             case Node.Generation generation -> {
                 Text.Builder inner = new Text.Builder();
                 Flow flow = body(generation.body(), new Scope(scope), inner);
@@ -108,6 +101,24 @@ final class Evaluator {
             }
         }
         return Flow.NORMAL;
+    }
+
+    private Flow filteredBlock(Node.FilteredBlock block, Scope scope, Text.Builder out) {
+        Text.Builder inner = new Text.Builder();
+        Flow flow = body(block.body(), new Scope(scope), inner);
+        if (flow != Flow.NORMAL) {
+            return flow;
+        }
+        Object value = inner.build();
+        for (Node.Filter filter : block.filters()) {
+            value = expressions.filter(filter, value, scope);
+        }
+        if (block.target() == null) {
+            out.append(Values.text(value));
+        } else {
+            scope.set(block.target(), value);
+        }
+        return flow;
     }
 
     private Flow ifStatement(Node.If branches, Scope scope, Text.Builder out) {
@@ -200,7 +211,8 @@ final class Evaluator {
         }
     }
 
-    Object call(Macro macro, Callables.Args args) {
+    /** Returns what a macro prints; {@code caller} is what a call block gives it. */
+    Object call(Macro macro, Callables.Args args, @Nullable Macro caller) {
         Node.MacroDefinition definition = macro.definition();
         List<String> parameters = definition.parameters();
         args.atMost(definition.name(), parameters.toArray(String[]::new));
@@ -208,6 +220,9 @@ final class Evaluator {
             throw new TemplateError("macro '" + definition.name() + "' calls deeper than " + MAX_CALLS + " levels");
         }
         Scope scope = new Scope(macro.scope());
+        if (caller != null) {
+            scope.set("caller", caller);
+        }
         int required = parameters.size() - definition.defaults().size();
         for (int i = 0; i < parameters.size(); i++) {
             String name = parameters.get(i);

@@ -13,12 +13,24 @@ import org.jspecify.annotations.Nullable;
 /** Parses expressions; one method for each level of precedence, loosest first. */
 final class ExpressionParser {
     private static final Set<String> COMPARISONS = Set.of("==", "!=", "<", "<=", ">", ">=");
+    private static final List<Set<String>> BINARY =
+            List.of(Set.of("+", "-"), Set.of("~"), Set.of("*", "/", "//", "%"), Set.of("**"));
     private static final Set<String> RESERVED = Set.of("if else elif and or not in is for set recursive".split(" "));
 
     private final TokenStream tokens;
+    /** Depth of if tags: inside, Jinja lets unknown filters and tests pass until they are reached. */
+    private int branches;
 
     ExpressionParser(TokenStream tokens) {
         this.tokens = tokens;
+    }
+
+    void enterBranch() {
+        branches++;
+    }
+
+    void leaveBranch() {
+        branches--;
     }
 
     /** An expression, or several with commas between: a tuple. */
@@ -90,59 +102,36 @@ final class ExpressionParser {
 
     private Expression comparison() {
         int line = tokens.line();
-        Expression first = sum();
+        Expression first = binary(0);
         List<Node.Comparison> rest = new ArrayList<>();
         while (true) {
             Token token = tokens.current();
             if (token.kind() == Kind.OPERATOR && COMPARISONS.contains(token.value())) {
                 tokens.next();
-                rest.add(new Node.Comparison(token.value(), sum()));
+                rest.add(new Node.Comparison(token.value(), binary(0)));
             } else if (token.isName("in")) {
                 tokens.next();
-                rest.add(new Node.Comparison("in", sum()));
+                rest.add(new Node.Comparison("in", binary(0)));
             } else if (token.isName("not") && tokens.lookAhead().isName("in")) {
                 tokens.next();
                 tokens.next();
-                rest.add(new Node.Comparison("not in", sum()));
+                rest.add(new Node.Comparison("not in", binary(0)));
             } else {
                 return rest.isEmpty() ? first : new Node.Comparisons(line, first, rest);
             }
         }
     }
 
-    private Expression sum() {
-        Expression left = concatenation();
-        while (tokens.current().isOperator("+") || tokens.current().isOperator("-")) {
-            Token operator = tokens.next();
-            left = new Node.Binary(operator.line(), operator.value(), left, concatenation());
+    /** The operators between two values, all left-associative; {@code level} counts from the loosest. */
+    private Expression binary(int level) {
+        if (level == BINARY.size()) {
+            return unary(true);
         }
-        return left;
-    }
-
-    private Expression concatenation() {
-        Expression left = product();
-        while (tokens.current().isOperator("~")) {
-            Token operator = tokens.next();
-            left = new Node.Binary(operator.line(), "~", left, product());
-        }
-        return left;
-    }
-
-    private Expression product() {
-        Expression left = power();
+        Expression left = binary(level + 1);
         while (tokens.current().kind() == Kind.OPERATOR
-                && Set.of("*", "/", "//", "%").contains(tokens.current().value())) {
+                && BINARY.get(level).contains(tokens.current().value())) {
             Token operator = tokens.next();
-            left = new Node.Binary(operator.line(), operator.value(), left, power());
-        }
-        return left;
-    }
-
-    private Expression power() {
-        Expression left = unary(true);
-        while (tokens.current().isOperator("**")) {
-            int line = tokens.next().line();
-            left = new Node.Binary(line, "**", left, unary(true));
+            left = new Node.Binary(operator.line(), operator.value(), left, binary(level + 1));
         }
         return left;
     }
@@ -308,6 +297,8 @@ final class ExpressionParser {
         tokens.expectOperator("(");
         List<Expression> positional = new ArrayList<>();
         Map<String, Expression> named = new LinkedHashMap<>();
+        Expression sequence = null;
+        Expression mapping = null;
         boolean first = true;
         while (!tokens.skipOperator(")")) {
             if (!first) {
@@ -318,11 +309,14 @@ final class ExpressionParser {
             }
             first = false;
             Token token = tokens.current();
-            if (token.isOperator("*") || token.isOperator("**")) {
-                throw new TemplateError(
-                        token.line(), "unpacking arguments with '" + token.value() + "' is not supported");
+            if (mapping != null || (sequence != null && !token.isOperator("**"))) {
+                throw tokens.unexpected("')'");
             }
-            if (token.kind() == Kind.NAME && tokens.lookAhead().isOperator("=")) {
+            if (tokens.skipOperator("*")) {
+                sequence = expression();
+            } else if (tokens.skipOperator("**")) {
+                mapping = expression();
+            } else if (token.kind() == Kind.NAME && tokens.lookAhead().isOperator("=")) {
                 tokens.next();
                 tokens.next();
                 named.put(token.value(), expression());
@@ -332,14 +326,14 @@ final class ExpressionParser {
                 positional.add(expression());
             }
         }
-        return new Arguments(positional, named);
+        return new Arguments(positional, named, sequence, mapping);
     }
 
     private Expression filtersAndTests(Expression start) {
         Expression value = start;
         while (true) {
             Token token = tokens.current();
-            if (token.isOperator("|")) {
+            if (tokens.skipOperator("|")) {
                 value = filter(value);
             } else if (token.isName("is")) {
                 value = test(value);
@@ -352,10 +346,12 @@ final class ExpressionParser {
     }
 
     Node.Filter filter(@Nullable Expression input) {
-        int line = tokens.next().line();
+        int line = tokens.line();
         String name = tokens.expectName();
-        Filters.requireKnown(name, line);
-        Arguments arguments = tokens.current().isOperator("(") ? arguments() : new Arguments(List.of(), Map.of());
+        if (branches == 0) {
+            Filters.requireKnown(name, line);
+        }
+        Arguments arguments = tokens.current().isOperator("(") ? arguments() : Arguments.NONE;
         return new Node.Filter(line, input, name, arguments);
     }
 
@@ -363,13 +359,15 @@ final class ExpressionParser {
         int line = tokens.next().line();
         boolean negated = tokens.skipName("not");
         String name = tokens.expectName();
-        Tests.requireKnown(name, line);
+        if (branches == 0) {
+            Tests.requireKnown(name, line);
+        }
         List<Expression> arguments = List.of();
         Token token = tokens.current();
         if (token.isOperator("(")) {
             Arguments parsed = arguments();
-            if (!parsed.named().isEmpty()) {
-                throw new TemplateError(line, "named arguments of test '" + name + "' are not supported");
+            if (!parsed.named().isEmpty() || parsed.sequence() != null || parsed.mapping() != null) {
+                throw new TemplateError(line, "named or unpacked arguments of test '" + name + "' are not supported");
             }
             arguments = parsed.positional();
         } else if (beginsArgument(token)) {

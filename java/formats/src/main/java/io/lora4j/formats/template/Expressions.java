@@ -52,6 +52,7 @@ final class Expressions {
             }
             case Node.Test test -> {
                 Object input = evaluate(test.input(), scope);
+                Tests.requireKnown(test.name(), test.line());
                 yield Tests.test(test.name(), input, all(test.arguments(), scope)) != test.negated();
             }
             case Node.Unary unary -> unary(unary.operator(), evaluate(unary.operand(), scope));
@@ -88,17 +89,37 @@ final class Expressions {
     private Args arguments(Node.Arguments arguments, Scope scope) {
         Map<String, Object> named = new LinkedHashMap<>();
         arguments.named().forEach((name, value) -> named.put(name, evaluate(value, scope)));
-        return new Args(all(arguments.positional(), scope), named);
+        List<Object> positional = all(arguments.positional(), scope);
+        if (arguments.sequence() != null) {
+            positional.addAll(Values.items(evaluate(arguments.sequence(), scope)));
+        }
+        if (arguments.mapping() != null) {
+            Object mapping = evaluate(arguments.mapping(), scope);
+            if (!(mapping instanceof Map<?, ?> map)) {
+                throw Values.error("'**' needs a mapping, not " + Values.described(mapping), mapping);
+            }
+            map.forEach((name, value) -> named.put(String.valueOf(name), value));
+        }
+        return new Args(positional, named);
     }
 
     Object filter(Node.Filter filter, Object input, Scope scope) {
         return Filters.apply(filter.name(), input, arguments(filter.arguments(), scope));
     }
 
+    /** Calls a macro that may call {@code caller} in turn. */
+    Object call(Node.Call call, Evaluator.Macro caller, Scope scope) {
+        Object function = evaluate(call.function(), scope);
+        if (!(function instanceof Evaluator.Macro macro)) {
+            throw Values.error("{% call %} needs a macro, not " + Values.described(function), function);
+        }
+        return evaluator.call(macro, arguments(call.arguments(), scope), caller);
+    }
+
     private Object call(Object function, Args args, Node.Call call) {
         return switch (function) {
             case Callables.Function f -> f.call(args);
-            case Evaluator.Macro macro -> evaluator.call(macro, args);
+            case Evaluator.Macro macro -> evaluator.call(macro, args, null);
             case BoundMethod(Loop loop, String name) -> loop.cycle(args);
             case BoundMethod(Object self, String name) -> Methods.call(self, name, args);
             default ->
@@ -175,10 +196,10 @@ final class Expressions {
                 slice.start() == null ? None.NONE : evaluate(slice.start(), scope),
                 slice.stop() == null ? None.NONE : evaluate(slice.stop(), scope),
                 step == None.NONE ? 1 : Values.toLong(step));
-        if (object instanceof Text) {
+        if (object instanceof Text text) {
             Text.Builder out = new Text.Builder();
             picked.forEach(c -> out.append(Values.text(c)));
-            return out.build();
+            return text.isMarkup() ? out.build().asMarkup() : out.build();
         }
         return object instanceof Tuple ? new Tuple(picked) : picked;
     }

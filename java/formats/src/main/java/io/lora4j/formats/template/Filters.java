@@ -26,7 +26,7 @@ final class Filters {
         FILTERS.put("length", (x, a) -> Values.length(x));
         FILTERS.put("count", (x, a) -> Values.length(x));
         FILTERS.put("string", (x, a) -> Values.text(x));
-        FILTERS.put("safe", (x, a) -> Values.text(x));
+        FILTERS.put("safe", (x, a) -> Values.text(x).asMarkup());
         FILTERS.put("list", (x, a) -> Values.items(x));
         FILTERS.put("join", Filters::join);
         FILTERS.put("first", (x, a) -> end(x, true));
@@ -158,7 +158,10 @@ final class Filters {
                 list.forEach(item -> copy.add(plain(item)));
                 yield copy;
             }
-            default -> value;
+            case Boolean b -> b;
+            case Long l -> l;
+            case Double d -> d;
+            default -> throw new TemplateError("'tojson' does not take " + Values.described(value));
         };
     }
 
@@ -281,13 +284,18 @@ final class Filters {
         return total;
     }
 
+    /** Jinja's own rule for {@code map}, {@code select} and their kin: what is false has no items, {@code none} too. */
+    private static List<Object> truthy(Object value) {
+        return Values.truth(value) ? Values.items(value) : List.of();
+    }
+
     private static Object map(Object value, Args args) {
         List<Object> mapped = new ArrayList<>();
         if (args.positional().isEmpty()) {
             args.atMost("map", "attribute", "default");
             Object attribute = args.require(0, "attribute", "map");
             Object otherwise = args.named().get("default");
-            for (Object item : Values.items(value)) {
+            for (Object item : truthy(value)) {
                 Object field = path(item, attribute);
                 mapped.add(field instanceof Undefined && otherwise != null ? otherwise : field);
             }
@@ -295,7 +303,7 @@ final class Filters {
             String filter =
                     Values.requireText(args.positional().getFirst(), "'map'").toString();
             Args rest = new Args(args.positional().subList(1, args.positional().size()), args.named());
-            for (Object item : Values.items(value)) {
+            for (Object item : truthy(value)) {
                 mapped.add(apply(filter, item, rest));
             }
         }
@@ -309,7 +317,7 @@ final class Filters {
         }
         int test = byAttribute ? 1 : 0;
         List<Object> picked = new ArrayList<>();
-        for (Object item : Values.items(value)) {
+        for (Object item : truthy(value)) {
             Object field = byAttribute ? path(item, p.getFirst()) : item;
             boolean passes;
             if (p.size() > test) {

@@ -14,13 +14,13 @@ final class Methods {
     private static final Set<String> TEXT =
             Set.of(("strip lstrip rstrip split rsplit splitlines startswith endswith upper lower title "
                             + "capitalize replace join find rfind index count removeprefix removesuffix partition "
-                            + "rpartition isdigit isalpha isalnum isspace isupper islower")
+                            + "rpartition format isdigit isalpha isalnum isspace isupper islower")
                     .split(" "));
     private static final Set<String> LIST = Set.of("index", "count");
     private static final Set<String> MAP = Set.of("items", "keys", "values", "get", "copy");
     /** Methods that exist in Python and not here: asked for, they are an error and not a missing key. */
     private static final Set<String> OTHER_TEXT =
-            Set.of(("format format_map encode center ljust rjust zfill swapcase casefold translate expandtabs "
+            Set.of(("format_map encode center ljust rjust zfill swapcase casefold translate expandtabs "
                             + "isnumeric isdecimal isidentifier isprintable istitle isascii rindex")
                     .split(" "));
 
@@ -143,6 +143,7 @@ final class Methods {
                                 ? text.substring(affix.length(), text.length())
                                 : text.substring(0, text.length() - affix.length());
             }
+            case "format" -> Strings.format(text, args);
             case "partition", "rpartition" -> {
                 args.atMost(name, "separator");
                 yield partition(text, text(args, 0, "separator", name), name.equals("partition"));

@@ -34,11 +34,16 @@ sealed interface Node {
     /** Assigns to names, or with {@code attribute} to an attribute of the namespace that the one name holds. */
     record Assign(int line, List<String> targets, @Nullable String attribute, Expression value) implements Statement {}
 
-    record AssignBlock(int line, String target, List<Filter> filters, List<Statement> body) implements Statement {}
+    /** Assigns what the body prints to a name, or prints it where there is none, filtered. */
+    record FilteredBlock(int line, @Nullable String target, List<Filter> filters, List<Statement> body)
+            implements Statement {}
 
     record MacroDefinition(
             int line, String name, List<String> parameters, List<Expression> defaults, List<Statement> body)
             implements Statement {}
+
+    /** Prints a macro that can print the body by calling {@code caller}. */
+    record CallBlock(int line, Call call, MacroDefinition caller) implements Statement {}
 
     record Generation(int line, List<Statement> body) implements Statement {}
 
@@ -70,7 +75,14 @@ sealed interface Node {
             @Nullable Expression step)
             implements Expression {}
 
-    record Arguments(List<Expression> positional, Map<String, Expression> named) {}
+    /** The arguments of a call, and the sequence and the mapping that {@code *} and {@code **} unpack behind them. */
+    record Arguments(
+            List<Expression> positional,
+            Map<String, Expression> named,
+            @Nullable Expression sequence,
+            @Nullable Expression mapping) {
+        static final Arguments NONE = new Arguments(List.of(), Map.of(), null, null);
+    }
 
     record Call(int line, Expression function, Arguments arguments) implements Expression {}
 

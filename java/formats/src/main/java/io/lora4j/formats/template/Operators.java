@@ -25,7 +25,10 @@ final class Operators {
 
     static Object binary(String operator, Object left, Object right) {
         if (operator.equals("~")) {
-            return Values.text(left).concat(Values.text(right));
+            return new Text.Builder()
+                    .append(Values.text(left))
+                    .append(Values.text(right))
+                    .build();
         }
         if (operator.equals("+") && left instanceof Text a && right instanceof Text b) {
             return a.concat(b);

@@ -10,7 +10,7 @@ import java.util.Set;
 /** Parses the tags of a template; what the subset lacks is refused by name with its line. */
 final class Parser {
     private static final Set<String> UNSUPPORTED =
-            Set.of("block extends include import from call filter with autoescape do trans debug".split(" "));
+            Set.of("block extends include import from with autoescape do trans debug".split(" "));
 
     private final TokenStream tokens;
     private final ExpressionParser expressions;
@@ -18,18 +18,24 @@ final class Parser {
     /** The tag name that ended the last body. */
     private String end = "";
 
-    private Parser(TokenStream tokens) {
-        this.tokens = tokens;
+    private boolean marksGeneration;
+
+    Parser(String source) {
+        this.tokens = new TokenStream(Lexer.tokenize(source));
         this.expressions = new ExpressionParser(tokens);
     }
 
-    static List<Statement> parse(String source) {
-        Parser parser = new Parser(new TokenStream(Lexer.tokenize(source)));
-        List<Statement> body = parser.statements(Set.of());
-        if (parser.tokens.current().kind() != Kind.END) {
-            throw parser.tokens.unexpected("text or a tag");
+    List<Statement> template() {
+        List<Statement> body = statements(Set.of());
+        if (tokens.current().kind() != Kind.END) {
+            throw tokens.unexpected("text or a tag");
         }
         return body;
+    }
+
+    /** Returns whether a generation tag was parsed. */
+    boolean marksGeneration() {
+        return marksGeneration;
     }
 
     /** Parses up to a tag that begins with one of {@code ends}; the cursor then stands on that name. */
@@ -77,8 +83,11 @@ final class Parser {
             case "if" -> ifStatement(line);
             case "for" -> forStatement(line);
             case "set" -> setStatement(line);
+            case "filter" -> filterBlock(line);
             case "macro" -> macro(line);
+            case "call" -> callBlock(line);
             case "generation" -> {
+                marksGeneration = true;
                 blockEnd();
                 yield new Node.Generation(line, body("endgeneration"));
             }
@@ -112,6 +121,7 @@ final class Parser {
     private Statement ifStatement(int line) {
         List<Node.Branch> branches = new ArrayList<>();
         List<Statement> otherwise = List.of();
+        expressions.enterBranch();
         do {
             Expression condition = expressions.tuple();
             blockEnd();
@@ -121,6 +131,7 @@ final class Parser {
             blockEnd();
             otherwise = statements(Set.of("endif"));
         }
+        expressions.leaveBranch();
         blockEnd();
         return new Node.If(line, branches, otherwise);
     }
@@ -180,16 +191,55 @@ final class Parser {
         if (targets.size() > 1 || attribute != null) {
             throw tokens.unexpected("'='");
         }
+        List<Node.Filter> filters = filters();
+        blockEnd();
+        return new Node.FilteredBlock(line, targets.getFirst(), filters, body("endset"));
+    }
+
+    private List<Node.Filter> filters() {
         List<Node.Filter> filters = new ArrayList<>();
-        while (tokens.current().isOperator("|")) {
+        while (tokens.skipOperator("|")) {
             filters.add(expressions.filter(null));
         }
+        return filters;
+    }
+
+    private Statement filterBlock(int line) {
+        List<Node.Filter> filters = new ArrayList<>(List.of(expressions.filter(null)));
+        filters.addAll(filters());
         blockEnd();
-        return new Node.AssignBlock(line, targets.getFirst(), filters, body("endset"));
+        return new Node.FilteredBlock(line, null, filters, body("endfilter"));
+    }
+
+    private Statement callBlock(int line) {
+        Signature signature = tokens.current().isOperator("(") ? signature() : new Signature(List.of(), List.of());
+        Token token = tokens.current();
+        if (!(expressions.withoutCondition() instanceof Node.Call call)) {
+            throw new TemplateError(line, "found " + token.describe() + " where the call of a macro was expected");
+        }
+        blockEnd();
+        return new Node.CallBlock(line, call, macro(line, "caller", signature, "endcall"));
     }
 
     private Statement macro(int line) {
         String name = tokens.expectName();
+        Signature signature = signature();
+        blockEnd();
+        return macro(line, name, signature, "endmacro");
+    }
+
+    private Node.MacroDefinition macro(int line, String name, Signature signature, String ending) {
+        int outer = loops;
+        loops = 0;
+        List<Statement> body = body(ending);
+        loops = outer;
+        return new Node.MacroDefinition(line, name, signature.parameters(), signature.defaults(), body);
+    }
+
+    /** The parameters of a macro; the last ones have the defaults. */
+    private record Signature(List<String> parameters, List<Expression> defaults) {}
+
+    private Signature signature() {
         tokens.expectOperator("(");
         List<String> parameters = new ArrayList<>();
         List<Expression> defaults = new ArrayList<>();
@@ -204,11 +254,6 @@ final class Parser {
                 throw tokens.unexpected("a default value");
             }
         }
-        blockEnd();
-        int outer = loops;
-        loops = 0;
-        List<Statement> body = body("endmacro");
-        loops = outer;
-        return new Node.MacroDefinition(line, name, parameters, defaults, body);
+        return new Signature(parameters, defaults);
     }
 }

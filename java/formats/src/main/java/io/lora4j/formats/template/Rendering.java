@@ -7,12 +7,26 @@ import java.util.List;
  * A conversation as a model reads it.
  *
  * @param text the whole text
- * @param assistantSpans the parts of it that the assistant says, in order: each message's content through the end-of-turn
- *     token and what the template prints after it in the same turn, never the role header
+ * @param answers what the assistant says in it, in order
  */
-public record Rendering(String text, List<Span> assistantSpans) {
+public record Rendering(String text, List<Answer> answers) {
     /** Copies the list. */
     public Rendering {
-        assistantSpans = List.copyOf(assistantSpans);
+        answers = List.copyOf(answers);
+    }
+
+    /**
+     * What the assistant says in one turn.
+     *
+     * @param span from behind the header of the turn, or from the content where the template prints other headers than the one
+     *     that it prompts with, through the end-of-turn token and what the template prints after it in the same turn; or what
+     *     stands in a generation block
+     * @param message the index of the message; −1 if a generation block stands outside the turns of the messages
+     */
+    public record Answer(Span span, int message) {}
+
+    /** Returns where the answers stand. */
+    public List<Span> assistantSpans() {
+        return answers.stream().map(Answer::span).toList();
     }
 }

@@ -129,6 +129,37 @@ final class Strings {
         return lines;
     }
 
+    /** As {@code str.format}: fields are empty, an index or a name; attributes, conversions and formats are refused. */
+    static Text format(Text text, Callables.Args args) {
+        Text.Builder out = new Text.Builder();
+        int automatic = 0;
+        for (int i = 0; i < text.length(); i++) {
+            char c = text.charAt(i);
+            if (c != '{' && c != '}') {
+                out.append(text.substring(i, i + 1));
+                continue;
+            }
+            if (i + 1 < text.length() && text.charAt(i + 1) == c) {
+                out.append(text.substring(i, ++i));
+                continue;
+            }
+            int end = text.toString().indexOf('}', i);
+            if (c == '}' || end < 0) {
+                throw new TemplateError("'format' found a single '" + c + "'; a brace itself is written twice");
+            }
+            String field = text.toString().substring(i + 1, end);
+            boolean index = field.isEmpty() || field.chars().allMatch(d -> d >= '0' && d <= '9');
+            if (!index && !field.chars().allMatch(d -> Character.isLetterOrDigit(d) || d == '_')) {
+                throw new TemplateError(
+                        "'format' with the field {" + field + "} is not supported; expected an index or a name");
+            }
+            int place = field.isEmpty() ? automatic++ : index ? Integer.parseInt(field) : Integer.MAX_VALUE;
+            out.append(Values.text(args.require(place, index ? "" : field, "format")));
+            i = end;
+        }
+        return out.build();
+    }
+
     /** As {@code str.replace(old, new, count)}; count -1 replaces all. */
     static Text replace(Text text, String old, Text with, long count) {
         Text.Builder out = new Text.Builder();

@@ -7,9 +7,12 @@ import org.jspecify.annotations.Nullable;
  * A string whose characters carry marks: from which message's content they come, which message's turn they were printed in,
  * and whether inside a generation block. The marks survive cutting, joining and replacing, so that the rendered text still
  * knows them. Immutable; equality is that of the characters.
+ *
+ * <p>A text is markup once it went through the filter {@code safe}: what is then added to it is escaped as for HTML, as in
+ * Jinja, where a few templates hit upon it.
  */
 final class Text implements CharSequence, Comparable<Text> {
-    static final Text EMPTY = new Text("", null);
+    static final Text EMPTY = new Text("", null, false);
 
     /** Largest message index that the marks can hold. */
     static final int MAX_MESSAGES = (1 << 14) - 2;
@@ -20,21 +23,23 @@ final class Text implements CharSequence, Comparable<Text> {
 
     private final String string;
     private final int @Nullable [] marks;
+    private final boolean markup;
 
-    private Text(String string, int @Nullable [] marks) {
+    private Text(String string, int @Nullable [] marks, boolean markup) {
         this.string = string;
         this.marks = marks;
+        this.markup = markup;
     }
 
     static Text of(String string) {
-        return string.isEmpty() ? EMPTY : new Text(string, null);
+        return string.isEmpty() ? EMPTY : new Text(string, null, false);
     }
 
     /** Returns {@code string} marked as content of a message. */
     static Text content(String string, int message) {
         int[] marks = new int[string.length()];
         Arrays.fill(marks, message + 1);
-        return new Text(string, marks);
+        return new Text(string, marks, false);
     }
 
     private int mark(int index) {
@@ -64,7 +69,7 @@ final class Text implements CharSequence, Comparable<Text> {
                 owned[i] |= (message + 1) << OWNER_SHIFT;
             }
         }
-        return new Text(string, owned);
+        return new Text(string, owned, false);
     }
 
     /** Returns a copy marked as printed inside a generation block. */
@@ -73,7 +78,7 @@ final class Text implements CharSequence, Comparable<Text> {
         for (int i = 0; i < generated.length; i++) {
             generated[i] |= GENERATION;
         }
-        return new Text(string, generated);
+        return new Text(string, generated, false);
     }
 
     private int[] copyOfMarks() {
@@ -84,15 +89,53 @@ final class Text implements CharSequence, Comparable<Text> {
         if (start == 0 && end == string.length()) {
             return this;
         }
-        return new Text(string.substring(start, end), marks == null ? null : Arrays.copyOfRange(marks, start, end));
+        return new Text(
+                string.substring(start, end), marks == null ? null : Arrays.copyOfRange(marks, start, end), markup);
     }
 
+    boolean isMarkup() {
+        return markup;
+    }
+
+    /** Returns this as markup. */
+    Text asMarkup() {
+        return new Text(string, marks, true);
+    }
+
+    /** As Python's {@code +}; of a text and markup, the text is escaped and the outcome is markup. */
     Text concat(Text other) {
+        if (markup || other.markup) {
+            Text joined =
+                    new Builder().append(escaped()).append(other.escaped()).build();
+            return joined.asMarkup();
+        }
         return string.isEmpty()
                 ? other
                 : other.string.isEmpty()
                         ? this
                         : new Builder().append(this).append(other).build();
+    }
+
+    private Text escaped() {
+        if (markup) {
+            return this;
+        }
+        Builder out = new Builder();
+        for (int i = 0; i < string.length(); i++) {
+            String c = string.substring(i, i + 1);
+            out.appendAs(
+                    switch (c) {
+                        case "&" -> "&amp;";
+                        case "<" -> "&lt;";
+                        case ">" -> "&gt;";
+                        case "'" -> "&#39;";
+                        case "\"" -> "&#34;";
+                        default -> c;
+                    },
+                    this,
+                    i);
+        }
+        return out.build();
     }
 
     /** Returns the number of code points, Python's {@code len}. */
@@ -179,7 +222,7 @@ final class Text implements CharSequence, Comparable<Text> {
         }
 
         Text build() {
-            return new Text(string.toString(), marks == null ? null : Arrays.copyOf(marks, string.length()));
+            return new Text(string.toString(), marks == null ? null : Arrays.copyOf(marks, string.length()), false);
         }
     }
 }

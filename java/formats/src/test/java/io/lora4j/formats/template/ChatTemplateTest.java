@@ -5,6 +5,8 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.lora4j.formats.FormatException;
 import io.lora4j.formats.Span;
+import java.time.ZoneOffset;
+import java.time.ZonedDateTime;
 import java.util.List;
 import java.util.Map;
 import org.junit.jupiter.api.Test;
@@ -12,10 +14,11 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
 class ChatTemplateTest {
+    private static final ZonedDateTime NOW = ZonedDateTime.of(2026, 3, 7, 14, 5, 9, 0, ZoneOffset.UTC);
     private static final List<Message> CHAT = List.of(new Message("user", "Hi"), new Message("assistant", "Yes"));
 
     private static Rendering render(String template, List<Message> messages) throws FormatException {
-        return ChatTemplate.parse(template, "t.jinja").render(messages, Map.of("eos_token", "</s>"), false);
+        return ChatTemplate.parse(template, "t.jinja").render(messages, Map.of("eos_token", "</s>"), NOW);
     }
 
     @ParameterizedTest
@@ -24,8 +27,8 @@ class ChatTemplateTest {
             quoteCharacter = '~',
             value = {
                 "{% include 'x' %}|line 1: tag {% include %} is not supported",
-                "{% call f() %}{% endcall %}|tag {% call %} is not supported",
-                "{% filter upper %}a{% endfilter %}|tag {% filter %} is not supported",
+                "{% call f %}{% endcall %}|found 'f' where the call of a macro was expected",
+                "{% filter upper %}a{% endif %}|unexpected tag {% endif %}",
                 "{% with a = 1 %}{% endwith %}|tag {% with %} is not supported",
                 "{% do x %}|tag {% do %} is not supported",
                 "{% endif %}|unexpected tag {% endif %}",
@@ -35,7 +38,7 @@ class ChatTemplateTest {
                 "{{ a ¦ wordwrap }}|filter 'wordwrap' is not supported",
                 "{{ 'a' ¦ }}|found '}}' where a name was expected",
                 "{{ a is escaped }}|test 'escaped' is not supported",
-                "{{ f(*a) }}|unpacking arguments with '*' is not supported",
+                "{{ f(**a, *b) }}|where ')' was expected",
                 "{{ a[1, 2] }}|subscripts with several indices are not supported",
                 "{{ 'open }}|string is not closed",
                 "{{ a|tag is not closed; expected '}}'",
@@ -68,7 +71,14 @@ class ChatTemplateTest {
                 "{{ nope + 1 }}|'nope' is undefined",
                 "{{ messages.append(1) }}|method 'append' of a list changes it, which the sandbox of chat templates forbids",
                 "{{ messages[0].update({}) }}|method 'update' of a mapping changes it",
-                "{{ 'a'.format(1) }}|method 'format' of a string is not supported",
+                "{{ '{:>9}'.format(1) }}|'format' with the field {:>9} is not supported",
+                "{{ '{'.format(1) }}|'format' found a single '{'",
+                "{{ '{} {}'.format(1) }}|'format' needs an argument",
+                "{% if true %}{{ 1 ¦ wordwrap }}{% endif %}|line 1: filter 'wordwrap' is not supported",
+                "{% if true %}{{ 1 is escaped }}{% endif %}|line 1: test 'escaped' is not supported",
+                "{% call raise_exception('x') %}{% endcall %}|{% call %} needs a macro, not a function",
+                "{{ raise_exception(**[1]) }}|'**' needs a mapping, not a list",
+                "{{ messages ¦ map('upper') ¦ tojson }}|'tojson' does not take a generator",
                 "{{ 'a%s' % 1 }}|formatting strings with '%' is not supported",
                 "{{ 'a' + 1 }}|operator '+' does not take a string and an integer",
                 "{{ 1 / 0 }}|division by zero",
@@ -148,17 +158,24 @@ class ChatTemplateTest {
     @Test
     void refusesWhereAnAnswerCannotBeTold() {
         assertThatThrownBy(() -> render("{{ messages[0].content }} {{ messages[1].content }}", CHAT))
-                .hasMessageContaining("content of message 2 (assistant) in several places or outside a loop");
+                .hasMessageContaining("message 2 (assistant) in several places, outside a loop");
         assertThatThrownBy(() -> render(
                         "{% for m in messages %}{{ m.content }}{% endfor %}{% for m in messages %}{{ m.content }}{% endfor %}",
                         CHAT))
                 .hasMessageContaining("message 2 (assistant) in several places");
         assertThatThrownBy(() -> render("{% for m in messages %}{{ m.role }}{% endfor %}", CHAT))
-                .hasMessageContaining("nothing of the content of message 2 (assistant) can be found");
+                .hasMessageContaining("nothing of message 2 (assistant) can be found");
         assertThatThrownBy(() -> render(
-                        "{% for m in messages %}{{ m.content }};{% endfor %}",
+                        "{% for m in messages %}{{ m.content }}{% endfor %}",
                         List.of(new Message("user", "a"), new Message("assistant", ""))))
                 .hasMessageContaining("it is empty");
+        assertThatThrownBy(() -> render("{% for m in messages %};{{ m.content }}{% endfor %}", CHAT))
+                .hasMessageContaining("prints nothing behind message 2 (assistant) in its turn");
+        // A header is found, and behind it the end of the turn, but not the answer.
+        assertThatThrownBy(() -> render(
+                        "{% for m in messages %}<{{ m.role }}>;{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}",
+                        CHAT))
+                .hasMessageContaining("nothing of message 2 (assistant) can be found");
     }
 
     @Test
@@ -167,18 +184,63 @@ class ChatTemplateTest {
                 + "{% generation %}: {{ m.content }}{% endgeneration %}.{% endif %}{% endfor %}";
         ChatTemplate parsed = ChatTemplate.parse(template, "t");
         assertThat(parsed.marksGeneration()).isTrue();
-        Rendering rendering = parsed.render(CHAT, Map.of(), false);
+        Rendering rendering = parsed.render(CHAT, Map.of(), NOW);
         assertThat(rendering.text()).isEqualTo("userassistant: Yes.");
         assertThat(rendering.assistantSpans()).containsExactly(new Span(13, 18));
     }
 
     @Test
-    void theGenerationPromptIsNoAnswer() throws FormatException {
-        String template =
-                "{% for m in messages %}{{ m.role }}:{{ m.content }};{% if loop.last and add_generation_prompt %}assistant:{% endif %}{% endfor %}";
-        Rendering rendering = ChatTemplate.parse(template, "t").render(CHAT, Map.of(), true);
-        assertThat(rendering.text()).isEqualTo("user:Hi;assistant:Yes;assistant:");
-        assertThat(rendering.assistantSpans().getFirst().of(rendering.text())).isEqualTo("Yes;");
+    void anAnswerBeginsWhereTheModelWillBegin() throws FormatException {
+        // The mark of a thought is printed by the template and written by the model.
+        String template = "{% for m in messages %}<{{ m.role }}>"
+                + "{% if m.role == 'assistant' %}<think></think>{% endif %}{{ m.content }};{% endfor %}"
+                + "{% if add_generation_prompt %}<assistant>{{ prompted }}{% endif %}";
+        assertThat(said(template, Map.of())).containsExactly("<think></think>Yes;");
+        assertThat(said(template, Map.of("prompted", "<think></think>"))).containsExactly("Yes;");
+        // A prompt that the turns do not begin with tells nothing; the content does.
+        assertThat(said(template, Map.of("prompted", "<think>now</think>"))).containsExactly("Yes;");
+    }
+
+    @Test
+    void anEmptyAnswerIsFoundByItsHeader() throws FormatException {
+        String template = "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}"
+                + "{% if add_generation_prompt %}<assistant>{% endif %}";
+        Rendering rendering = render(template, List.of(new Message("user", "a"), new Message("assistant", "")));
+        assertThat(rendering.answers()).containsExactly(new Rendering.Answer(new Span(19, 20), 1));
+    }
+
+    @Test
+    void theEosBehindTheLastTurnIsPartOfIt() throws FormatException {
+        String template = "{% for m in messages %}<{{ m.role }}>{{ m.content }};{% endfor %}"
+                + "{% if add_generation_prompt %}<assistant>{% else %}{{ eos_token }}{% endif %}";
+        Map<String, Object> eos = Map.of("eos_token", "</s>");
+        assertThat(said(template, eos)).containsExactly("Yes;</s>");
+        // Whatever else stands there is not known to be the assistant's.
+        assertThat(said(template + "<user>", eos)).containsExactly("Yes;");
+    }
+
+    private static List<String> said(String template, Map<String, Object> variables) throws FormatException {
+        Rendering rendering = ChatTemplate.parse(template, "t").render(CHAT, variables, NOW);
+        return rendering.assistantSpans().stream()
+                .map(s -> s.of(rendering.text()))
+                .toList();
+    }
+
+    @Test
+    void aToolInsideTheTurnOfTheAssistantIsRefused() {
+        String template = "{% for m in messages if m.role != 'tool' %}<{{ m.role }}>{{ m.content }}"
+                + "{% if loop.last %}{% for i in [2] %}[{{ messages[i].content }}]{% endfor %}{% endif %};{% endfor %}";
+        List<Message> messages =
+                List.of(new Message("user", "a"), new Message("assistant", "b"), new Message("tool", "c"));
+        assertThatThrownBy(() -> render(template, messages))
+                .hasMessageContaining(
+                        "message 2 (assistant) in several places, outside a loop over the messages or with other");
+        assertThatThrownBy(() -> render(
+                        template.replace("{% for i in [2] %}", "")
+                                .replace("[i]", "[2]")
+                                .replaceFirst("\\{% endfor %}", ""),
+                        messages))
+                .hasMessageContaining("prints message 3 inside the turn of message 2 (assistant)");
     }
 
     @Test
@@ -188,7 +250,7 @@ class ChatTemplateTest {
                 Map.of("n", 3, "f", 0.5, "l", List.of(1, "two"), "m", Map.of("k", "v"), "b", true));
         variables.put("none_value", null);
         assertThat(ChatTemplate.parse(template, "t")
-                        .render(List.of(), variables, false)
+                        .render(List.of(), variables, NOW)
                         .text())
                 .isEqualTo("3 0.5 two v None True");
     }

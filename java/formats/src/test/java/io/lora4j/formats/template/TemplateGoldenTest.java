@@ -53,13 +53,13 @@ class TemplateGoldenTest {
         }
         assertThat(template.renderText(messages, variables, prompt, now))
                 .isEqualTo(golden.get("text").stringValue());
-        if (golden.has("spans")) {
+        if (golden.has("spans") && !prompt) {
             List<Span> spans = new ArrayList<>();
             golden.get("spans")
                     .values()
                     .forEach(s ->
                             spans.add(new Span(s.get(0).intValue(), s.get(1).intValue())));
-            Rendering rendering = template.render(messages, variables, prompt, now);
+            Rendering rendering = template.render(messages, variables, now);
             assertThat(rendering.assistantSpans()).isEqualTo(spans);
         }
     }
