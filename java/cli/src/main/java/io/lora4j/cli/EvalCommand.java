@@ -1,5 +1,6 @@
 package io.lora4j.cli;
 
+import io.lora4j.train.ChatOptions;
 import io.lora4j.train.Option;
 import io.lora4j.train.OptionTable;
 import io.lora4j.train.Settings;
@@ -10,8 +11,7 @@ import io.lora4j.train.model.BatchLoss;
 import io.lora4j.train.model.Evaluator;
 import java.io.IOException;
 import java.nio.file.Path;
-import java.time.ZoneId;
-import java.time.ZonedDateTime;
+import java.time.Clock;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -39,6 +39,9 @@ final class EvalCommand extends TableCommand {
                                 TrainOptions.MAX_LENGTH,
                                 TrainOptions.COMPLETION_ONLY_LOSS,
                                 TrainOptions.ASSISTANT_ONLY_LOSS,
+                                ChatOptions.CHAT_TEMPLATE_PATH,
+                                ChatOptions.CHAT_TEMPLATE_KWARGS,
+                                ChatOptions.TEMPLATE_DATE,
                                 TrainOptions.THREADS)),
                 "Computes loss, perplexity and token accuracy over the target tokens of a file, with and without an adapter.");
     }
@@ -50,9 +53,13 @@ final class EvalCommand extends TableCommand {
         try (Session session = Session.open(dir, settings.find(ADAPTER), settings.get(TrainOptions.THREADS))) {
             RowEncoder encoder = new RowEncoder(
                     session.tokenizer(),
+                    ChatOptions.format(
+                            settings,
+                            session.tokenizer(),
+                            settings.find(ADAPTER),
+                            ChatOptions.clock(settings, Clock.systemDefaultZone())),
                     settings.get(TrainOptions.COMPLETION_ONLY_LOSS),
-                    settings.get(TrainOptions.ASSISTANT_ONLY_LOSS),
-                    ZonedDateTime.now(ZoneId.systemDefault()));
+                    settings.get(TrainOptions.ASSISTANT_ONLY_LOSS));
             Dataset data = Dataset.load(
                     file,
                     encoder,

@@ -4,15 +4,15 @@ import io.lora4j.formats.FormatException;
 import io.lora4j.formats.GenerationConfig;
 import io.lora4j.formats.StreamDecoder;
 import io.lora4j.formats.Tokenizer;
-import io.lora4j.formats.template.ChatTemplate;
 import io.lora4j.formats.template.Message;
 import io.lora4j.kernels.Tensor;
+import io.lora4j.train.ChatOptions;
 import io.lora4j.train.Option;
 import io.lora4j.train.OptionException;
 import io.lora4j.train.OptionTable;
 import io.lora4j.train.Settings;
 import io.lora4j.train.TrainOptions;
-import io.lora4j.train.data.RowEncoder;
+import io.lora4j.train.data.ChatFormat;
 import io.lora4j.train.model.Batch;
 import io.lora4j.train.model.Generation;
 import io.lora4j.train.model.Generator;
@@ -21,8 +21,7 @@ import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
-import java.time.ZoneId;
-import java.time.ZonedDateTime;
+import java.time.Clock;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
@@ -90,6 +89,9 @@ final class GenerateCommand extends TableCommand {
                                 MESSAGES,
                                 SYSTEM_PROMPT,
                                 NO_CHAT_TEMPLATE,
+                                ChatOptions.CHAT_TEMPLATE_PATH,
+                                ChatOptions.CHAT_TEMPLATE_KWARGS,
+                                ChatOptions.TEMPLATE_DATE,
                                 STOP,
                                 MAX_NEW_TOKENS,
                                 TEMPERATURE,
@@ -144,14 +146,15 @@ final class GenerateCommand extends TableCommand {
 
     private static int[] encode(Tokenizer tokenizer, Settings settings, @Nullable String text, List<Message> messages)
             throws IOException {
-        boolean plain =
-                settings.get(NO_CHAT_TEMPLATE) || tokenizer.chatTemplate().isEmpty();
-        if (!plain) {
-            ChatTemplate template =
-                    ChatTemplate.parse(tokenizer.chatTemplate().orElseThrow(), tokenizer.chatTemplateSource());
-            Map<String, String> variables = RowEncoder.templateVariables(tokenizer);
-            return tokenizer.encode(
-                    template.renderText(messages, variables, true, ZonedDateTime.now(ZoneId.systemDefault())), false);
+        if (!settings.get(NO_CHAT_TEMPLATE)) {
+            ChatFormat format = ChatOptions.format(
+                    settings,
+                    tokenizer,
+                    settings.find(ADAPTER),
+                    ChatOptions.clock(settings, Clock.systemDefaultZone()));
+            if (format.hasTemplate()) {
+                return tokenizer.encode(format.text(messages, true), false);
+            }
         }
         if (text == null || settings.isSet(SYSTEM_PROMPT)) {
             throw new OptionException("messages and system_prompt need a chat template: "

@@ -2,8 +2,8 @@ package io.lora4j.cli;
 
 import io.lora4j.formats.StreamDecoder;
 import io.lora4j.formats.Tokenizer;
-import io.lora4j.formats.template.ChatTemplate;
 import io.lora4j.formats.template.Message;
+import io.lora4j.train.data.ChatFormat;
 import io.lora4j.train.data.Dataset;
 import io.lora4j.train.data.Example;
 import io.lora4j.train.data.JsonlReader;
@@ -40,8 +40,8 @@ record QuickstartExam(String question, String expected, String answer, int quest
     static QuickstartExam take(Path model, Optional<Path> adapter, int threads) throws IOException {
         try (Session session = Session.open(model, adapter, threads)) {
             Tokenizer tokenizer = session.tokenizer();
-            ZonedDateTime now = ZonedDateTime.now(ZoneId.systemDefault());
-            RowEncoder encoder = new RowEncoder(tokenizer, true, true, now);
+            ChatFormat format = ChatFormat.of(tokenizer, ZonedDateTime.now(ZoneId.systemDefault()));
+            RowEncoder encoder = new RowEncoder(tokenizer, format, true, true);
             Dataset valid = Dataset.load(
                     model.resolve("instruct/valid.jsonl"),
                     encoder,
@@ -49,9 +49,6 @@ record QuickstartExam(String question, String expected, String answer, int quest
                     session.model().config());
             BatchLoss loss = Evaluator.evaluate(session.model(), valid.batches(BATCH), session.adapter());
 
-            ChatTemplate template =
-                    ChatTemplate.parse(tokenizer.chatTemplate().orElseThrow(), tokenizer.chatTemplateSource());
-            Map<String, String> variables = RowEncoder.templateVariables(tokenizer);
             Set<Integer> stopIds = GenerateCommand.stopIds(model, session);
             Generator generator = new Generator(session.model(), session.adapter());
             List<Example> questions = JsonlReader.read(model.resolve("instruct/test.jsonl"));
@@ -60,7 +57,7 @@ record QuickstartExam(String question, String expected, String answer, int quest
             for (Example example : questions) {
                 List<Message> messages = ((Example.Chat) example).messages();
                 String question = text(messages.getFirst());
-                String prompt = template.renderText(List.of(new Message("user", question)), variables, true, now);
+                String prompt = format.text(List.of(new Message("user", question)), true);
                 StreamDecoder decoder = new StreamDecoder(tokenizer, true);
                 StringBuilder answer = new StringBuilder();
                 generator.generate(tokenizer.encode(prompt, false), Sampling.GREEDY, stopIds, LONGEST_ANSWER, id -> {

@@ -1,6 +1,7 @@
 package io.lora4j.formats;
 
 import java.io.IOException;
+import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -8,6 +9,7 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 import tools.jackson.databind.JsonNode;
 import tools.jackson.databind.node.ObjectNode;
@@ -105,10 +107,22 @@ final class TokenizerFiles {
         }
     }
 
+    /**
+     * As transformers: files before the field of the config, and of several templates the one named default. Those for tools
+     * and retrieval have no use here.
+     */
     private void readTemplate(Path dir) throws IOException {
         Path templateFile = dir.resolve("chat_template.jinja");
+        Path more = dir.resolve("additional_chat_templates");
+        List<String> additional = Files.isDirectory(more) ? templateNames(more) : List.of();
+        if (additional.contains("default")) {
+            templateFile = more.resolve("default.jinja");
+        } else if (!additional.isEmpty() && !Files.exists(templateFile)) {
+            throw new FormatException(more + ": has the templates " + additional
+                    + " but none named \"default\", and there is no " + templateFile);
+        }
         if (Files.exists(templateFile)) {
-            template = Files.readString(templateFile);
+            template = readTemplateFile(templateFile);
             templateSource = templateFile.toString();
             return;
         }
@@ -128,6 +142,24 @@ final class TokenizerFiles {
             }
         } else {
             template = node.stringValue(null);
+        }
+    }
+
+    private static List<String> templateNames(Path dir) throws IOException {
+        try (Stream<Path> files = Files.list(dir)) {
+            return files.map(file -> file.getFileName().toString())
+                    .filter(name -> name.endsWith(".jinja"))
+                    .map(name -> name.substring(0, name.length() - ".jinja".length()))
+                    .sorted()
+                    .toList();
+        }
+    }
+
+    private static String readTemplateFile(Path file) throws IOException {
+        try {
+            return Files.readString(file);
+        } catch (CharacterCodingException e) {
+            throw new FormatException(file + ": is not valid UTF-8", e);
         }
     }
 

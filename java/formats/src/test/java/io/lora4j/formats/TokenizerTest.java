@@ -221,6 +221,22 @@ class TokenizerTest {
     }
 
     @Test
+    void ofSeveralTemplateFilesTheDefaultCounts() throws IOException {
+        copy(Map.of());
+        Path more = Files.createDirectories(dir.resolve("additional_chat_templates"));
+        Bytes.write(more.resolve("tool_use.jinja"), "{{ 2 }}");
+        refused("additional_chat_templates: has the templates [tool_use] but none named \"default\"");
+        Bytes.write(dir.resolve("chat_template.jinja"), "{{ 1 }}");
+        try (Tokenizer tokenizer = Tokenizer.open(dir)) {
+            assertThat(tokenizer.chatTemplate()).contains("{{ 1 }}");
+        }
+        Bytes.write(more.resolve("default.jinja"), "{{ 3 }}");
+        try (Tokenizer tokenizer = Tokenizer.open(dir)) {
+            assertThat(tokenizer.chatTemplate()).contains("{{ 3 }}");
+        }
+    }
+
+    @Test
     void readsTheOldMapOfSpecialTokens() throws IOException {
         Files.copy(TestData.path("tokenizers/bytes").resolve("tokenizer.json"), dir.resolve("tokenizer.json"));
         Bytes.write(dir.resolve("special_tokens_map.json"), "{\"eos_token\":{\"content\":\"<|im_end|>\"}}");

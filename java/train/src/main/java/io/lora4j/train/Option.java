@@ -43,7 +43,12 @@ public record Option<T>(
     private static final Pattern PLAIN_NAME = Pattern.compile("[A-Za-z0-9_.]+");
     private static final JsonMapper JSON = new JsonMapper();
 
-    private static <T> Option<T> of(
+    /**
+     * Returns an option of any type.
+     *
+     * @param reader makes a value of what was given, or throws IllegalArgumentException saying what is expected
+     */
+    static <T> Option<T> of(
             String name, String type, @Nullable T defaultValue, String help, Function<Object, T> reader) {
         return new Option<>(name, List.of(), type, defaultValue, "", help, false, reader);
     }
@@ -127,6 +132,21 @@ public record Option<T>(
         return of(name, "JSON", Map.of(), help, given -> pattern(given, whole));
     }
 
+    /** Returns an option for variables by name, none of them {@code reserved}; nothing by default. */
+    public static Option<Map<String, Object>> ofJson(String name, List<String> reserved, String help) {
+        return of(name, "JSON", Map.of(), help, given -> {
+            Map<String, Object> values = new LinkedHashMap<>();
+            map(given, "a map of name to value, such as {\"name\": true}")
+                    .forEach((key, value) -> values.put(String.valueOf(key), value));
+            for (String key : reserved) {
+                if (values.containsKey(key)) {
+                    throw new IllegalArgumentException("a map without " + key + ", which is set otherwise");
+                }
+            }
+            return Collections.unmodifiableMap(values);
+        });
+    }
+
     /** Returns a copy with short names. */
     public Option<T> alias(String... names) {
         return new Option<>(name, List.of(names), type, defaultValue, trlDefault, help, mayChange, reader);
@@ -170,6 +190,7 @@ public record Option<T>(
             case ModuleFilter.Regex(String source) -> source;
             case ModuleFilter.AllLinear() -> "all-linear";
             case Map<?, ?> map when map.isEmpty() -> "none";
+            case Map<?, ?> map -> JSON.writeValueAsString(map);
             default -> value.toString();
         };
     }
@@ -234,6 +255,18 @@ public record Option<T>(
 
     private static Map<String, Double> pattern(Object given, boolean whole) {
         String expected = "a map of module name to " + (whole ? "rank" : "number") + ", such as {\"q_proj\": 16}";
+        Map<String, Double> values = new LinkedHashMap<>();
+        for (Map.Entry<?, ?> entry : map(given, expected).entrySet()) {
+            double value = entry.getValue() instanceof Number n ? n.doubleValue() : Double.NaN;
+            if (!(entry.getKey() instanceof String name) || !(value > 0) || (whole && value != (int) value)) {
+                throw new IllegalArgumentException(expected);
+            }
+            values.put(name, value);
+        }
+        return Collections.unmodifiableMap(values);
+    }
+
+    private static Map<?, ?> map(Object given, String expected) {
         Object tree = given;
         if (given instanceof String json) {
             try {
@@ -242,17 +275,9 @@ public record Option<T>(
                 throw new IllegalArgumentException(expected, e);
             }
         }
-        if (!(tree instanceof Map<?, ?> map)) {
-            throw new IllegalArgumentException(expected);
+        if (tree instanceof Map<?, ?> map) {
+            return map;
         }
-        Map<String, Double> values = new LinkedHashMap<>();
-        for (Map.Entry<?, ?> entry : map.entrySet()) {
-            double value = entry.getValue() instanceof Number n ? n.doubleValue() : Double.NaN;
-            if (!(entry.getKey() instanceof String name) || !(value > 0) || (whole && value != (int) value)) {
-                throw new IllegalArgumentException(expected);
-            }
-            values.put(name, value);
-        }
-        return Collections.unmodifiableMap(values);
+        throw new IllegalArgumentException(expected);
     }
 }

@@ -102,10 +102,13 @@ final class OutputDir {
         }
     }
 
-    /** Writes the adapter with the tokenizer that it was trained with. */
-    void writeAdapter(Adapter adapter, Path modelDir) throws IOException {
+    /** Writes the adapter with the tokenizer that it was trained with, and the template if it was not the model's own. */
+    void writeAdapter(Adapter adapter, Path modelDir, Optional<Path> template) throws IOException {
         for (Path file : RunIdentity.tokenizerFiles(modelDir)) {
             AtomicFile.write(dir.resolve(file.getFileName()), Files.readAllBytes(file));
+        }
+        if (template.isPresent()) {
+            AtomicFile.write(dir.resolve(ChatOptions.TEMPLATE_FILE), Files.readAllBytes(template.get()));
         }
         adapter.save(dir);
     }

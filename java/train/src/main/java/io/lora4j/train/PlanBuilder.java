@@ -42,9 +42,9 @@ final class PlanBuilder {
         try (Tokenizer tokenizer = Tokenizer.open(modelDir)) {
             RowEncoder encoder = new RowEncoder(
                     tokenizer,
+                    ChatOptions.format(settings, tokenizer, Optional.empty(), clock),
                     settings.get(TrainOptions.COMPLETION_ONLY_LOSS),
-                    settings.get(TrainOptions.ASSISTANT_ONLY_LOSS),
-                    clock);
+                    settings.get(TrainOptions.ASSISTANT_ONLY_LOSS));
             int maxLength = settings.get(TrainOptions.MAX_LENGTH);
             Dataset data = Dataset.load(settings.get(TrainOptions.TRAIN_FILE), encoder, maxLength, model);
             Optional<Path> evalFile = settings.find(TrainOptions.EVAL_FILE);

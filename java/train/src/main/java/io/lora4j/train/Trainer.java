@@ -18,9 +18,8 @@ import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.time.ZoneId;
+import java.time.Clock;
 import java.time.ZonedDateTime;
-import java.time.temporal.ChronoUnit;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
@@ -76,11 +75,13 @@ public final class Trainer {
         Optional<Path> resumeFrom = output.resumePoint(settings);
         TrainerState saved = resumeFrom.isPresent() ? CheckpointStore.read(resumeFrom.get()) : null;
         ZonedDateTime clock = saved == null
-                ? ZonedDateTime.now(ZoneId.systemDefault()).truncatedTo(ChronoUnit.SECONDS)
+                ? ChatOptions.clock(settings, Clock.systemDefaultZone())
                 : ZonedDateTime.parse(saved.clock());
         TrainPlan plan = new PlanBuilder(settings).build(resumeFrom, clock);
-        Map<String, String> hashes =
-                RunIdentity.of(settings.get(TrainOptions.MODEL_NAME_OR_PATH), settings.get(TrainOptions.TRAIN_FILE));
+        Map<String, String> hashes = RunIdentity.of(
+                settings.get(TrainOptions.MODEL_NAME_OR_PATH),
+                settings.get(TrainOptions.TRAIN_FILE),
+                settings.find(ChatOptions.CHAT_TEMPLATE_PATH));
         if (resumeFrom.isPresent() && saved != null) {
             RunIdentity.requireSame(resumeFrom.get(), saved, settings, hashes);
         }
@@ -185,7 +186,10 @@ public final class Trainer {
                 }
             }
             if (now >= total) {
-                output.writeAdapter(adapter, settings.get(TrainOptions.MODEL_NAME_OR_PATH));
+                output.writeAdapter(
+                        adapter,
+                        settings.get(TrainOptions.MODEL_NAME_OR_PATH),
+                        settings.find(ChatOptions.CHAT_TEMPLATE_PATH));
             }
             try (Stream<Path> files = Files.list(output.path())) {
                 return new TrainResult(

@@ -5,6 +5,9 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.lora4j.formats.ModuleFilter;
 import java.nio.file.Path;
+import java.time.Clock;
+import java.time.Instant;
+import java.time.ZoneOffset;
 import java.util.List;
 import java.util.Map;
 import org.junit.jupiter.api.Test;
@@ -71,6 +74,9 @@ class TrainOptionsTest {
                 "rank_pattern; [1]; a map of module name to rank",
                 "rank_pattern; {\"q_proj\": 1.5}; a map of module name to rank",
                 "adam_epsilon; 0; a number of at least",
+                "chat_template_kwargs; [1]; a map of name to value",
+                "chat_template_kwargs; {\"messages\": []}; a map without messages, which is set otherwise",
+                "template_date; 7 March; a date as YYYY-MM-DD or YYYY-MM-DDTHH:MM",
                 "seed; 1e3; a whole number"
             })
     void wrongValuesNameTheOption(String key, String value, String expected) {
@@ -78,6 +84,24 @@ class TrainOptionsTest {
                 .isInstanceOf(OptionException.class)
                 .hasMessageContaining("option " + key + ": found \"" + value + "\", expected ")
                 .hasMessageContaining(expected);
+    }
+
+    @Test
+    void chatOptions() {
+        Settings settings = complete()
+                .put("chat_template_kwargs", "{\"enable_thinking\": false, \"n\": [1, \"two\"]}")
+                .put("template_date", "2026-03-07")
+                .build();
+        assertThat(settings.get(ChatOptions.CHAT_TEMPLATE_KWARGS))
+                .containsExactly(Map.entry("enable_thinking", false), Map.entry("n", List.of(1, "two")));
+        assertThat(settings.toMap())
+                .containsEntry("chat_template_kwargs", "{\"enable_thinking\":false,\"n\":[1,\"two\"]}");
+        assertThat(ChatOptions.clock(settings, Clock.systemUTC())).isEqualTo("2026-03-07T00:00Z");
+        assertThat(ChatOptions.clock(
+                        complete().put("template_date", "2026-03-07T14:05").build(), Clock.systemUTC()))
+                .isEqualTo("2026-03-07T14:05Z");
+        Clock now = Clock.fixed(Instant.parse("2026-05-06T07:08:09.5Z"), ZoneOffset.UTC);
+        assertThat(ChatOptions.clock(complete().build(), now)).isEqualTo("2026-05-06T07:08:09Z");
     }
 
     @Test

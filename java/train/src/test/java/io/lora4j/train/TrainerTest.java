@@ -8,10 +8,12 @@ import io.lora4j.formats.FormatException;
 import io.lora4j.train.checkpoint.CheckpointStore;
 import io.lora4j.train.checkpoint.RunIdentity;
 import io.lora4j.train.checkpoint.Sha256;
+import io.lora4j.train.data.Dataset;
 import io.lora4j.train.model.BatchLoss;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.LocalDateTime;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -269,6 +271,46 @@ class TrainerTest {
         assertThatThrownBy(() -> Runs.run(small("out").set(TrainOptions.RESUME_FROM_CHECKPOINT, "last")))
                 .isInstanceOf(TrainException.class)
                 .hasMessageContaining("data had the sha256 ");
+    }
+
+    @Test
+    void aTemplateOfItsOwnGoesWithTheAdapter() throws Exception {
+        Files.writeString(
+                data,
+                "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", \"content\": \"Yes\"}]}");
+        String jinja = "{{ strftime_now('%d %B %Y') }}{% if quiet %}, quiet{% endif %}:"
+                + "{% for m in messages %} {{ m.content }}.{% endfor %}";
+        Path template = Files.writeString(dir.resolve("own.jinja"), jinja);
+        TrainPlan plan = Trainer.open(templated("out", template).build()).plan();
+        assertThat(plan.preview().stream().map(Dataset.Piece::text))
+                .containsExactly("07 March 2026, quiet: Hi.", " Yes.");
+        Runs.run(templated("out", template));
+        Path out = dir.resolve("out");
+        assertThat(out.resolve("chat_template.jinja")).hasContent(jinja);
+        String state = Files.readString(out.resolve("checkpoint-1/trainer_state.json"));
+        assertThat(state).contains("\"clock\": \"2026-03-07T00:00Z\"");
+
+        // The clock of a run that goes on is the one that it began with; its template must not be another one.
+        Settings.Builder resumed = templated("out", template).set(TrainOptions.RESUME_FROM_CHECKPOINT, "last");
+        assertThat(Trainer.open(resumed.build()).plan().clock()).isEqualTo("2026-03-07T00:00Z");
+        assertThatThrownBy(() -> Trainer.open(resumed.set(ChatOptions.TEMPLATE_DATE, LocalDateTime.MIN.withYear(2027))
+                        .build()))
+                .isInstanceOf(TrainException.class)
+                .hasMessageContaining("template_date was 2026-03-07T00:00, is 2027-01-01T00:00");
+        Files.writeString(template, jinja + "\n\n");
+        assertThatThrownBy(() -> Trainer.open(templated("out", template)
+                        .set(TrainOptions.RESUME_FROM_CHECKPOINT, "last")
+                        .build()))
+                .isInstanceOf(TrainException.class)
+                .hasMessageContaining("template had the sha256 ");
+    }
+
+    private Settings.Builder templated(String output, Path template) {
+        return small(output)
+                .set(TrainOptions.MAX_STEPS, 1)
+                .set(ChatOptions.CHAT_TEMPLATE_PATH, template)
+                .set(ChatOptions.CHAT_TEMPLATE_KWARGS, Map.of("quiet", true))
+                .set(ChatOptions.TEMPLATE_DATE, LocalDateTime.of(2026, 3, 7, 0, 0));
     }
 
     @Test

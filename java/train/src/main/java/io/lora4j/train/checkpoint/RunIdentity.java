@@ -1,6 +1,7 @@
 package io.lora4j.train.checkpoint;
 
 import io.lora4j.formats.FormatException;
+import io.lora4j.train.ChatOptions;
 import io.lora4j.train.Option;
 import io.lora4j.train.Settings;
 import io.lora4j.train.TrainException;
@@ -11,6 +12,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.TreeSet;
 import java.util.stream.Stream;
 import tools.jackson.databind.JsonNode;
@@ -28,13 +30,15 @@ public final class RunIdentity {
      *
      * @param modelDir the base model's folder
      * @param data the training file
+     * @param template the chat template, if it is not the model's own
      */
-    public static Map<String, String> of(Path modelDir, Path data) throws IOException {
+    public static Map<String, String> of(Path modelDir, Path data, Optional<Path> template) throws IOException {
         Map<String, String> hashes = new LinkedHashMap<>();
         hashes.put("base", Sha256.of(baseFiles(modelDir)));
         hashes.put("data", Sha256.of(data));
         hashes.put("tokenizer", Sha256.of(existing(modelDir, TOKENIZER_FILES)));
-        hashes.put("template", Sha256.of(existing(modelDir, List.of("chat_template.jinja"))));
+        List<Path> own = existing(modelDir, List.of(ChatOptions.TEMPLATE_FILE));
+        hashes.put("template", Sha256.of(template.map(List::of).orElse(own)));
         return hashes;
     }
 
@@ -63,7 +67,7 @@ public final class RunIdentity {
     /** Returns the files of a tokenizer that there are, chat template included: what goes with an adapter. */
     public static List<Path> tokenizerFiles(Path modelDir) {
         List<Path> files = new ArrayList<>(existing(modelDir, TOKENIZER_FILES));
-        files.addAll(existing(modelDir, List.of("chat_template.jinja")));
+        files.addAll(existing(modelDir, List.of(ChatOptions.TEMPLATE_FILE)));
         return files;
     }
 

@@ -14,6 +14,8 @@ import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
+import java.util.Set;
 import java.util.TreeSet;
 import tools.jackson.core.JacksonException;
 import tools.jackson.core.StreamReadFeature;
@@ -32,6 +34,8 @@ public final class JsonlReader {
                     .build())
             .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS)
             .build();
+
+    private static final Set<String> FIELDS = Set.of("role", "content", "train");
 
     private final Path file;
 
@@ -182,16 +186,34 @@ public final class JsonlReader {
                 throw error(line, where + " is " + message.getNodeType() + "; expected {\"role\": …, \"content\": …}");
             }
             for (String field : message.propertyNames()) {
-                if (!field.equals("role") && !field.equals("content")) {
+                if (!FIELDS.contains(field)) {
                     throw error(
                             line,
-                            where + " has the field " + field + ", which is not supported; expected role and content");
+                            where + " has the field " + field
+                                    + ", which is not supported; expected role and content, and maybe train");
                 }
             }
             String role = text(message, "role", where + ".", line);
-            messages.add(new Message(role, text(message, "content", where + ".", line)));
+            String content = text(message, "content", where + ".", line);
+            messages.add(new Message(role, content, Map.of(), train(message, role, where, line)));
         }
         return messages;
+    }
+
+    /** Only turns of the assistant can be left out: for the others there is nothing to leave out, or no way to tell them. */
+    private boolean train(JsonNode message, String role, String where, int line) throws FormatException {
+        JsonNode train = message.path("train");
+        if (train.isMissingNode()) {
+            return true;
+        }
+        if (!train.isBoolean()) {
+            throw error(line, where + ".train is " + train + "; expected true or false");
+        }
+        if (!role.equals("assistant")) {
+            throw error(
+                    line, where + " has train and the role " + role + "; only messages of the assistant can have it");
+        }
+        return train.booleanValue();
     }
 
     private FormatException error(int line, String what) {

@@ -3,20 +3,14 @@ package io.lora4j.train.data;
 import io.lora4j.formats.Encoding;
 import io.lora4j.formats.FormatException;
 import io.lora4j.formats.Span;
-import io.lora4j.formats.SpecialToken;
 import io.lora4j.formats.Tokenizer;
-import io.lora4j.formats.template.ChatTemplate;
 import io.lora4j.formats.template.Message;
 import io.lora4j.formats.template.Rendering;
 import java.nio.file.Path;
-import java.time.ZonedDateTime;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.BitSet;
-import java.util.LinkedHashMap;
 import java.util.List;
-import java.util.Map;
-import java.util.Optional;
-import org.jspecify.annotations.Nullable;
 
 /**
  * Makes token ids and the loss mask of a row. Thread-safe.
@@ -28,7 +22,8 @@ import org.jspecify.annotations.Nullable;
  *   <li>{@code messages}: the text that the chat template renders, encoded without special tokens, which the template has
  *       printed. Learned is what the assistant says in each of its turns: the content through the end-of-turn token and what
  *       the template prints right after it, never the role header; or everything without {@code assistant_only_loss}. Where
- *       prompt and completion are lists of messages, only the turns of the completion count.
+ *       prompt and completion are lists of messages, only the turns of the completion count. A turn with {@code "train": false}
+ *       is not learned, whatever else is.
  * </ul>
  *
  * <p>A token is learned if any character that it stands for is to be learned; one that stands for none (a BOS that was added)
@@ -36,44 +31,23 @@ import org.jspecify.annotations.Nullable;
  */
 public final class RowEncoder {
     private final Tokenizer tokenizer;
-    private final @Nullable ChatTemplate template;
-    private final Map<String, String> variables;
+    private final ChatFormat format;
     private final boolean completionOnly;
     private final boolean assistantOnly;
-    private final ZonedDateTime clock;
 
     /**
      * Creates an encoder.
      *
      * @param tokenizer the model's tokenizer
+     * @param format how conversations are rendered
      * @param completionOnly {@code completion_only_loss}
      * @param assistantOnly {@code assistant_only_loss}
-     * @param clock the time that templates with a date in them show
-     * @throws FormatException if the model's chat template is not understood
      */
-    public RowEncoder(Tokenizer tokenizer, boolean completionOnly, boolean assistantOnly, ZonedDateTime clock)
-            throws FormatException {
+    public RowEncoder(Tokenizer tokenizer, ChatFormat format, boolean completionOnly, boolean assistantOnly) {
         this.tokenizer = tokenizer;
+        this.format = format;
         this.completionOnly = completionOnly;
         this.assistantOnly = assistantOnly;
-        this.clock = clock;
-        Optional<String> source = tokenizer.chatTemplate();
-        this.template = source.isPresent() ? ChatTemplate.parse(source.get(), tokenizer.chatTemplateSource()) : null;
-        this.variables = templateVariables(tokenizer);
-    }
-
-    /** Returns what a chat template may read beside the messages: the texts of the tokenizer's special tokens. */
-    public static Map<String, String> templateVariables(Tokenizer tokenizer) {
-        Map<String, String> variables = new LinkedHashMap<>();
-        putToken(variables, "bos_token", tokenizer.bos());
-        putToken(variables, "eos_token", tokenizer.eos());
-        putToken(variables, "pad_token", tokenizer.pad());
-        putToken(variables, "unk_token", tokenizer.unk());
-        return variables;
-    }
-
-    private static void putToken(Map<String, String> variables, String name, Optional<SpecialToken> token) {
-        token.ifPresent(t -> variables.put(name, t.text()));
     }
 
     /**
@@ -129,36 +103,46 @@ public final class RowEncoder {
     }
 
     private Row chat(Example.Chat chat) throws FormatException {
-        if (template == null) {
-            throw new FormatException("a row with messages needs a chat template, and the tokenizer has none"
-                    + " (chat_template.jinja, or chat_template in tokenizer_config.json)");
-        }
         List<Message> messages = chat.messages();
         boolean all = chat.promptMessages() < 0 ? !assistantOnly : !completionOnly;
-        if (all) {
-            String text = template.renderText(messages, variables, false, clock);
-            return row(tokenizer.encodeWithOffsets(text, false), List.of(), true, chat.line());
+        if (all && messages.stream().allMatch(Message::train)) {
+            return row(tokenizer.encodeWithOffsets(format.text(messages, false), false), List.of(), true, chat.line());
         }
-        Rendering rendering = template.render(messages, variables, false, clock);
-        List<Span> learned = rendering.assistantSpans();
-        if (chat.promptMessages() > 0) {
-            long turns =
-                    messages.stream().filter(m -> m.role().equals("assistant")).count();
-            if (learned.size() != turns) {
-                throw new FormatException("the template marks " + learned.size() + " answers in " + turns
-                        + " turns of the assistant, so that those of the completion cannot be told; use messages");
-            }
-            int completions = messages.size() - chat.promptMessages();
-            learned = learned.subList(learned.size() - completions, learned.size());
+        Rendering rendering = format.render(messages);
+        List<Span> learned = new ArrayList<>();
+        List<Span> spared = new ArrayList<>();
+        for (Rendering.Answer answer : rendering.answers()) {
+            boolean wanted = answer.message() < 0
+                    ? isForAll(chat)
+                    : answer.message() >= chat.promptMessages()
+                            && messages.get(answer.message()).train();
+            (wanted ? learned : spared).add(answer.span());
         }
-        return row(tokenizer.encodeWithOffsets(rendering.text(), false), learned, false, chat.line());
+        Encoding encoding = tokenizer.encodeWithOffsets(rendering.text(), false);
+        if (!all) {
+            return row(encoding, learned, false, chat.line());
+        }
+        Row row = row(encoding, List.of(), true, chat.line());
+        BitSet mask = new BitSet(encoding.size());
+        mask.set(0, encoding.size());
+        mask.andNot(mask(encoding, spared, false));
+        return new Row(row.ids(), mask, row.line());
+    }
+
+    /** A generation block outside every turn is learned where all turns are; whose it is cannot be told. */
+    private static boolean isForAll(Example.Chat chat) throws FormatException {
+        if (chat.promptMessages() > 0 || !chat.messages().stream().allMatch(Message::train)) {
+            throw new FormatException(
+                    "the template has a {% generation %} block outside its loop over the messages, so that"
+                            + " answers that are not to be learned cannot be told from the others");
+        }
+        return true;
     }
 
     private Row row(Encoding encoding, List<Span> learned, boolean all, int line) throws FormatException {
         int[] ids = encoding.ids();
         if (ids.length > 1 && ids[0] == ids[1] && isBos(ids[0])) {
-            throw new FormatException(
-                    "the chat template prints BOS twice; remove one from " + tokenizer.chatTemplateSource());
+            throw new FormatException("the chat template prints BOS twice; remove one from " + format.source());
         }
         return new Row(encoding.ids(), mask(encoding, learned, all), line);
     }

@@ -9,6 +9,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Map;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -39,6 +40,10 @@ class JsonlReaderTest {
         String messages = "{\"role\": \"user\", \"content\": \"hi\"}, {\"role\": \"assistant\", \"content\": \"ho\"}";
         assertThat(read("{\"messages\": [" + messages + "]}"))
                 .containsExactly(new Example.Chat(1, List.of(user, assistant), -1));
+        assertThat(read("{\"messages\": [{\"role\": \"assistant\", \"content\": \"ho\", \"train\": false},"
+                        + "{\"role\": \"assistant\", \"content\": \"ho\", \"train\": true}]}"))
+                .containsExactly(
+                        new Example.Chat(1, List.of(new Message("assistant", "ho", Map.of(), false), assistant), -1));
         assertThat(read("{\"prompt\": [{\"role\": \"user\", \"content\": \"hi\"}],"
                         + " \"completion\": [{\"role\": \"assistant\", \"content\": \"ho\"}]}"))
                 .containsExactly(new Example.Chat(1, List.of(user, assistant), 1));
@@ -60,6 +65,8 @@ class JsonlReaderTest {
                 "{\"text\": \"\\ud800\"}                   | field text has half a surrogate pair",
                 "{\"messages\": []}                        | field messages is empty",
                 "{\"messages\": [3]}                       | messages[0] is NUMBER",
+                "{\"messages\": [{\"role\": \"user\", \"content\": \"a\", \"train\": false}]} | messages[0] has train and the role user; only messages of the assistant can have it",
+                "{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\", \"train\": 0}]} | messages[0].train is 0; expected true or false",
                 "{\"messages\": [{\"role\": \"user\"}]}    | messages[0].content is MISSING; expected a string",
                 "{\"messages\": [{\"role\": \"user\", \"content\": \"a\", \"tool_calls\": []}]} | has the field tool_calls, which is not supported",
                 "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"tools\": []} | has tools, which are not supported",

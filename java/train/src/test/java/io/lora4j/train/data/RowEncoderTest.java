@@ -11,6 +11,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.ZoneOffset;
 import java.time.ZonedDateTime;
+import java.util.Map;
 import java.util.stream.Collectors;
 import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.Test;
@@ -33,7 +34,7 @@ class RowEncoderTest {
     }
 
     private Dataset load(String lines, Tokenizer tokenizer, boolean onlyAnswers, int maxLength) throws IOException {
-        RowEncoder encoder = new RowEncoder(tokenizer, onlyAnswers, onlyAnswers, CLOCK);
+        RowEncoder encoder = new RowEncoder(tokenizer, ChatFormat.of(tokenizer, CLOCK), onlyAnswers, onlyAnswers);
         return Dataset.load(data(lines), encoder, maxLength, ModelConfig.read(TINY));
     }
 
@@ -75,13 +76,20 @@ class RowEncoderTest {
                 "true  | {\"messages\": [S Be kind., U Hi., A Yes., U And?]}     | ^<system/Be kind.>/<user/Hi.>/<assistant/⟦Yes.>/⟧<user/And?>/",
                 "false | {\"messages\": [U Hi., A Yes.]}                         | ^⟦<user/Hi.>/<assistant/Yes.>/⟧",
                 "true  | {\"prompt\": [U Hi., A Yes., U And?], \"completion\": [A No.]}  | ^<user/Hi.>/<assistant/Yes.>/<user/And?>/<assistant/⟦No.>/⟧",
-                "false | {\"prompt\": [U Hi.], \"completion\": [A No.]}          | ^⟦<user/Hi.>/<assistant/No.>/⟧"
+                "false | {\"prompt\": [U Hi.], \"completion\": [A No.]}          | ^⟦<user/Hi.>/<assistant/No.>/⟧",
+                // N is a turn of the assistant with train false
+                "true  | {\"messages\": [U Hi., N Hi., U Hi., A Hi.]}            | ^<user/Hi.>/<assistant/Hi.>/<user/Hi.>/<assistant/⟦Hi.>/⟧",
+                "true  | {\"messages\": [U Hi., A Hi., U Hi., N Hi.]}            | ^<user/Hi.>/<assistant/⟦Hi.>/⟧<user/Hi.>/<assistant/Hi.>/",
+                "false | {\"messages\": [U Hi., N Yes., U And?, A No.]}          | ^⟦<user/Hi.>/<assistant/⟧Yes.>/⟦<user/And?>/<assistant/No.>/⟧",
+                "true  | {\"prompt\": [U Hi.], \"completion\": [N No., A Yes.]}  | ^<user/Hi.>/<assistant/No.>/<assistant/⟦Yes.>/⟧"
             })
     void masks(boolean onlyAnswers, String line, String expected) throws Exception {
         String json = line.replace("^", "<|begin_of_text|>")
                 .replace("$", "<|end_of_text|>")
                 .replaceAll("\\bU ([^,\\]]*)", "{\"role\": \"user\", \"content\": \"$1\"}")
                 .replaceAll("\\bA ([^,\\]]*)(?=[,\\]])", "{\"role\": \"assistant\", \"content\": \"$1\"}")
+                .replaceAll(
+                        "\\bN ([^,\\]]*)(?=[,\\]])", "{\"role\": \"assistant\", \"content\": \"$1\", \"train\": false}")
                 .replaceAll("\\bS ([^,\\]]*)", "{\"role\": \"system\", \"content\": \"$1\"}");
         try (Tokenizer tokenizer = Tokenizer.open(TINY)) {
             Row row = load(json, tokenizer, onlyAnswers, 0).rows().getFirst();
@@ -141,7 +149,7 @@ class RowEncoderTest {
                 dir.resolve("config.json"),
                 Files.readString(TINY.resolve("config.json")).replace("\"vocab_size\": 2048", "\"vocab_size\": 900"));
         try (Tokenizer tokenizer = Tokenizer.open(TINY)) {
-            RowEncoder encoder = new RowEncoder(tokenizer, true, true, CLOCK);
+            RowEncoder encoder = new RowEncoder(tokenizer, ChatFormat.of(tokenizer, CLOCK), true, true);
             Path file = data("{\"text\": \"The\"}\n{\"text\": \"The fox\"}");
             assertThatThrownBy(() -> Dataset.load(file, encoder, 0, ModelConfig.read(small)))
                     .isInstanceOf(FormatException.class)
@@ -163,13 +171,55 @@ class RowEncoderTest {
     }
 
     @Test
+    void anotherTemplateWithItsVariablesAndItsClock() throws Exception {
+        Path file = Files.writeString(
+                dir.resolve("own.jinja"),
+                "{{ strftime_now('%Y-%m-%d') }}{% if quiet %}!{% endif %}"
+                        + "{% for m in messages %}{% generation %}{% if m.role == 'assistant' %}{{ m.content }};{% endif %}{% endgeneration %}"
+                        + "{% if m.role != 'assistant' %}{{ m.content }}: {% endif %}{% endfor %}");
+        try (Tokenizer tokenizer = Tokenizer.open(TINY)) {
+            ChatFormat format =
+                    ChatFormat.of(tokenizer, CLOCK).withTemplate(file).withVariables(Map.of("quiet", true));
+            assertThat(format.source()).isEqualTo(file.toString());
+            RowEncoder encoder = new RowEncoder(tokenizer, format, true, true);
+            Path rows = data(
+                    "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", \"content\":"
+                            + " \"Yes\", \"train\": false}, {\"role\": \"user\", \"content\": \"So\"}, {\"role\": \"assistant\", \"content\": \"No\"}]}");
+            Row row = Dataset.load(rows, encoder, 0, ModelConfig.read(TINY))
+                    .rows()
+                    .getFirst();
+            assertThat(marked(row, tokenizer)).isEqualTo("2026-01-02!Hi: Yes;So:⟦ No;⟧");
+            assertThatThrownBy(() -> ChatFormat.of(tokenizer, CLOCK).withTemplate(dir.resolve("none.jinja")))
+                    .isInstanceOf(FormatException.class)
+                    .hasMessageContaining("none.jinja: no such file");
+        }
+    }
+
+    @Test
+    void aGenerationBlockOutsideTheTurnsCannotBeSpared() throws Exception {
+        Path file = Files.writeString(
+                dir.resolve("own.jinja"), "{% generation %}{{ messages[1].content }};{% endgeneration %}");
+        try (Tokenizer tokenizer = Tokenizer.open(TINY)) {
+            RowEncoder encoder =
+                    new RowEncoder(tokenizer, ChatFormat.of(tokenizer, CLOCK).withTemplate(file), true, true);
+            String row =
+                    "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", \"content\": \"Yes\"%s}]}";
+            Dataset learned = Dataset.load(data(row.formatted("")), encoder, 0, ModelConfig.read(TINY));
+            assertThat(marked(learned.rows().getFirst(), tokenizer)).isEqualTo("Y⟦es;⟧");
+            Path spared = data(row.formatted(", \"train\": false"));
+            assertThatThrownBy(() -> Dataset.load(spared, encoder, 0, ModelConfig.read(TINY)))
+                    .hasMessageContaining("data.jsonl:1: the template has a {% generation %} block outside its loop");
+        }
+    }
+
+    @Test
     void equalsTransformersOnSmolLm2() throws Exception {
         String model = System.getenv("LORA4J_SMOLLM2");
         String golden = System.getenv("LORA4J_SMOLLM2_GOLDEN");
         Assumptions.assumeTrue(model != null && golden != null, "LORA4J_SMOLLM2 and LORA4J_SMOLLM2_GOLDEN are not set");
         JsonNode reference = new JsonMapper().readTree(Files.readAllBytes(Path.of(golden, "reference.json")));
         try (Tokenizer tokenizer = Tokenizer.open(Path.of(model))) {
-            RowEncoder encoder = new RowEncoder(tokenizer, true, true, CLOCK);
+            RowEncoder encoder = new RowEncoder(tokenizer, ChatFormat.of(tokenizer, CLOCK), true, true);
             Dataset data = Dataset.load(Path.of(golden, "data.jsonl"), encoder, 1024, ModelConfig.read(Path.of(model)));
             assertThat(data.rows()).hasSize(reference.path("input_ids").size());
             assertThat(data.targetTokens())
