@@ -25,6 +25,7 @@ import org.jspecify.annotations.Nullable;
  * @param layersToTransform indices of the only layers that get an adapter, with a list of target names; null for all
  * @param layersPattern names of the layer list, for models where it cannot be guessed; null to guess
  * @param baseModel {@code base_model_name_or_path}, for the reader's information
+ * @param revision {@code revision} of the base model on the Hugging Face Hub, likewise; null if nobody named one
  * @param taskType {@code task_type}: CAUSAL_LM, or null in minimal configs
  */
 public record AdapterConfig(
@@ -39,6 +40,7 @@ public record AdapterConfig(
         @Nullable List<Integer> layersToTransform,
         @Nullable List<String> layersPattern,
         @Nullable String baseModel,
+        @Nullable String revision,
         @Nullable String taskType) {
 
     /** The name of the file. */
@@ -61,7 +63,19 @@ public record AdapterConfig(
     /** Returns a config with the given essentials, no patterns and no dropout. */
     public static AdapterConfig of(int rank, double loraAlpha, ModuleFilter targetModules) {
         return new AdapterConfig(
-                rank, loraAlpha, 0, targetModules, null, Map.of(), Map.of(), false, null, null, null, "CAUSAL_LM");
+                rank,
+                loraAlpha,
+                0,
+                targetModules,
+                null,
+                Map.of(),
+                Map.of(),
+                false,
+                null,
+                null,
+                null,
+                null,
+                "CAUSAL_LM");
     }
 
     /**
@@ -94,6 +108,7 @@ public record AdapterConfig(
                 layersToTransform,
                 layersPattern,
                 baseModel,
+                revision,
                 taskType);
     }
 
@@ -111,11 +126,12 @@ public record AdapterConfig(
                 layersToTransform,
                 layersPattern,
                 baseModel,
+                revision,
                 taskType);
     }
 
-    /** Returns a copy with another {@code base_model_name_or_path}. */
-    public AdapterConfig withBaseModel(@Nullable String name) {
+    /** Returns a copy with another {@code base_model_name_or_path} and {@code revision}. */
+    public AdapterConfig withBaseModel(@Nullable String name, @Nullable String revisionOfIt) {
         return new AdapterConfig(
                 rank,
                 loraAlpha,
@@ -128,6 +144,7 @@ public record AdapterConfig(
                 layersToTransform,
                 layersPattern,
                 name,
+                revisionOfIt,
                 taskType);
     }
 

@@ -13,6 +13,41 @@ import tools.jackson.databind.node.ObjectNode;
 
 /** The JSON of {@link AdapterConfig}. Reading refuses what would change the result; writing uses PEFT's oldest fields. */
 final class AdapterConfigJson {
+    /**
+     * Fields that do not change what a stored adapter computes: how the file came about, what PEFT does at run time, and the
+     * settings of variants that are off. {@code megatron_core} has a value even where Megatron is not used.
+     */
+    static final List<String> WITHOUT_EFFECT = List.of(
+            "auto_mapping",
+            "inference_mode",
+            "peft_version",
+            "runtime_config",
+            "megatron_core",
+            "qalora_group_size",
+            "loftq_config",
+            "eva_config",
+            "corda_config",
+            "lora_ga_config");
+
+    /** Fields that change what the adapter computes or which tensors it has: fine as long as they are off. */
+    static final List<String> NOT_SUPPORTED = List.of(
+            "use_dora",
+            "modules_to_save",
+            "lora_bias",
+            "layer_replication",
+            "trainable_token_indices",
+            "target_parameters",
+            "alora_invocation_tokens",
+            "use_qalora",
+            "use_bdlora",
+            "arrow_config",
+            "kasa_config",
+            "velora_config",
+            "monteclora_config",
+            "megatron_config",
+            "fan_in_fan_out",
+            "ensure_weight_tying");
+
     private AdapterConfigJson() {}
 
     static AdapterConfig read(Path file, ObjectNode json) throws FormatException {
@@ -30,15 +65,25 @@ final class AdapterConfigJson {
         if (bias != null && !bias.equals("none")) {
             throw f.error("\"bias\" is \"" + bias + "\"; supported is \"none\"");
         }
-        f.refuseUnlessOff(("use_dora modules_to_save lora_bias layer_replication trainable_token_indices "
-                        + "target_parameters alora_invocation_tokens use_qalora fan_in_fan_out use_bdlora "
-                        + "arrow_config kasa_config velora_config monteclora_config ensure_weight_tying")
-                .split(" "));
+        f.refuseUnlessOff(NOT_SUPPORTED.toArray(String[]::new));
         readInitialization(f);
         ModuleFilter targets = filter(f, file, "target_modules");
         if (targets == null) {
             throw f.error(
                     "\"target_modules\" is missing; expected a list of module names, a regular expression or \"all-linear\"");
+        }
+        ModuleFilter exclude = filter(f, file, "exclude_modules");
+        if (exclude instanceof ModuleFilter.AllLinear) {
+            throw f.error(
+                    "\"exclude_modules\" is \"all-linear\", which PEFT takes for an expression that matches nothing;"
+                            + " expected a list of module names or a regular expression");
+        }
+        List<Integer> layers = f.get("layers_to_transform") == null ? null : f.ids("layers_to_transform");
+        List<String> layersPattern = layersPattern(f);
+        requireList(f, targets, "layers_to_transform", layers);
+        requireList(f, targets, "layers_pattern", layersPattern);
+        if (layers == null && layersPattern != null && !layersPattern.isEmpty()) {
+            throw f.error("\"layers_pattern\" is " + layersPattern + " without \"layers_to_transform\"; remove it");
         }
         AdapterConfig config;
         try {
@@ -47,27 +92,19 @@ final class AdapterConfigJson {
                     f.number("lora_alpha", 8),
                     f.number("lora_dropout", 0),
                     targets,
-                    filter(f, file, "exclude_modules"),
+                    exclude,
                     ranks(f, file),
                     alphas(f, file),
                     f.flag("use_rslora", false),
-                    layers(f),
-                    layersPattern(f),
+                    layers,
+                    layersPattern,
                     f.text("base_model_name_or_path"),
+                    f.text("revision"),
                     task);
         } catch (IllegalArgumentException e) {
             throw new FormatException(file + ": " + e.getMessage(), e);
         }
-        // qalora_group_size has a value even where QA-LoRA is off; Megatron's fields name a framework that is not used
-        // here.
-        f.ignore(
-                "auto_mapping",
-                "inference_mode",
-                "revision",
-                "megatron_config",
-                "megatron_core",
-                "peft_version",
-                "qalora_group_size");
+        f.ignore(WITHOUT_EFFECT.toArray(String[]::new));
         f.refuseTheRest();
         return config;
     }
@@ -78,15 +115,33 @@ final class AdapterConfigJson {
      */
     private static void readInitialization(Fields f) throws FormatException {
         JsonNode init = f.get("init_lora_weights");
-        boolean harmless = init == null
-                || init.isBoolean()
-                || (init.isString() && List.of("gaussian", "eva", "orthogonal").contains(init.stringValue()));
-        if (!harmless) {
+        if (init == null || init.isBoolean()) {
+            return;
+        }
+        String kind = init.isString() ? init.stringValue() : "";
+        if (kind.equals("olora")
+                || kind.equals("corda")
+                || kind.equals("loftq")
+                || kind.equals("lora_ga")
+                || kind.startsWith("pissa")) {
             throw f.error(
                     "\"init_lora_weights\" is " + init + ", whose adapter belongs to a modified base model;"
                             + " convert it to plain LoRA with PEFT (save_pretrained with path_initial_model_for_weight_conversion)");
         }
-        f.ignore("loftq_config", "eva_config", "corda_config", "lora_ga_config");
+        if (!List.of("gaussian", "eva", "orthogonal").contains(kind)) {
+            throw f.error(
+                    "\"init_lora_weights\" is " + init
+                            + ", which lora4j does not support; supported are true, false, \"gaussian\", \"eva\" and \"orthogonal\"");
+        }
+    }
+
+    /** PEFT refuses these fields beside a {@code target_modules} that is not a list. */
+    private static void requireList(Fields f, ModuleFilter targets, String name, @Nullable List<?> value)
+            throws FormatException {
+        if (value != null && !value.isEmpty() && !(targets instanceof ModuleFilter.Names)) {
+            throw f.error("\"" + name + "\" is " + value
+                    + ", which needs \"target_modules\" to be a list of names; list them, or remove it");
+        }
     }
 
     private static @Nullable ModuleFilter filter(Fields f, Path file, String name) throws FormatException {
@@ -125,10 +180,6 @@ final class AdapterConfigJson {
         return alphas;
     }
 
-    private static @Nullable List<Integer> layers(Fields f) throws FormatException {
-        return f.get("layers_to_transform") == null ? null : f.ids("layers_to_transform");
-    }
-
     private static @Nullable List<String> layersPattern(Fields f) throws FormatException {
         JsonNode node = f.get("layers_pattern");
         return node != null && node.isString() ? List.of(node.stringValue()) : f.texts("layers_pattern");
@@ -156,7 +207,7 @@ final class AdapterConfigJson {
         json.put("peft_type", "LORA");
         json.put("r", config.rank());
         json.put("rank_pattern", config.rankPattern());
-        json.put("revision", null);
+        json.put("revision", config.revision());
         json.put("target_modules", value(config.targetModules()));
         json.put("task_type", config.taskType());
         json.put("use_dora", false);

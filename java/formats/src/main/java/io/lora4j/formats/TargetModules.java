@@ -11,7 +11,8 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * PEFT's rules of which module gets an adapter, and a report of what matched nothing: PEFT lets a misspelt entry pass as long
- * as another matches, and the run trains less than was asked for.
+ * as another matches, and the run trains less than was asked for. {@code all-linear} with {@code layers_to_transform} is not in
+ * PEFT, which wants a list there; it stands for the list of the linear layers' names, and is written as that.
  *
  * <p>Source: PEFT's {@code check_target_module_exists} and {@code get_pattern_key}.
  */
@@ -30,7 +31,7 @@ final class TargetModules {
             return false;
         }
         List<Integer> layers = config.layersToTransform();
-        if (layers == null || layers.isEmpty() || !(target instanceof ModuleFilter.Names)) {
+        if (layers == null || layers.isEmpty() || target instanceof ModuleFilter.Regex) {
             return true;
         }
         return layers.contains(layerIndex(config, module.name()));
@@ -91,6 +92,7 @@ final class TargetModules {
                                     : "")
                             + "; its linear layers are " + endings(modules) + " (or \"all-linear\")");
         }
+        requireExcluded(config, modules);
         List<String> idle = new ArrayList<>();
         if (config.targetModules() instanceof ModuleFilter.Names(List<String> names)) {
             names.stream()
@@ -108,6 +110,19 @@ final class TargetModules {
         return targets;
     }
 
+    /** An entry that names a module without an adapter may be there to be sure; one that names nothing is misspelt. */
+    private static void requireExcluded(AdapterConfig config, Collection<ModelModule> modules) throws FormatException {
+        if (config.excludeModules() instanceof ModuleFilter.Names(List<String> names)) {
+            for (String name : names) {
+                if (modules.stream().noneMatch(m -> ModuleFilter.Names.matches(name, m.name()))) {
+                    throw new FormatException("exclude_modules entry \"" + name
+                            + "\" matches no module of the model; its linear layers are " + endings(modules)
+                            + "; correct or remove it");
+                }
+            }
+        }
+    }
+
     private static void addIdle(List<String> idle, String field, Set<String> keys, List<ModelModule> targets) {
         Set<String> used = new LinkedHashSet<>();
         for (ModelModule target : targets) {
@@ -121,7 +136,7 @@ final class TargetModules {
 
     private static void addIdleLayers(List<String> idle, AdapterConfig config, List<ModelModule> targets) {
         List<Integer> layers = config.layersToTransform();
-        if (layers != null && config.targetModules() instanceof ModuleFilter.Names) {
+        if (layers != null && !(config.targetModules() instanceof ModuleFilter.Regex)) {
             for (int layer : layers) {
                 if (targets.stream().noneMatch(target -> layerIndex(config, target.name()) == layer)) {
                     idle.add("layers_to_transform entry " + layer);

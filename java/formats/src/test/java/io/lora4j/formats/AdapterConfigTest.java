@@ -9,6 +9,7 @@ import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.stream.Stream;
 import java.util.stream.StreamSupport;
 import org.junit.jupiter.api.DynamicTest;
@@ -99,6 +100,7 @@ class AdapterConfigTest {
                 null,
                 null,
                 "some/base",
+                null,
                 "CAUSAL_LM");
         String expected = """
                 {
@@ -171,6 +173,10 @@ class AdapterConfigTest {
                 "\"target_modules\":\"[\"|target_modules: regular expression \"[\" has an unterminated [",
                 "\"target_modules\":[1]|\"target_modules\" is [1]; expected a list of strings",
                 "\"target_modules\":null|\"target_modules\" is missing",
+                "\"init_lora_weights\":\"mica\"|\"init_lora_weights\" is \"mica\", which lora4j does not support",
+                "\"exclude_modules\":\"all-linear\"|\"exclude_modules\" is \"all-linear\", which PEFT takes for an expression",
+                "\"layers_pattern\":\"layers\"|\"layers_pattern\" is [layers] without \"layers_to_transform\"",
+                "\"target_modules\":\".*q_proj\",\"layers_to_transform\":[1]|\"layers_to_transform\" is [1], which needs",
                 "\"shiny_new_option\":3|unknown field \"shiny_new_option\" with the value 3",
             })
     void refusesByNameAndValue(String field, String message) {
@@ -183,6 +189,97 @@ class AdapterConfigTest {
                 .isInstanceOf(FormatException.class)
                 .hasMessageStartingWith(dir.resolve("adapter_config.json").toString())
                 .hasMessageContaining(message);
+    }
+
+    private static final Set<String> HONOURED = Set.of(
+            "peft_type",
+            "task_type",
+            "base_model_name_or_path",
+            "revision",
+            "r",
+            "target_modules",
+            "exclude_modules",
+            "lora_alpha",
+            "lora_dropout",
+            "bias",
+            "use_rslora",
+            "init_lora_weights",
+            "layers_to_transform",
+            "layers_pattern",
+            "rank_pattern",
+            "alpha_pattern");
+
+    /** Every field that PEFT's LoraConfig has is honoured, without effect, or refused by name with its value. */
+    @TestFactory
+    Stream<DynamicTest> everyFieldOfPeft() throws IOException {
+        Map<String, String> on = new LinkedHashMap<>();
+        AdapterConfigJson.NOT_SUPPORTED.forEach(name -> on.put(name, "true"));
+        on.putAll(Map.of(
+                "modules_to_save", "[\"lm_head\"]",
+                "layer_replication", "[[0,4],[2,5]]",
+                "trainable_token_indices", "{\"embed_tokens\":[5]}",
+                "target_parameters", "[\"mlp.experts.gate_up_proj\"]",
+                "alora_invocation_tokens", "[1,2]",
+                "arrow_config", "{\"top_k\":3}",
+                "use_bdlora", "{\"nblocks\":2}",
+                "megatron_config", "{\"a\":1}"));
+        JsonNode fields = TestData.json("train/trl_options.json").get("lora_config");
+        assertThat(fields.propertyNames())
+                .containsAll(HONOURED)
+                .containsAll(AdapterConfigJson.NOT_SUPPORTED)
+                .containsAll(AdapterConfigJson.WITHOUT_EFFECT);
+        return StreamSupport.stream(fields.propertyNames().spliterator(), false)
+                .map(name -> DynamicTest.dynamicTest(name, () -> {
+                    Map<String, Object> json = new LinkedHashMap<>();
+                    fields.properties().forEach(e -> json.put(e.getKey(), TestData.plain(e.getValue())));
+                    json.put("peft_type", "LORA");
+                    json.put("target_modules", List.of("q_proj"));
+                    AdapterConfig plain = read(PythonJson.compact().write(json));
+                    if (AdapterConfigJson.NOT_SUPPORTED.contains(name)) {
+                        String value = on.getOrDefault(name, "true");
+                        json.put(name, TestData.plain(TestData.parse(value)));
+                        assertThatThrownBy(() -> read(PythonJson.compact().write(json)))
+                                .isInstanceOf(FormatException.class)
+                                .hasMessageContaining(
+                                        "\"" + name + "\" is " + value + ", which lora4j does not support");
+                    } else if (AdapterConfigJson.WITHOUT_EFFECT.contains(name)) {
+                        json.put(name, Map.of("anything", 7));
+                        assertThat(read(PythonJson.compact().write(json))).isEqualTo(plain);
+                    } else {
+                        assertThat(HONOURED).contains(name);
+                    }
+                }));
+    }
+
+    @Test
+    void keepsTheRevisionOfTheBase() throws IOException {
+        AdapterConfig config = read("{\"peft_type\":\"LORA\",\"target_modules\":[\"q_proj\"],"
+                + "\"base_model_name_or_path\":\"org/base\",\"revision\":\"v2\"}");
+        assertThat(config.revision()).isEqualTo("v2");
+        assertThat(read(new String(config.toJson(), StandardCharsets.UTF_8))).isEqualTo(config);
+        assertThat(config.withBaseModel("other", null).revision()).isNull();
+    }
+
+    @Test
+    void allLinearCanBeLimitedToLayers() throws IOException {
+        AdapterConfig config = new AdapterConfig(
+                8,
+                16,
+                0,
+                new ModuleFilter.AllLinear(),
+                new ModuleFilter.Names(List.of("mlp.up_proj", "lm_head")),
+                Map.of(),
+                Map.of(),
+                false,
+                List.of(0, 2),
+                null,
+                null,
+                null,
+                null);
+        assertThat(config.targets(modules()))
+                .hasSize(2 * 6)
+                .allSatisfy(m ->
+                        assertThat(m.name()).containsPattern("layers\\.[02]\\.").doesNotContain("up_proj"));
     }
 
     @Test
@@ -241,13 +338,30 @@ class AdapterConfigTest {
                         null,
                         null,
                         null,
+                        null,
                         null),
                 "rank_pattern key \"k_proj\", alpha_pattern key \"x\" match none of the modules that get an adapter");
         refused(
-                new AdapterConfig(8, 16, 0, q, null, Map.of(), Map.of(), false, List.of(0, 7), null, null, null),
+                new AdapterConfig(8, 16, 0, q, null, Map.of(), Map.of(), false, List.of(0, 7), null, null, null, null),
                 "layers_to_transform entry 7 matches none");
         refused(
-                new AdapterConfig(8, 16, 0, q, q, Map.of(), Map.of(), false, null, null, null, null),
+                new AdapterConfig(
+                        8,
+                        16,
+                        0,
+                        q,
+                        new ModuleFilter.Names(List.of("k_proj", "kproj")),
+                        Map.of(),
+                        Map.of(),
+                        false,
+                        null,
+                        null,
+                        null,
+                        null,
+                        null),
+                "exclude_modules entry \"kproj\" matches no");
+        refused(
+                new AdapterConfig(8, 16, 0, q, q, Map.of(), Map.of(), false, null, null, null, null, null),
                 "matches no module of the model once exclude_modules and layers_to_transform are applied");
     }
 }

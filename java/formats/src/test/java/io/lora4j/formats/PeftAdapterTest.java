@@ -187,7 +187,7 @@ class PeftAdapterTest {
                 .hasMessage(
                         "dir/adapter: adapts model.layers.0.self_attn.q_proj as a layer of [out 16, in 32], but the model's"
                                 + " has [out 16, in 16]; the adapter is of another base model");
-        PeftAdapter named = new PeftAdapter(wide.config().withBaseModel("org/other-base"), wide.modules());
+        PeftAdapter named = new PeftAdapter(wide.config().withBaseModel("org/other-base", null), wide.modules());
         assertThatThrownBy(() -> named.requireFits("dir/adapter", modules))
                 .hasMessageEndingWith("the adapter is of another base model (its config names org/other-base)");
         PeftAdapter plain = PeftAdapter.read(golden("plain"), arena);
