@@ -5,8 +5,11 @@ import io.lora4j.train.Option;
 import io.lora4j.train.OptionTable;
 import io.lora4j.train.Settings;
 import io.lora4j.train.TrainOptions;
+import io.lora4j.train.data.DataFolder;
 import io.lora4j.train.data.Dataset;
+import io.lora4j.train.data.PackingStrategy;
 import io.lora4j.train.data.RowEncoder;
+import io.lora4j.train.data.RowOptions;
 import io.lora4j.train.model.BatchLoss;
 import io.lora4j.train.model.Evaluator;
 import java.io.IOException;
@@ -19,10 +22,14 @@ import java.util.Map;
 /** {@code lora4j eval}: loss, perplexity and token accuracy on a file, with and without an adapter. */
 final class EvalCommand extends TableCommand {
     private static final Option<Path> ADAPTER = Option.ofPath(
-                    "adapter_name_or_path", "Folder of an adapter to evaluate beside the base.")
+                    "adapter_name_or_path",
+                    "Adapter to evaluate beside the base: a folder, or a name in the Hugging Face cache.")
+            .otherwise("none")
             .alias("adapter");
     private static final Option<Path> DATA = Option.ofPath(
-                    "eval_file", "JSONL file: text, prompt and completion, or messages.")
+                    "eval_file",
+                    "JSONL file: text, prompt and completion, or messages. Of a folder test.jsonl is taken, or else"
+                            + " valid.jsonl (or validation.jsonl).")
             .alias("data");
     private static final Option<Integer> BATCH_SIZE = Option.ofInt(
             "per_device_eval_batch_size", 8, 1, "Rows that are computed together; the result does not depend on it.");
@@ -36,7 +43,9 @@ final class EvalCommand extends TableCommand {
                                 ADAPTER,
                                 DATA,
                                 BATCH_SIZE,
+                                TrainOptions.DATASET_TEXT_FIELD,
                                 TrainOptions.MAX_LENGTH,
+                                TrainOptions.ON_LONG,
                                 TrainOptions.COMPLETION_ONLY_LOSS,
                                 TrainOptions.ASSISTANT_ONLY_LOSS,
                                 ChatOptions.CHAT_TEMPLATE_PATH,
@@ -49,35 +58,38 @@ final class EvalCommand extends TableCommand {
     @Override
     int run(Settings settings, boolean json, Console console) throws IOException {
         Path dir = settings.get(TrainOptions.MODEL_NAME_OR_PATH);
-        Path file = settings.get(DATA);
+        Path file = DataFolder.test(settings.get(DATA));
         try (Session session = Session.open(dir, settings.find(ADAPTER), settings.get(TrainOptions.THREADS))) {
             RowEncoder encoder = new RowEncoder(
                     session.tokenizer(),
                     ChatOptions.format(
                             settings,
                             session.tokenizer(),
-                            settings.find(ADAPTER),
+                            session.adapterDir(),
                             ChatOptions.clock(settings, Clock.systemDefaultZone())),
                     settings.get(TrainOptions.COMPLETION_ONLY_LOSS),
                     settings.get(TrainOptions.ASSISTANT_ONLY_LOSS));
             Dataset data = Dataset.load(
                     file,
                     encoder,
-                    settings.get(TrainOptions.MAX_LENGTH),
+                    new RowOptions(
+                            settings.get(TrainOptions.DATASET_TEXT_FIELD),
+                            settings.get(TrainOptions.MAX_LENGTH),
+                            settings.get(TrainOptions.ON_LONG),
+                            PackingStrategy.BFD),
                     session.model().config());
-            if (data.rowsCut() > 0 || data.rowsDropped() > 0) {
-                console.err()
-                        .printf(
-                                "%s: %d of %d rows cut to max_length, %d without target tokens dropped%n",
-                                file, data.rowsCut(), data.rowsRead(), data.rowsDropped());
+            if (data.rowsCut() + data.rowsTooLong() + data.rowsDropped() > 0) {
+                console.err().printf("%s: of %d rows: %s%n", file, data.rowsRead(), Text.losses(data));
             }
             var batches = data.batches(settings.get(BATCH_SIZE));
             BatchLoss base = Evaluator.evaluate(session.model(), batches, null);
             BatchLoss adapted =
                     session.adapter() == null ? base : Evaluator.evaluate(session.model(), batches, session.adapter());
             Map<String, Object> report = report(adapted);
+            report.put("file", file.toString());
             report.put("rows", data.rows().size());
             report.put("rows_cut", data.rowsCut());
+            report.put("rows_too_long", data.rowsTooLong());
             report.put("rows_dropped", data.rowsDropped());
             if (session.adapter() != null) {
                 report.put("base", report(base));

@@ -37,7 +37,8 @@ import tools.jackson.databind.json.JsonMapper;
 /** {@code lora4j generate}: continues a prompt or answers a chat, with or without an adapter, streaming. */
 final class GenerateCommand extends TableCommand {
     private static final Option<Path> ADAPTER = Option.ofPath(
-                    "adapter_name_or_path", "Folder of an adapter to generate with.")
+                    "adapter_name_or_path", "Adapter to generate with: a folder, or a name in the Hugging Face cache.")
+            .otherwise("none")
             .alias("adapter");
     private static final Option<String> PROMPT =
             Option.ofString("prompt", null, "What to answer or continue; - reads it from standard input.");
@@ -47,15 +48,8 @@ final class GenerateCommand extends TableCommand {
             Option.ofString("system_prompt", null, "A system message before the prompt.");
     private static final Option<Boolean> NO_CHAT_TEMPLATE = Option.ofBoolean(
             "no_chat_template", false, "Continue the prompt as plain text, even if the model has a chat template.");
-    private static final Option<List<String>> STOP = new Option<>(
-            "stop",
-            List.of(),
-            "TEXT...",
-            List.of(),
-            "",
-            "End before this text; may be given several times.",
-            false,
-            GenerateCommand::stops);
+    private static final Option<List<String>> STOP = Option.of(
+            "stop", "TEXT...", List.of(), "End before this text; may be given several times.", GenerateCommand::stops);
     private static final Option<Integer> MAX_NEW_TOKENS =
             Option.ofInt("max_new_tokens", 256, 1, "Generate at most this many tokens.");
     private static final Option<Double> TEMPERATURE = Option.ofDouble(
@@ -105,7 +99,6 @@ final class GenerateCommand extends TableCommand {
 
     @Override
     int run(Settings settings, boolean json, Console console) throws IOException {
-        Path dir = settings.get(TrainOptions.MODEL_NAME_OR_PATH);
         if (settings.get(LOGITS) && !json) {
             throw new OptionException("option logits: needs --json, which the logits are printed in");
         }
@@ -129,8 +122,11 @@ final class GenerateCommand extends TableCommand {
             }
             messages.add(new Message("user", text));
         }
-        try (Session session = Session.open(dir, settings.find(ADAPTER), settings.get(TrainOptions.THREADS))) {
-            int[] prompt = encode(session.tokenizer(), settings, text, messages);
+        try (Session session = Session.open(
+                settings.get(TrainOptions.MODEL_NAME_OR_PATH),
+                settings.find(ADAPTER),
+                settings.get(TrainOptions.THREADS))) {
+            int[] prompt = encode(session, settings, text, messages);
             int context = session.model().config().maxPositionEmbeddings();
             if (prompt.length == 0 || prompt.length >= context) {
                 throw new OptionException(
@@ -139,18 +135,19 @@ final class GenerateCommand extends TableCommand {
                                 + ": the model's context is " + context
                                 + " (max_position_embeddings) and the answer needs room");
             }
-            generate(session, settings, dir, prompt, json, console);
+            generate(session, settings, session.dir(), prompt, json, console);
         }
         return 0;
     }
 
-    private static int[] encode(Tokenizer tokenizer, Settings settings, @Nullable String text, List<Message> messages)
+    private static int[] encode(Session session, Settings settings, @Nullable String text, List<Message> messages)
             throws IOException {
+        Tokenizer tokenizer = session.tokenizer();
         if (!settings.get(NO_CHAT_TEMPLATE)) {
             ChatFormat format = ChatOptions.format(
                     settings,
                     tokenizer,
-                    settings.find(ADAPTER),
+                    session.adapterDir(),
                     ChatOptions.clock(settings, Clock.systemDefaultZone()));
             if (format.hasTemplate()) {
                 return tokenizer.encode(format.text(messages, true), false);

@@ -24,14 +24,11 @@ import java.util.stream.Stream;
  * those for which {@code test-data/tiny-llama/README.md} has PEFT's result.
  */
 final class QuickstartCommand extends TableCommand {
-    private static final Option<Path> OUTPUT_DIR = new Option<>(
+    private static final Option<Path> OUTPUT_DIR = Option.of(
             "output_dir",
-            List.of(),
             "PATH",
             Path.of("lora4j-quickstart"),
-            "",
             "Folder to write to; an earlier quickstart in it is replaced.",
-            false,
             given -> Path.of(given.toString()));
     private static final String HOME = "lora4j.home";
 

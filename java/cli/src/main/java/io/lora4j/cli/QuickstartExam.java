@@ -8,6 +8,7 @@ import io.lora4j.train.data.Dataset;
 import io.lora4j.train.data.Example;
 import io.lora4j.train.data.JsonlReader;
 import io.lora4j.train.data.RowEncoder;
+import io.lora4j.train.data.RowOptions;
 import io.lora4j.train.model.BatchLoss;
 import io.lora4j.train.model.Evaluator;
 import io.lora4j.train.model.Generator;
@@ -45,7 +46,7 @@ record QuickstartExam(String question, String expected, String answer, int quest
             Dataset valid = Dataset.load(
                     model.resolve("instruct/valid.jsonl"),
                     encoder,
-                    0,
+                    RowOptions.truncate(0),
                     session.model().config());
             BatchLoss loss = Evaluator.evaluate(session.model(), valid.batches(BATCH), session.adapter());
 

@@ -3,6 +3,7 @@ package io.lora4j.cli;
 import io.lora4j.formats.Tokenizer;
 import io.lora4j.kernels.Device;
 import io.lora4j.kernels.Queue;
+import io.lora4j.train.Sources;
 import io.lora4j.train.model.Adapter;
 import io.lora4j.train.model.LlamaModel;
 import io.lora4j.train.model.WeightMode;
@@ -16,6 +17,8 @@ import org.jspecify.annotations.Nullable;
 /** A model with its tokenizer, and maybe an adapter, opened for evaluation or generation. One thread at a time. */
 final class Session implements AutoCloseable {
     private final Deque<AutoCloseable> opened = new ArrayDeque<>();
+    private final Path dir;
+    private final Optional<Path> adapterDir;
     private final LlamaModel model;
     private final Tokenizer tokenizer;
     private final @Nullable Adapter adapter;
@@ -23,9 +26,14 @@ final class Session implements AutoCloseable {
     /**
      * Opens everything; what was opened is closed again if a later part fails.
      *
+     * @param modelName folder of the base model, or its name in the Hugging Face cache
+     * @param adapterName folder of an adapter, or its name there
      * @param threads 0 = every CPU that this process may use
      */
-    static Session open(Path modelDir, Optional<Path> adapterDir, int threads) throws IOException {
+    static Session open(Path modelName, Optional<Path> adapterName, int threads) throws IOException {
+        Path modelDir = Sources.model(modelName).dir();
+        Optional<Path> adapterDir =
+                adapterName.isPresent() ? Optional.of(Sources.adapter(adapterName.get())) : Optional.empty();
         Deque<AutoCloseable> opened = new ArrayDeque<>();
         try {
             return new Session(opened, modelDir, adapterDir, threads);
@@ -37,6 +45,8 @@ final class Session implements AutoCloseable {
 
     private Session(Deque<AutoCloseable> resources, Path modelDir, Optional<Path> adapterDir, int threads)
             throws IOException {
+        this.dir = modelDir;
+        this.adapterDir = adapterDir;
         Device device = push(resources, Device.cpu());
         Queue queue = push(resources, threads == 0 ? Queue.create(device) : Queue.create(device, threads));
         tokenizer = push(resources, Tokenizer.open(modelDir));
@@ -48,6 +58,16 @@ final class Session implements AutoCloseable {
     private static <T extends AutoCloseable> T push(Deque<AutoCloseable> resources, T resource) {
         resources.push(resource);
         return resource;
+    }
+
+    /** Returns the folder of the base model. */
+    Path dir() {
+        return dir;
+    }
+
+    /** Returns the folder of the adapter, if there is one. */
+    Optional<Path> adapterDir() {
+        return adapterDir;
     }
 
     LlamaModel model() {

@@ -1,28 +1,29 @@
 package io.lora4j.cli;
 
-import io.lora4j.formats.FormatException;
+import io.lora4j.train.ForeignOption;
 import io.lora4j.train.Option;
 import io.lora4j.train.OptionException;
 import io.lora4j.train.OptionTable;
 import io.lora4j.train.Settings;
-import io.lora4j.train.TrainOptions;
 import java.io.IOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
-import java.util.Set;
+import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Model.OptionSpec;
 import picocli.CommandLine.Model.PositionalParamSpec;
 import picocli.CommandLine.ParseResult;
 import tools.jackson.core.JacksonException;
+import tools.jackson.core.StreamReadFeature;
 import tools.jackson.core.type.TypeReference;
 import tools.jackson.databind.JsonNode;
+import tools.jackson.dataformat.yaml.YAMLFactory;
 import tools.jackson.dataformat.yaml.YAMLMapper;
 
 /**
@@ -30,9 +31,9 @@ import tools.jackson.dataformat.yaml.YAMLMapper;
  * YAML file that {@code --config} names. A flag wins over the file. Every command has {@code --json}.
  */
 abstract class TableCommand {
-    private static final YAMLMapper YAML = new YAMLMapper();
-    private static final Set<String> FOLDERS =
-            Set.of(TrainOptions.MODEL_NAME_OR_PATH.name(), TrainOptions.ADAPTER_NAME_OR_PATH.name());
+    private static final YAMLMapper YAML = new YAMLMapper(YAMLFactory.builder()
+            .enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
+            .build());
     private static final String CONFIG = "--config";
     private static final String JSON = "--json";
     private static final String[] FOOTER = {
@@ -96,6 +97,16 @@ abstract class TableCommand {
                     .description(escape(option.help() + " (" + option.describeDefault() + ")"))
                     .build());
         }
+        for (ForeignOption option : table.foreign()) {
+            if (table.findForeign(option.name()).isPresent()) {
+                spec.addOption(OptionSpec.builder("--" + option.name())
+                        .type(String.class)
+                        .arity("0..1")
+                        .fallbackValue("true")
+                        .hidden(true)
+                        .build());
+            }
+        }
         if (positional != null) {
             spec.addPositional(PositionalParamSpec.builder()
                     .paramLabel(positional.type())
@@ -135,35 +146,22 @@ abstract class TableCommand {
                         option.name(), value instanceof List<?> list && list.size() == 1 ? list.getFirst() : value);
             }
         }
+        for (ForeignOption option : table.foreign()) {
+            OptionSpec spec = parsed.matchedOption("--" + option.name());
+            if (spec != null) {
+                settings.put(option.name(), spec.getValue());
+            }
+        }
         if (positional != null && parsed.hasMatchedPositional(0)) {
             settings.put(positional.name(), parsed.matchedPositionalValue(0, ""));
         }
         boolean json = parsed.hasMatchedOption(JSON);
-        Settings given = settings.build();
-        for (Option<?> option : table.options()) {
-            if (FOLDERS.contains(option.name()) && given.find(option).orElse(null) instanceof Path folder) {
-                requireFolder(option, folder);
-            }
-        }
-        int status = run(given, json, console);
+        int status = run(settings.build(), json, console);
         console.out().flush();
         return status;
     }
 
-    /** Names are folders here; a newcomer may give a name on the Hugging Face Hub. */
-    private static void requireFolder(Option<?> option, Path folder) throws FormatException {
-        if (Files.isDirectory(folder)) {
-            return;
-        }
-        throw new FormatException("option " + option.name() + ": "
-                + (Files.exists(folder)
-                        ? folder + " is a file; expected the folder that it is in"
-                        : "no folder " + folder
-                                + "; lora4j reads local folders and downloads nothing: check the path, or"
-                                + " fetch it first, such as with: hf download " + folder + " --local-dir FOLDER"));
-    }
-
-    private static void readConfig(Path file, Settings.Builder settings) throws IOException {
+    private void readConfig(Path file, Settings.Builder settings) throws IOException {
         JsonNode tree;
         try {
             tree = YAML.readTree(TextFile.read(file));
@@ -181,12 +179,22 @@ abstract class TableCommand {
                             + "; expected options by their names, such as lora_r: 16");
         }
         Map<String, Object> values = YAML.convertValue(tree, new TypeReference<Map<String, Object>>() {});
+        Map<String, String> keys = new HashMap<>();
         for (Map.Entry<String, Object> entry : values.entrySet()) {
-            if (entry.getValue() == null) {
-                continue; // "key:" or "key: null" leaves the default
-            }
+            String key = entry.getKey();
             try {
-                settings.put(entry.getKey(), entry.getValue());
+                if (entry.getValue() == null) {
+                    settings.putNull(key);
+                } else {
+                    settings.put(key, entry.getValue());
+                }
+                String name = table.findForeign(key)
+                        .map(ForeignOption::name)
+                        .orElseGet(() -> table.find(key).name());
+                String other = keys.put(name, key);
+                if (other != null) {
+                    throw new OptionException(other + " and " + key + " are the same option; remove one");
+                }
             } catch (OptionException e) {
                 throw new OptionException(file + ": " + e.getMessage());
             }
@@ -203,8 +211,13 @@ abstract class TableCommand {
             return arg;
         }
         int end = arg.indexOf('=') < 0 ? arg.length() : arg.indexOf('=');
+        String key = arg.substring(0, end);
+        Optional<ForeignOption> foreign = table.findForeign(key);
         try {
-            return "--" + table.find(arg.substring(0, end)).name() + arg.substring(end);
+            return "--"
+                    + (foreign.isPresent()
+                            ? foreign.get().name()
+                            : table.find(key).name()) + arg.substring(end);
         } catch (OptionException e) {
             return arg; // --config, --json, --help, a value, or a mistake that the parser reports
         }

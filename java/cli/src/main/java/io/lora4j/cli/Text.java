@@ -1,5 +1,6 @@
 package io.lora4j.cli;
 
+import io.lora4j.train.data.Dataset;
 import java.time.Duration;
 import java.util.Locale;
 
@@ -30,5 +31,12 @@ final class Text {
     /** Four significant digits, "1.234e-05" for small numbers. */
     static String number(double value) {
         return String.format(Locale.ROOT, value != 0 && Math.abs(value) < 1e-3 ? "%.3e" : "%.4f", value);
+    }
+
+    /** Says how many rows of a data set were not taken as they are. */
+    static String losses(Dataset data) {
+        return data.rowsCut() + " rows cut to max_length, " + data.rowsDropped() + " dropped without targets, "
+                + data.rowsTooLong() + " dropped as too long"
+                + (data.rowsSplit() > 0 ? ", " + data.rowsSplit() + " split" : "");
     }
 }

@@ -1,6 +1,7 @@
 package io.lora4j.cli;
 
 import io.lora4j.train.Metrics;
+import io.lora4j.train.Milestones;
 import io.lora4j.train.TrainListener;
 import io.lora4j.train.TrainOptions;
 import io.lora4j.train.TrainPlan;
@@ -26,7 +27,7 @@ final class TrainProgress implements TrainListener, AutoCloseable {
     private final PrintWriter err;
     private final boolean terminal = isTerminal();
     private @Nullable ProgressBar bar;
-    private int loggingSteps = 1;
+    private @Nullable Milestones milestones;
     private int firstStep = 1;
     private double seconds;
     private long tokens;
@@ -46,14 +47,21 @@ final class TrainProgress implements TrainListener, AutoCloseable {
         Dataset data = plan.data();
         err.printf(
                 Locale.ROOT,
-                "data      %s: %,d rows (%s), %,d tokens, %,d of them targets; %d rows cut to max_length, %d dropped%n",
+                "data      %s: %,d rows (%s), %,d tokens, %,d of them targets; %s%n",
                 data.file(),
                 data.rows().size(),
                 data.kind(),
                 data.tokens(),
                 data.targetTokens(),
-                data.rowsCut(),
-                data.rowsDropped());
+                Text.losses(data));
+        plan.evalData()
+                .ifPresent(eval -> err.printf(
+                        Locale.ROOT,
+                        "eval      %s: %,d rows, %,d targets; %s%n",
+                        eval.file(),
+                        eval.rows().size(),
+                        eval.targetTokens(),
+                        Text.losses(eval)));
         TreeSet<String> kinds = new TreeSet<>();
         plan.modules().forEach(m -> kinds.add(m.name().substring(m.name().lastIndexOf('.') + 1)));
         err.printf(
@@ -67,10 +75,11 @@ final class TrainProgress implements TrainListener, AutoCloseable {
                 100 * plan.trainableShare());
         err.printf(
                 Locale.ROOT,
-                "steps     %,d, %s schedule, peak learning rate %s%n",
+                "steps     %,d, %s schedule, peak learning rate %s, warm-up %,d steps%n",
                 plan.totalSteps(),
                 plan.settings().get(TrainOptions.LR_SCHEDULER_TYPE).name().toLowerCase(Locale.ROOT),
-                Text.number(plan.settings().get(TrainOptions.LEARNING_RATE)));
+                Text.number(plan.settings().get(TrainOptions.LEARNING_RATE)),
+                plan.schedule().warmupSteps());
         err.println("memory\n" + plan.memory());
         err.println("first row, «learned»:\n  " + shown(plan));
         plan.resumeFrom().ifPresent(from -> err.println("goes on from " + from));
@@ -93,7 +102,7 @@ final class TrainProgress implements TrainListener, AutoCloseable {
     @Override
     public void onStart(TrainPlan plan, int first) {
         firstStep = first;
-        loggingSteps = plan.settings().get(TrainOptions.LOGGING_STEPS);
+        milestones = plan.milestones();
         if (terminal) {
             bar = new ProgressBarBuilder()
                     .setTaskName("train")
@@ -118,7 +127,7 @@ final class TrainProgress implements TrainListener, AutoCloseable {
         if (bar != null) {
             bar.stepTo(m.step());
             bar.setExtraMessage(numbers);
-        } else if (m.step() % loggingSteps == 0 || m.step() == m.totalSteps()) {
+        } else if (milestones != null && milestones.logs(m.step())) {
             double perStep = seconds / (m.step() - firstStep + 1);
             Duration left = Duration.ofMillis((long) (1000 * perStep * (m.totalSteps() - m.step())));
             err.printf(Locale.ROOT, "step %d/%d  %s  ETA %s%n", m.step(), m.totalSteps(), numbers, Text.time(left));

@@ -183,10 +183,10 @@ class BadInputTest {
                     "config.json:2: not valid JSON"),
             options("data missing", 1, List.of("--data", "none.jsonl"), "none.jsonl: no such file"),
             new Case(
-                    "data a folder",
+                    "data a folder without data",
                     1,
                     (model, data) -> List.of("--data", model),
-                    "model: is a folder; expected a JSONL file"),
+                    "model: is a folder without train.jsonl; expected a JSONL file, or a folder that has it"),
             // Weights
             weights("truncated", f -> f.truncate(1_000_000), "model.safetensors", "lie outside the file", "truncated"),
             weights("empty", f -> f.truncate(0), "model.safetensors: has 0 bytes", "fetch it again"),

@@ -62,7 +62,31 @@ class EvalCommandTest {
     void cutRowsAreSaid() throws IOException {
         Cli.Result result = Cli.run("eval", "--model", Cli.TINY, "--data", Cli.data(dir), "--max_length", 6);
         assertThat(result.status()).isZero();
-        assertThat(result.err()).contains("7 of 7 rows cut to max_length, ");
+        assertThat(result.err()).contains("of 7 rows: 7 rows cut to max_length, 0 dropped");
+    }
+
+    @Test
+    void aFolderStandsForItsTestFile() throws IOException {
+        Path folder = Files.createDirectory(dir.resolve("data"));
+        Files.move(Cli.data(dir), folder.resolve("valid.jsonl"));
+        assertThat(eval(folder).get("file").asString()).endsWith("valid.jsonl");
+        Files.writeString(folder.resolve("test.jsonl"), "{\"body\": \"one day a cat sat\"}\n");
+        JsonNode report = eval(folder, "--dataset_text_field", "body");
+        assertThat(report.get("file").asString()).endsWith("test.jsonl");
+        assertThat(report.get("rows").intValue()).isOne();
+    }
+
+    @Test
+    void longRowsAreDroppedOrRefused() throws IOException {
+        Path data = Cli.data(dir);
+        assertThat(eval(data, "--max_length", 12, "--on_long", "drop")
+                        .get("rows_too_long")
+                        .intValue())
+                .isPositive();
+        Cli.Result result =
+                Cli.run("eval", "--model", Cli.TINY, "--data", data, "--max_length", 12, "--on_long", "error");
+        assertThat(result.status()).isOne();
+        assertThat(result.err()).contains("train.jsonl:", "tokens, max_length is 12 and on_long is error");
     }
 
     private static JsonNode eval(Path data, Object... more) {

@@ -87,6 +87,11 @@ class OptionsTest {
                 "packing: 3          | run.yaml: option packing: found 3, expected true or false",
                 "- lora_r            | run.yaml: holds a YAML array; expected options by their names",
                 "'lora_r: [1'        | run.yaml:1: is not YAML",
+                "'{lora_r: 1, lora_r: 2}' | is not YAML: Duplicate Object property \"lora_r\"",
+                "'{lora_r: 1, lora-r: 2}' | run.yaml: lora_r and lora-r are the same option; remove one",
+                "'{data: a, train_file: b}' | run.yaml: data and train_file are the same option; remove one",
+                "bf16: true          | run.yaml: option bf16: found true, which lora4j does not support: it computes in float32",
+                "learning_rte:       | run.yaml: unknown option learning_rte of train; did you mean learning_rate?",
             })
     void mistakesInAYamlFile(String text, String message) throws IOException {
         Path config = Files.writeString(dir.resolve("run.yaml"), text);
@@ -100,6 +105,14 @@ class OptionsTest {
         Cli.Result result = Cli.run("train", "--config", dir.resolve("none.yaml"));
         assertThat(result.status()).isEqualTo(1);
         assertThat(result.err()).contains("none.yaml: no such file; check the path");
+    }
+
+    /** In YAML 1.1 "no" is false, in the YAML that is read here it is a word. */
+    @Test
+    void aStrategyOfNoIsAWord() throws IOException {
+        Path config = Files.writeString(
+                dir.resolve("run.yaml"), "eval_strategy: no\neval_steps: 5\nmax_length: null\nreport_to: none\n");
+        assertThat(planned("--config", config)).contains("none.jsonl: no such file");
     }
 
     @Test
@@ -119,6 +132,17 @@ class OptionsTest {
         assertThat(planned("--lora-target-modules", ".*layers\\.[01]\\..*(q|v)_proj"))
                 .contains("none.jsonl");
         assertThat(planned("--rank_pattern", "{\"q_proj\": 4}")).contains("none.jsonl");
+    }
+
+    @Test
+    void optionsOfOtherTools() {
+        assertThat(planned(
+                        "--report-to", "none", "--bf16=false", "--optim", "adamw_torch", "--dataloader_num_workers", 4))
+                .contains("none.jsonl: no such file");
+        assertThat(planned("--bf16")).contains("option bf16: found true, which lora4j does not support");
+        assertThat(planned("--dataset_name", "trl-lib/Capybara"))
+                .contains("option dataset_name: found trl-lib/Capybara");
+        assertThat(unwrapped(out("train", "--help"))).doesNotContain("bf16", "deepspeed");
     }
 
     @Test

@@ -26,19 +26,20 @@ public final class ChatOptions {
                     "chat_template_path",
                     "Jinja file that replaces the chat template of the model. train writes it beside the adapter; the other"
                             + " commands take the adapter's where it has one.")
+            .otherwise("the model's")
             .changeable();
 
     public static final Option<Map<String, Object>> CHAT_TEMPLATE_KWARGS = Option.ofJson(
             "chat_template_kwargs",
             List.of("messages", "add_generation_prompt"),
             "Variables for the chat template, such as {\"enable_thinking\": false}.");
-    public static final Option<LocalDateTime> TEMPLATE_DATE = Option.of(
-            "template_date",
-            "DATE",
-            null,
-            "The date, or date and time (2026-03-07T14:05), that chat templates show; by default the time at which the run"
-                    + " was first started.",
-            ChatOptions::date);
+    public static final Option<LocalDateTime> TEMPLATE_DATE = Option.<LocalDateTime>of(
+                    "template_date",
+                    "DATE",
+                    null,
+                    "The date, or date and time (2026-03-07T14:05), that chat templates show.",
+                    ChatOptions::date)
+            .otherwise("the time at which the run was first started");
 
     private ChatOptions() {}
 

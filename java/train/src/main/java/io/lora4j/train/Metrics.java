@@ -1,6 +1,5 @@
 package io.lora4j.train;
 
-import io.lora4j.train.model.BatchLoss;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Set;
@@ -12,7 +11,7 @@ import java.util.Set;
  * @param totalSteps steps of the whole run
  * @param epoch passes over the data done, with a fraction
  * @param loss mean cross-entropy of the step's target tokens, before the update, in nats
- * @param accuracy part of them that the model's most likely token predicted
+ * @param accuracy part of them that the model's most likely token predicted, averaged over the micro-batches as TRL does
  * @param learningRate the step's learning rate
  * @param gradNorm norm of the gradient before clipping
  * @param tokens tokens of the step, targets or not
@@ -36,24 +35,26 @@ public record Metrics(
     static final class Window {
         private static final String STEPS = "steps";
         private static final String LOSS = "loss";
-        private static final String CORRECT = "correct";
-        private static final String TARGETS = "targets";
+        private static final String ACCURACY = "accuracy";
+        private static final String MICRO_BATCHES = "micro_batches";
         private static final String TOKENS = "tokens";
         private static final String SECONDS = "seconds";
         private static final String NUM_TOKENS = "num_tokens";
+        private static final Set<String> ALL =
+                Set.of(STEPS, LOSS, ACCURACY, MICRO_BATCHES, TOKENS, SECONDS, NUM_TOKENS);
 
         private final Map<String, Double> sums = new LinkedHashMap<>();
 
         Window(Map<String, Double> saved) {
             sums.putAll(saved);
+            sums.keySet().retainAll(ALL);
         }
 
         void add(TrainingStep.Result result, double seconds) {
-            BatchLoss loss = result.loss();
             plus(STEPS, 1);
-            plus(LOSS, loss.meanLoss());
-            plus(CORRECT, (double) loss.correct());
-            plus(TARGETS, (double) loss.targetTokens());
+            plus(LOSS, result.loss().meanLoss());
+            plus(ACCURACY, result.accuracySum());
+            plus(MICRO_BATCHES, result.microBatches());
             plus(TOKENS, (double) result.tokens());
             plus(SECONDS, seconds);
             plus(NUM_TOKENS, (double) result.tokens());
@@ -71,11 +72,16 @@ public record Metrics(
             line.put("loss", sum(LOSS) / sum(STEPS));
             line.put("grad_norm", last.gradNorm());
             line.put("learning_rate", last.learningRate());
-            line.put("mean_token_accuracy", sum(CORRECT) / sum(TARGETS));
-            line.put("num_tokens", (long) sum(NUM_TOKENS));
+            line.put("mean_token_accuracy", sum(ACCURACY) / sum(MICRO_BATCHES));
+            line.put("num_tokens", numTokens());
             line.put("tokens_per_second", sum(TOKENS) / sum(SECONDS));
             sums.keySet().retainAll(Set.of(NUM_TOKENS));
             return line;
+        }
+
+        /** Returns the tokens trained on since the start, padding none. */
+        long numTokens() {
+            return (long) sum(NUM_TOKENS);
         }
 
         private double sum(String name) {

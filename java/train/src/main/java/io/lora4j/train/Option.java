@@ -1,8 +1,10 @@
 package io.lora4j.train;
 
 import io.lora4j.formats.ModuleFilter;
+import java.math.BigDecimal;
 import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Collection;
 import java.util.Collections;
 import java.util.LinkedHashMap;
@@ -25,6 +27,8 @@ import tools.jackson.databind.json.JsonMapper;
  * @param aliases short names
  * @param type what a value looks like, for {@code --help}: {@code INT}, {@code PATH}, {@code linear|cosine}
  * @param defaultValue the value when nothing is given; null if there is none
+ * @param absent what happens when nothing is given, for an option without a default; empty if it must be given
+ * @param whenNull the value that {@code null} in a YAML file means; null if it means that nothing is given
  * @param trlDefault TRL's default where it differs, with the reason; empty if it is the same
  * @param help one or two sentences
  * @param mayChange whether a resumed run may have another value than the one it goes on from
@@ -35,6 +39,8 @@ public record Option<T>(
         List<String> aliases,
         String type,
         @Nullable T defaultValue,
+        String absent,
+        @Nullable T whenNull,
         String trlDefault,
         String help,
         boolean mayChange,
@@ -48,9 +54,9 @@ public record Option<T>(
      *
      * @param reader makes a value of what was given, or throws IllegalArgumentException saying what is expected
      */
-    static <T> Option<T> of(
+    public static <T> Option<T> of(
             String name, String type, @Nullable T defaultValue, String help, Function<Object, T> reader) {
-        return new Option<>(name, List.of(), type, defaultValue, "", help, false, reader);
+        return new Option<>(name, List.of(), type, defaultValue, "", null, "", help, false, reader);
     }
 
     /** Returns an option for any text. */
@@ -80,6 +86,45 @@ public record Option<T>(
         });
     }
 
+    /**
+     * Returns an option for a number of steps of at least {@code min}, or a part of the run's steps below 1, as transformers has
+     * them: an Integer or a Double.
+     */
+    public static Option<Number> ofSteps(String name, @Nullable Number defaultValue, int min, String help) {
+        return of(name, "INT|RATIO", defaultValue, help, given -> {
+            double value = number(given);
+            if (value > 0 && value < 1) {
+                return value;
+            }
+            if (value != (int) value || value < min) {
+                throw new IllegalArgumentException(
+                        "a whole number of at least " + min + ", or a part of all steps between 0 and 1");
+            }
+            return (int) value;
+        });
+    }
+
+    /** Returns an option for a list of whole numbers of at least 0, without a default. */
+    public static Option<List<Integer>> ofInts(String name, String help) {
+        return of(name, "INTS", null, help, given -> {
+            List<?> items = given instanceof Collection<?> list
+                    ? List.copyOf(list)
+                    : List.of(text(given).split("[,\\s]+"));
+            List<Integer> values = new ArrayList<>();
+            for (Object item : items) {
+                long value = integer(item);
+                if (value < 0 || value > Integer.MAX_VALUE) {
+                    throw new IllegalArgumentException("whole numbers from 0, separated by commas");
+                }
+                values.add((int) value);
+            }
+            if (values.isEmpty()) {
+                throw new IllegalArgumentException("at least one whole number");
+            }
+            return List.copyOf(values);
+        });
+    }
+
     /** Returns an option for a whole number of 64 bits. */
     public static Option<Long> ofLong(String name, long defaultValue, String help) {
         return of(name, "INT", defaultValue, help, Option::integer);
@@ -99,7 +144,7 @@ public record Option<T>(
     }
 
     /** Returns an option that is true or false; a flag without a value means true. */
-    public static Option<Boolean> ofBoolean(String name, boolean defaultValue, String help) {
+    public static Option<Boolean> ofBoolean(String name, @Nullable Boolean defaultValue, String help) {
         return of(name, "true|false", defaultValue, help, given -> switch (given) {
             case Boolean b -> b;
             case String s when s.equalsIgnoreCase("true") -> true;
@@ -109,7 +154,8 @@ public record Option<T>(
     }
 
     /** Returns an option for one constant of an enum, by its name in lower case. */
-    public static <E extends Enum<E>> Option<E> ofEnum(String name, Class<E> type, E defaultValue, String help) {
+    public static <E extends Enum<E>> Option<E> ofEnum(
+            String name, Class<E> type, @Nullable E defaultValue, String help) {
         E[] constants = type.getEnumConstants();
         String choices = List.of(constants).stream().map(Option::show).collect(Collectors.joining("|"));
         return of(name, choices, defaultValue, help, given -> {
@@ -123,7 +169,7 @@ public record Option<T>(
     }
 
     /** Returns an option for a set of modules by PEFT's rules: names, a regular expression, or {@code all-linear}. */
-    public static Option<ModuleFilter> ofModules(String name, ModuleFilter defaultValue, String help) {
+    public static Option<ModuleFilter> ofModules(String name, @Nullable ModuleFilter defaultValue, String help) {
         return of(name, "NAMES|REGEX|all-linear", defaultValue, help, Option::modules);
     }
 
@@ -149,17 +195,28 @@ public record Option<T>(
 
     /** Returns a copy with short names. */
     public Option<T> alias(String... names) {
-        return new Option<>(name, List.of(names), type, defaultValue, trlDefault, help, mayChange, reader);
+        return new Option<>(
+                name, List.of(names), type, defaultValue, absent, whenNull, trlDefault, help, mayChange, reader);
     }
 
     /** Returns a copy that says what TRL's default is. */
     public Option<T> trl(String other) {
-        return new Option<>(name, aliases, type, defaultValue, other, help, mayChange, reader);
+        return new Option<>(name, aliases, type, defaultValue, absent, whenNull, other, help, mayChange, reader);
+    }
+
+    /** Returns a copy that says what happens without a value. */
+    public Option<T> otherwise(String without) {
+        return new Option<>(name, aliases, type, defaultValue, without, whenNull, trlDefault, help, mayChange, reader);
+    }
+
+    /** Returns a copy of which {@code null} in a YAML file is a value: TRL's null is not always the default here. */
+    public Option<T> nullMeans(T value) {
+        return new Option<>(name, aliases, type, defaultValue, absent, value, trlDefault, help, mayChange, reader);
     }
 
     /** Returns a copy that a resumed run may change. */
     public Option<T> changeable() {
-        return new Option<>(name, aliases, type, defaultValue, trlDefault, help, true, reader);
+        return new Option<>(name, aliases, type, defaultValue, absent, whenNull, trlDefault, help, true, reader);
     }
 
     /**
@@ -178,7 +235,10 @@ public record Option<T>(
 
     /** Returns the line about defaults that {@code --help} shows. */
     public String describeDefault() {
-        String ours = defaultValue == null ? "no default" : "default: " + show(defaultValue);
+        String without = absent.isEmpty() ? "required" : "default: " + absent;
+        String ours = defaultValue == null
+                ? without
+                : "default: " + (defaultValue instanceof Double number ? plain(number) : show(defaultValue));
         return trlDefault.isEmpty() ? ours : ours + "; TRL: " + trlDefault;
     }
 
@@ -191,8 +251,20 @@ public record Option<T>(
             case ModuleFilter.AllLinear() -> "all-linear";
             case Map<?, ?> map when map.isEmpty() -> "none";
             case Map<?, ?> map -> JSON.writeValueAsString(map);
+            case Collection<?> list when list.isEmpty() -> "none";
+            case Collection<?> list -> list.stream().map(Option::show).collect(Collectors.joining(","));
             default -> value.toString();
         };
+    }
+
+    /** As people write numbers: 32, 0.0002, 1e-8. */
+    private static String plain(double number) {
+        if (number == Math.rint(number)) {
+            return Long.toString((long) number);
+        }
+        return number >= 1e-5
+                ? new BigDecimal(Double.toString(number)).stripTrailingZeros().toPlainString()
+                : Double.toString(number).toLowerCase(Locale.ROOT).replace(".0e", "e");
     }
 
     private static String quoted(Object given) {

@@ -4,18 +4,26 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
+import java.util.Optional;
 
 /**
  * The options of a command, in the order in which help shows them, found by any of their spellings. Immutable.
  *
  * @param command the command they belong to, for messages
  * @param options the options
+ * @param foreign options of other tools that users may bring
  */
-public record OptionTable(String command, List<Option<?>> options) {
+public record OptionTable(String command, List<Option<?>> options, List<ForeignOption> foreign) {
 
-    /** Copies the list and refuses two options of one name. */
+    /** A table of a command that no other tool has. */
+    public OptionTable(String command, List<Option<?>> options) {
+        this(command, options, List.of());
+    }
+
+    /** Copies the lists and refuses two options of one name. */
     public OptionTable {
         options = List.copyOf(options);
+        foreign = List.copyOf(foreign);
         long names = options.stream().map(Option::name).distinct().count();
         if (names != options.size()) {
             throw new IllegalArgumentException("two options of " + command + " have the same name");
@@ -38,6 +46,14 @@ public record OptionTable(String command, List<Option<?>> options) {
                     + " --help)");
         }
         return option;
+    }
+
+    /** Finds an option of other tools by its name, spelled as in {@link #find}; one of the command's own comes first. */
+    public Optional<ForeignOption> findForeign(String key) {
+        String wanted = normal(key);
+        return byName().containsKey(wanted)
+                ? Optional.empty()
+                : foreign.stream().filter(other -> other.name().equals(wanted)).findFirst();
     }
 
     private Map<String, Option<?>> byName() {

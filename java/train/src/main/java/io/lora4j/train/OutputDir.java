@@ -1,7 +1,9 @@
 package io.lora4j.train;
 
+import io.lora4j.formats.AdapterConfig;
 import io.lora4j.formats.AtomicDirectory;
 import io.lora4j.formats.AtomicFile;
+import io.lora4j.formats.PeftAdapter;
 import io.lora4j.train.checkpoint.CheckpointStore;
 import io.lora4j.train.checkpoint.MetricsLog;
 import io.lora4j.train.checkpoint.OptimizerFile;
@@ -17,15 +19,19 @@ import java.util.stream.Stream;
 
 /** The folder that a run writes into: the adapter with tokenizer and template, {@code checkpoint-N/}, {@code metrics.jsonl}. */
 final class OutputDir {
-    private static final int KEPT_CHECKPOINTS = 2;
-    private static final List<String> ADAPTER_FILES = List.of("adapter_config.json", "adapter_model.safetensors");
+    private static final List<String> ADAPTER_FILES = List.of(AdapterConfig.FILE_NAME, PeftAdapter.FILE_NAME);
 
     private final Path dir;
     private final CheckpointStore checkpoints;
 
-    OutputDir(Path dir) {
+    /**
+     * A folder that need not exist yet.
+     *
+     * @param keep how many checkpoints are kept; 0 keeps all
+     */
+    OutputDir(Path dir, int keep) {
         this.dir = dir;
-        this.checkpoints = new CheckpointStore(dir, KEPT_CHECKPOINTS);
+        this.checkpoints = new CheckpointStore(dir, keep);
     }
 
     Path path() {
@@ -39,25 +45,63 @@ final class OutputDir {
     /**
      * Checks that the run may write here; writes nothing.
      *
-     * @throws TrainException if there is something and the user has not said what is to become of it
+     * @throws TrainException if there is something and the user has not said what is to become of it, or if it is not of a run
      */
-    void requireUsable(Settings settings) throws IOException {
+    void requireUsable(Settings settings, Sources sources) throws IOException {
         if (Files.exists(dir) && !Files.isDirectory(dir)) {
             throw new TrainException(
                     "option output_dir: " + dir + " is a file; expected a folder, or a path that is free");
         }
-        boolean allowed = isOwnRun(settings) || settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR);
-        if (Files.isDirectory(dir) && !allowed) {
-            try (Stream<Path> entries = Files.list(dir)) {
-                Optional<Path> first = entries.sorted().findFirst();
-                if (first.isPresent()) {
-                    throw new TrainException("option output_dir: " + dir + " is not empty, it has "
-                            + first.get().getFileName()
-                            + "; choose another folder, go on with --resume_from_checkpoint true, or delete the earlier run"
-                            + " with --overwrite_output_dir");
-                }
+        if (!Files.isDirectory(dir) || isOwnRun(settings)) {
+            return;
+        }
+        if (settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR)) {
+            requireOnlyARun(sources);
+            return;
+        }
+        try (Stream<Path> entries = Files.list(dir)) {
+            Optional<Path> first = entries.sorted().findFirst();
+            if (first.isPresent()) {
+                throw new TrainException("option output_dir: " + dir + " is not empty, it has "
+                        + first.get().getFileName()
+                        + "; choose another folder, go on with --resume_from_checkpoint true, or delete the earlier run"
+                        + " with --overwrite_output_dir");
             }
         }
+    }
+
+    /** What is deleted or replaced must be of a run: not the base, not another adapter, not a checkpoint of another tool. */
+    private void requireOnlyARun(Sources sources) throws IOException {
+        for (Path read : Stream.concat(Stream.of(sources.model().dir()), sources.adapter().stream())
+                .toList()) {
+            if (Files.isSameFile(read, dir)) {
+                throw new TrainException("option output_dir: " + dir
+                        + " is the folder of the base model or adapter, which are only read; choose another folder");
+            }
+        }
+        for (Path checkpoint : checkpoints.list().values()) {
+            if (!CheckpointStore.isCheckpoint(checkpoint)) {
+                throw notOfARun(checkpoint);
+            }
+        }
+        boolean ran = Files.exists(dir.resolve(MetricsLog.FILE_NAME))
+                || !checkpoints.list().isEmpty();
+        Optional<Path> replaced = files(dir).stream().filter(Files::exists).findFirst();
+        if (!ran && replaced.isPresent()) {
+            throw notOfARun(replaced.get());
+        }
+    }
+
+    private static TrainException notOfARun(Path file) {
+        return new TrainException("option overwrite_output_dir: " + file
+                + " is not of a run of lora4j and would be lost; move it away, or choose another output_dir");
+    }
+
+    /** Returns the files beside checkpoints and metrics that a run writes and that an earlier one may have left. */
+    private static List<Path> files(Path dir) {
+        List<Path> files = new ArrayList<>(RunIdentity.tokenizerFiles(dir));
+        ADAPTER_FILES.forEach(name -> files.add(dir.resolve(name)));
+        return files;
     }
 
     /** Returns whether the run goes on from a checkpoint of this folder, and not from one that lies elsewhere. */
@@ -94,11 +138,10 @@ final class OutputDir {
         checkpoints.clean();
         checkpoints.dropAfter(step);
         if (overwrite) {
-            List<String> names = new ArrayList<>(ADAPTER_FILES);
-            names.add(MetricsLog.FILE_NAME);
-            for (String name : names) {
-                Files.deleteIfExists(dir.resolve(name));
+            for (Path file : files(dir)) {
+                Files.deleteIfExists(file);
             }
+            Files.deleteIfExists(dir.resolve(MetricsLog.FILE_NAME));
         }
     }
 
@@ -111,6 +154,27 @@ final class OutputDir {
             AtomicFile.write(dir.resolve(ChatOptions.TEMPLATE_FILE), Files.readAllBytes(template.get()));
         }
         adapter.save(dir);
+    }
+
+    /**
+     * Returns the checkpoint with the best evaluation, which a run is to end with.
+     *
+     * @throws TrainException if it is not here
+     */
+    Path best(int step) throws IOException {
+        Path checkpoint = checkpoints.list().get(step);
+        if (checkpoint == null) {
+            throw new TrainException("option load_best_model_at_end: the best evaluation so far is of step " + step
+                    + ", but " + dir + " has no checkpoint-" + step + "; put it back, or turn the option off");
+        }
+        return checkpoint;
+    }
+
+    /** Replaces the tensors of the adapter by those of a checkpoint, which must be as it was saved. */
+    void takeAdapterOf(Path checkpoint) throws IOException {
+        CheckpointStore.read(checkpoint);
+        AtomicFile.write(
+                dir.resolve(PeftAdapter.FILE_NAME), Files.readAllBytes(checkpoint.resolve(PeftAdapter.FILE_NAME)));
     }
 
     /** Writes a checkpoint's folder; see {@link CheckpointStore#save}. */

@@ -1,12 +1,16 @@
 package io.lora4j.train;
 
 import io.lora4j.formats.AdapterConfig;
+import io.lora4j.formats.FormatException;
 import io.lora4j.formats.ModelConfig;
 import io.lora4j.formats.Tokenizer;
 import io.lora4j.train.checkpoint.RunIdentity;
 import io.lora4j.train.data.BatchPlan;
+import io.lora4j.train.data.DataFolder;
 import io.lora4j.train.data.Dataset;
+import io.lora4j.train.data.PackingStrategy;
 import io.lora4j.train.data.RowEncoder;
+import io.lora4j.train.data.RowOptions;
 import io.lora4j.train.model.Adapter;
 import io.lora4j.train.model.Batch;
 import io.lora4j.train.model.LlamaModel;
@@ -28,35 +32,44 @@ final class PlanBuilder {
     private static final long PANELS = 16L << 20;
 
     private final Settings settings;
+    private final Sources sources;
     private final Path modelDir;
 
-    PlanBuilder(Settings settings) {
+    PlanBuilder(Settings settings, Sources sources) {
         this.settings = settings;
-        this.modelDir = settings.get(TrainOptions.MODEL_NAME_OR_PATH);
+        this.sources = sources;
+        this.modelDir = sources.model().dir();
     }
 
     TrainPlan build(Optional<Path> resumeFrom, ZonedDateTime clock) throws IOException {
         ModelConfig model = ModelConfig.read(modelDir);
         AdapterConfig adapter = adapterConfig(resumeFrom);
         long parameters = Adapter.parameterCount(model, adapter);
+        PackingStrategy packing =
+                settings.get(TrainOptions.PACKING) ? settings.get(TrainOptions.PACKING_STRATEGY) : PackingStrategy.BFD;
         try (Tokenizer tokenizer = Tokenizer.open(modelDir)) {
             RowEncoder encoder = new RowEncoder(
                     tokenizer,
                     ChatOptions.format(settings, tokenizer, Optional.empty(), clock),
                     settings.get(TrainOptions.COMPLETION_ONLY_LOSS),
                     settings.get(TrainOptions.ASSISTANT_ONLY_LOSS));
-            int maxLength = settings.get(TrainOptions.MAX_LENGTH);
-            Dataset data = Dataset.load(settings.get(TrainOptions.TRAIN_FILE), encoder, maxLength, model);
-            Optional<Path> evalFile = settings.find(TrainOptions.EVAL_FILE);
+            Path given = settings.get(TrainOptions.TRAIN_FILE);
+            Dataset data = Dataset.load(DataFolder.train(given), encoder, rowOptions(packing), model);
+            Optional<Path> evalFile = evalFile(given);
             Optional<Dataset> evalData = evalFile.isPresent()
-                    ? Optional.of(Dataset.load(evalFile.get(), encoder, maxLength, model))
+                    ? Optional.of(Dataset.load(evalFile.get(), encoder, rowOptions(PackingStrategy.BFD), model))
                     : Optional.empty();
+            if (evalData.isEmpty()) {
+                OptionRules.requireEvalData(settings);
+            }
+            boolean packs = settings.get(TrainOptions.PACKING) && packing != PackingStrategy.WRAPPED;
             BatchPlan batches = new BatchPlan(
                     data.rows(),
                     settings.get(TrainOptions.SEED),
                     settings.get(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE),
                     settings.get(TrainOptions.GRADIENT_ACCUMULATION_STEPS),
-                    settings.get(TrainOptions.PACKING) ? maxLength : 0);
+                    packs ? settings.get(TrainOptions.MAX_LENGTH) : 0);
+            Schedule schedule = schedule(batches);
             return new TrainPlan(
                     settings,
                     model,
@@ -67,17 +80,42 @@ final class PlanBuilder {
                     evalData,
                     data.preview(tokenizer),
                     batches,
-                    schedule(batches),
+                    schedule,
+                    Milestones.of(settings, schedule.totalSteps(), batches.stepsPerEpoch(), evalData.isPresent()),
                     memory(model, adapter, parameters, batches, evalData),
                     clock,
                     resumeFrom);
         }
     }
 
+    private RowOptions rowOptions(PackingStrategy packing) {
+        return new RowOptions(
+                settings.get(TrainOptions.DATASET_TEXT_FIELD),
+                settings.get(TrainOptions.MAX_LENGTH),
+                settings.get(TrainOptions.ON_LONG),
+                packing);
+    }
+
+    /** The evaluation file that was given, or that a data folder has; none if nothing is to be evaluated. */
+    private Optional<Path> evalFile(Path data) throws FormatException {
+        if (settings.get(TrainOptions.EVAL_STRATEGY) == Milestones.EvalStrategy.NO) {
+            return Optional.empty();
+        }
+        Optional<Path> given = settings.find(TrainOptions.EVAL_FILE);
+        if (given.isEmpty()) {
+            return DataFolder.validation(data);
+        }
+        Path path = given.get();
+        Optional<Path> file = Files.isDirectory(path) ? DataFolder.validation(path) : given;
+        return Optional.of(file.orElseThrow(() -> new FormatException("option eval_file: " + path
+                + " is a folder without valid.jsonl; expected a JSONL file, or a folder that has it")));
+    }
+
     /** A new adapter as the options say, or an existing one's own config, whose dropout alone may be another. */
     private AdapterConfig adapterConfig(Optional<Path> resumeFrom) throws IOException {
-        String base = modelDir.toString();
-        Optional<Path> existing = resumeFrom.or(() -> settings.find(TrainOptions.ADAPTER_NAME_OR_PATH));
+        String base = sources.model().name();
+        String revision = sources.model().revision();
+        Optional<Path> existing = resumeFrom.or(sources::adapter);
         if (existing.isEmpty()) {
             Map<String, Integer> ranks = new LinkedHashMap<>();
             settings.get(TrainOptions.RANK_PATTERN).forEach((name, rank) -> ranks.put(name, rank.intValue()));
@@ -86,13 +124,14 @@ final class PlanBuilder {
                     settings.get(TrainOptions.LORA_ALPHA),
                     settings.get(TrainOptions.LORA_DROPOUT),
                     settings.get(TrainOptions.LORA_TARGET_MODULES),
-                    null,
+                    settings.find(TrainOptions.EXCLUDE_MODULES).orElse(null),
                     ranks,
                     settings.get(TrainOptions.ALPHA_PATTERN),
                     settings.get(TrainOptions.USE_RSLORA),
-                    null,
+                    settings.find(TrainOptions.LAYERS_TO_TRANSFORM).orElse(null),
                     null,
                     base,
+                    revision,
                     "CAUSAL_LM");
         }
         AdapterConfig own = AdapterConfig.read(existing.get());
@@ -109,6 +148,7 @@ final class PlanBuilder {
                 own.layersToTransform(),
                 own.layersPattern(),
                 base,
+                revision,
                 own.taskType());
     }
 
@@ -121,11 +161,18 @@ final class PlanBuilder {
             throw new OptionException("option num_train_epochs: " + settings.get(TrainOptions.NUM_TRAIN_EPOCHS)
                     + " passes are " + steps + " steps; expected at most " + Integer.MAX_VALUE);
         }
+        Number given = settings.get(TrainOptions.WARMUP_STEPS);
+        Number warmup = given.doubleValue() > 0 ? given : wholeOrRatio(settings.get(TrainOptions.WARMUP_RATIO), steps);
         return new Schedule(
                 settings.get(TrainOptions.LR_SCHEDULER_TYPE),
                 settings.get(TrainOptions.LEARNING_RATE),
-                settings.get(TrainOptions.WARMUP_STEPS),
+                Milestones.steps(warmup, (int) steps),
                 (int) steps);
+    }
+
+    /** A ratio of 1 is all steps, not one of them. */
+    private static Number wholeOrRatio(double ratio, double steps) {
+        return ratio < 1 ? (Number) ratio : (Number) steps;
     }
 
     private MemoryPlan memory(
@@ -135,7 +182,7 @@ final class PlanBuilder {
         int tokens = batches.maxTokens();
         long activations = LlamaModel.activationBytes(model, tokens, batches.maxRows(), adapter, true, checkpointing);
         if (evalData.isPresent()) {
-            for (Batch batch : evalData.get().batches(settings.get(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE))) {
+            for (Batch batch : evalData.get().batches(settings.get(TrainOptions.PER_DEVICE_EVAL_BATCH_SIZE))) {
                 long bytes =
                         LlamaModel.activationBytes(model, batch.tokens(), batch.sequences(), adapter, false, false);
                 activations = Math.max(activations, bytes);

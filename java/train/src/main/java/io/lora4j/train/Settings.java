@@ -1,6 +1,7 @@
 package io.lora4j.train;
 
 import io.lora4j.formats.ModuleFilter;
+import java.util.Collection;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
@@ -83,6 +84,7 @@ public final class Settings {
             Object checked = switch (value) {
                 case ModuleFilter filter -> filter;
                 case Map<?, ?> map -> option.read(map);
+                case Collection<?> list -> option.read(list);
                 default -> option.read(Option.show(value));
             };
             values.put(option.name(), checked);
@@ -90,13 +92,33 @@ public final class Settings {
         }
 
         /**
-         * Sets a value by any spelling of its option's name.
+         * Sets a value by any spelling of its option's name. An option of another tool is only checked: see {@link ForeignOption}.
          *
          * @throws OptionException if there is no such option or the value is not one of it
          */
         public Builder put(String key, Object value) {
+            Optional<ForeignOption> foreign = table.findForeign(key);
+            if (foreign.isPresent()) {
+                foreign.get().requireHarmless(value);
+                return this;
+            }
             Option<?> option = table.find(key);
             values.put(option.name(), option.read(value));
+            return this;
+        }
+
+        /**
+         * Does what {@code null} in a YAML file asks for, which for most options is nothing.
+         *
+         * @throws OptionException if there is no such option
+         */
+        public Builder putNull(String key) {
+            if (table.findForeign(key).isEmpty()) {
+                Option<?> option = table.find(key);
+                if (option.whenNull() != null) {
+                    values.put(option.name(), option.whenNull());
+                }
+            }
             return this;
         }
 

@@ -1,6 +1,8 @@
 package io.lora4j.train;
 
 import io.lora4j.formats.ModuleFilter;
+import io.lora4j.train.data.LongRows;
+import io.lora4j.train.data.PackingStrategy;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
@@ -19,24 +21,31 @@ import java.util.Map;
 public final class TrainOptions {
     public static final Option<Path> MODEL_NAME_OR_PATH = Option.ofPath(
                     "model_name_or_path",
-                    "Folder of the base model in Hugging Face layout (config.json, model.safetensors, tokenizer.json). It is"
-                            + " only read.")
+                    "Base model: a folder in Hugging Face layout (config.json, model.safetensors, tokenizer.json), or"
+                            + " owner/name or owner/name@revision in the local Hugging Face cache. It is only read.")
             .alias("model")
             .changeable();
     public static final Option<Path> ADAPTER_NAME_OR_PATH = Option.ofPath(
                     "adapter_name_or_path",
-                    "Folder of an adapter to go on training. Its rank, alpha and targets come from its own"
+                    "Adapter to go on training: a folder, or a name in the Hugging Face cache. Its rank, alpha and targets come from its own"
                             + " adapter_config.json; giving other ones is refused.")
+            .otherwise("a new one")
             .alias("adapter")
             .changeable();
     public static final Option<Path> TRAIN_FILE = Option.ofPath(
                     "train_file",
-                    "JSONL file: in every line an object with text, or prompt and completion, or messages.")
+                    "JSONL file: in every line an object with text, or prompt and completion, or messages. Or a folder with"
+                            + " train.jsonl and maybe valid.jsonl (or validation.jsonl), which becomes the eval_file.")
             .alias("data")
             .changeable();
     public static final Option<Path> EVAL_FILE = Option.ofPath(
-                    "eval_file", "JSONL file to compute the loss of at every save and at the end.")
+                    "eval_file",
+                    "JSONL file, or folder with valid.jsonl, to compute the loss of as eval_strategy says. The loss is the mean"
+                            + " over all its target tokens, whatever the batch size; its rows are never packed.")
+            .otherwise("the validation file of train_file's folder, if it is one")
             .changeable();
+    public static final Option<String> DATASET_TEXT_FIELD = Option.ofString(
+            "dataset_text_field", "text", "Name of the field that holds the text, in rows that are just text.");
     public static final Option<Path> OUTPUT_DIR = Option.ofPath(
                     "output_dir", "Folder for the adapter, the checkpoints and metrics.jsonl.")
             .changeable();
@@ -68,6 +77,15 @@ public final class TrainOptions {
                     "Modules that get an adapter: names separated by commas, a regular expression for whole module names,"
                             + " or all-linear. Every name must match something.")
             .trl("PEFT's list for the model, often q_proj,v_proj only");
+    public static final Option<ModuleFilter> EXCLUDE_MODULES = Option.ofModules(
+                    "exclude_modules",
+                    null,
+                    "Modules that get no adapter although lora_target_modules names them: names or a regular expression.")
+            .otherwise("none");
+    public static final Option<List<Integer>> LAYERS_TO_TRANSFORM = Option.ofInts(
+                    "layers_to_transform",
+                    "Indices of the only layers that get an adapter, separated by commas; not with a regular expression.")
+            .otherwise("all layers");
     public static final Option<Boolean> USE_RSLORA =
             Option.ofBoolean("use_rslora", false, "Rank-stabilized scaling, lora_alpha / sqrt(rank).");
     public static final Option<Map<String, Double>> RANK_PATTERN = Option.ofPattern(
@@ -95,8 +113,14 @@ public final class TrainOptions {
             Schedule.Type.class,
             Schedule.Type.LINEAR,
             "How the learning rate goes on after warm-up: down to 0 on a line or a half cosine, or constant.");
-    public static final Option<Integer> WARMUP_STEPS = Option.ofInt(
-            "warmup_steps", 0, 0, "Steps over which the learning rate rises from 0. Not used by constant.");
+    public static final Option<Number> WARMUP_STEPS = Option.ofSteps(
+            "warmup_steps",
+            0,
+            0,
+            "Steps over which the learning rate rises from 0, or below 1 their part of all steps, rounded up. Not used by"
+                    + " constant.");
+    public static final Option<Double> WARMUP_RATIO = Option.ofDouble(
+            "warmup_ratio", 0, 0, 1, false, "The older way to give warmup_steps as a part; warmup_steps wins over it.");
     public static final Option<Double> WEIGHT_DECAY = Option.ofDouble(
             "weight_decay", 0, 0, Double.MAX_VALUE, false, "Decoupled weight decay of AdamW, on every adapter tensor.");
     public static final Option<Double> ADAM_BETA1 =
@@ -127,15 +151,29 @@ public final class TrainOptions {
             "seed", 42, "Determines the adapter's first values, the row order of every epoch and the dropout.");
 
     public static final Option<Integer> MAX_LENGTH = Option.ofInt(
-            "max_length",
-            1024,
-            0,
-            "Rows are cut at the end to this many tokens; 0 never cuts. With packing, also the length of a packed sequence.");
+                    "max_length",
+                    1024,
+                    0,
+                    "The most tokens that a row may have, see on_long; 0 for no limit. With packing, also the length of a packed"
+                            + " sequence.")
+            .nullMeans(0);
+    public static final Option<LongRows> ON_LONG = Option.ofEnum(
+            "on_long",
+            LongRows.class,
+            LongRows.TRUNCATE,
+            "What becomes of rows of more than max_length tokens: stop with an error, cut their end off, or drop them.");
     public static final Option<Boolean> PACKING = Option.ofBoolean(
             "packing",
             false,
-            "Put several rows into one sequence of at most max_length tokens. Rows never see each other, and nothing is"
-                    + " ever padded, so this only changes how many rows a step has.");
+            "Put several rows into one sequence of at most max_length tokens. Rows never see each other (see"
+                    + " packing_strategy) and nothing is ever padded, so this only changes how many rows a step has.");
+    public static final Option<PackingStrategy> PACKING_STRATEGY = Option.ofEnum(
+            "packing_strategy",
+            PackingStrategy.class,
+            PackingStrategy.BFD,
+            "bfd puts whole rows together (best fit decreasing, anew in every epoch), bfd_split first cuts long rows into"
+                    + " pieces of max_length, wrapped joins all rows in the order of the file and cuts every max_length"
+                    + " tokens, so that a sequence sees the row before.");
     public static final Option<Boolean> COMPLETION_ONLY_LOSS = Option.ofBoolean(
             "completion_only_loss", true, "Rows with prompt and completion: only the completion is learned.");
     public static final Option<Boolean> ASSISTANT_ONLY_LOSS = Option.ofBoolean(
@@ -149,18 +187,60 @@ public final class TrainOptions {
                     "Recompute activations in the backward pass instead of keeping them: less memory, about a third more"
                             + " time, the same bits.")
             .trl("true")
+            .alias("activation_checkpointing")
             .changeable();
 
-    public static final Option<Integer> LOGGING_STEPS = Option.ofInt(
-                    "logging_steps", 10, 1, "Steps between two lines of metrics.")
+    public static final Option<Number> LOGGING_STEPS = Option.ofSteps(
+                    "logging_steps", 10, 1, "Steps between two lines of metrics, or their part of all steps below 1.")
             .changeable();
-    public static final Option<Integer> SAVE_STEPS = Option.ofInt(
+    public static final Option<Milestones.EvalStrategy> EVAL_STRATEGY = Option.ofEnum(
+                    "eval_strategy",
+                    Milestones.EvalStrategy.class,
+                    Milestones.EvalStrategy.EPOCH,
+                    "When to evaluate, if there is an eval_file: never, every eval_steps, or at the end of every epoch; and"
+                            + " after the last step.")
+            .trl("no");
+    public static final Option<Number> EVAL_STEPS = Option.ofSteps(
+                    "eval_steps", null, 1, "Steps between two evaluations, or their part of all steps below 1.")
+            .otherwise("logging_steps");
+    public static final Option<Integer> PER_DEVICE_EVAL_BATCH_SIZE = Option.ofInt(
+                    "per_device_eval_batch_size", 8, 1, "Rows that are evaluated together; no result depends on it.")
+            .changeable();
+    public static final Option<Milestones.SaveStrategy> SAVE_STRATEGY = Option.ofEnum(
+                    "save_strategy",
+                    Milestones.SaveStrategy.class,
+                    Milestones.SaveStrategy.STEPS,
+                    "When to save a checkpoint: never (only the adapter at the end), every save_steps, at the end of every"
+                            + " epoch, or after an evaluation that is the best so far. Ctrl-C always saves one.")
+            .changeable();
+    public static final Option<Number> SAVE_STEPS = Option.ofSteps(
                     "save_steps",
                     500,
                     0,
-                    "Steps between two checkpoints; 0 saves at the end only. The newest two checkpoints are kept.")
-            .trl("500, and every checkpoint is kept")
+                    "Steps between two checkpoints, or their part of all steps below 1; 0 saves at the end only.")
             .changeable();
+    public static final Option<Integer> SAVE_TOTAL_LIMIT = Option.ofInt(
+                    "save_total_limit",
+                    2,
+                    0,
+                    "How many checkpoints are kept, the newest and the best one always among them; 0 keeps all.")
+            .trl("all are kept")
+            .nullMeans(0)
+            .changeable();
+    public static final Option<Boolean> LOAD_BEST_MODEL_AT_END = Option.ofBoolean(
+            "load_best_model_at_end",
+            false,
+            "Let the final adapter be that of the best evaluation. Every evaluation that is the best so far saves a"
+                    + " checkpoint.");
+    public static final Option<String> METRIC_FOR_BEST_MODEL = Option.of(
+            "metric_for_best_model",
+            "METRIC",
+            "eval_loss",
+            "What the best evaluation is the best by: eval_loss or eval_mean_token_accuracy; eval_ may be left out.",
+            BestModel::metricName);
+    public static final Option<Boolean> GREATER_IS_BETTER = Option.ofBoolean(
+                    "greater_is_better", null, "Whether a greater metric_for_best_model is better.")
+            .otherwise("as the metric is");
     public static final Option<Integer> THREADS = Option.ofInt(
                     "threads",
                     0,
@@ -176,6 +256,7 @@ public final class TrainOptions {
                     ADAPTER_NAME_OR_PATH,
                     TRAIN_FILE,
                     EVAL_FILE,
+                    DATASET_TEXT_FIELD,
                     OUTPUT_DIR,
                     OVERWRITE_OUTPUT_DIR,
                     RESUME_FROM_CHECKPOINT,
@@ -183,6 +264,8 @@ public final class TrainOptions {
                     LORA_ALPHA,
                     LORA_DROPOUT,
                     LORA_TARGET_MODULES,
+                    EXCLUDE_MODULES,
+                    LAYERS_TO_TRANSFORM,
                     USE_RSLORA,
                     RANK_PATTERN,
                     ALPHA_PATTERN,
@@ -191,6 +274,7 @@ public final class TrainOptions {
                     LEARNING_RATE,
                     LR_SCHEDULER_TYPE,
                     WARMUP_STEPS,
+                    WARMUP_RATIO,
                     WEIGHT_DECAY,
                     ADAM_BETA1,
                     ADAM_BETA2,
@@ -199,7 +283,9 @@ public final class TrainOptions {
                     MAX_STEPS,
                     NUM_TRAIN_EPOCHS,
                     MAX_LENGTH,
+                    ON_LONG,
                     PACKING,
+                    PACKING_STRATEGY,
                     COMPLETION_ONLY_LOSS,
                     ASSISTANT_ONLY_LOSS,
                     ChatOptions.CHAT_TEMPLATE_PATH,
@@ -208,8 +294,17 @@ public final class TrainOptions {
                     GRADIENT_CHECKPOINTING,
                     SEED,
                     LOGGING_STEPS,
+                    EVAL_STRATEGY,
+                    EVAL_STEPS,
+                    PER_DEVICE_EVAL_BATCH_SIZE,
+                    SAVE_STRATEGY,
                     SAVE_STEPS,
-                    THREADS));
+                    SAVE_TOTAL_LIMIT,
+                    LOAD_BEST_MODEL_AT_END,
+                    METRIC_FOR_BEST_MODEL,
+                    GREATER_IS_BETTER,
+                    THREADS),
+            ForeignOptions.list());
 
     private TrainOptions() {}
 
@@ -224,37 +319,7 @@ public final class TrainOptions {
      * @throws OptionException if an option is missing or two do not go together
      */
     public static void check(Settings settings) {
-        settings.get(MODEL_NAME_OR_PATH);
-        settings.get(TRAIN_FILE);
-        settings.get(OUTPUT_DIR);
-        if (settings.get(MAX_STEPS) == 0) {
-            throw new OptionException(
-                    "option max_steps: found 0, expected a positive number, or -1 to use num_train_epochs");
-        }
-        if (settings.get(PACKING) && settings.get(MAX_LENGTH) == 0) {
-            throw new OptionException(
-                    "option packing: needs max_length, the length of a packed sequence; found max_length 0");
-        }
-        Schedule.Type type = settings.get(LR_SCHEDULER_TYPE);
-        if (type == Schedule.Type.CONSTANT && settings.get(WARMUP_STEPS) > 0) {
-            throw new OptionException("option warmup_steps: found " + settings.get(WARMUP_STEPS)
-                    + ", but lr_scheduler_type constant has no warm-up; use constant_with_warmup");
-        }
-        if (isResumed(settings) && settings.get(OVERWRITE_OUTPUT_DIR)) {
-            throw new OptionException(
-                    "options resume_from_checkpoint and overwrite_output_dir exclude each other: the one"
-                            + " keeps the earlier run, the other deletes it");
-        }
-        if (settings.isSet(ADAPTER_NAME_OR_PATH)) {
-            for (Option<?> option :
-                    List.of(LORA_R, LORA_ALPHA, LORA_TARGET_MODULES, USE_RSLORA, RANK_PATTERN, ALPHA_PATTERN)) {
-                if (settings.isSet(option)) {
-                    throw new OptionException(
-                            "option " + option.name() + ": an adapter that is trained further keeps its own; remove"
-                                    + " the option, or adapter_name_or_path to start a new adapter");
-                }
-            }
-        }
+        OptionRules.check(settings);
     }
 
     /** Returns whether the run goes on from a checkpoint. */

@@ -23,6 +23,7 @@ import java.util.Optional;
  * @param preview the first row as the model gets it, with what is learned of it
  * @param batches which rows make up which step
  * @param schedule the learning rate, with the number of steps of the run
+ * @param milestones when it logs, evaluates and saves
  * @param memory what the run needs and what there is
  * @param clock the time that chat templates with a date in them show: when the run was first started
  * @param resumeFrom the checkpoint that the run goes on from, if it does
@@ -38,6 +39,7 @@ public record TrainPlan(
         List<Dataset.Piece> preview,
         BatchPlan batches,
         Schedule schedule,
+        Milestones milestones,
         MemoryPlan memory,
         ZonedDateTime clock,
         Optional<Path> resumeFrom) {

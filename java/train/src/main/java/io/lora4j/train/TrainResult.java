@@ -9,7 +9,7 @@ import java.util.List;
  * @param completed whether all steps were done and the adapter was written; otherwise the run was cancelled and
  *     {@code checkpoint} is where to go on
  * @param step the last step done
- * @param checkpoint the checkpoint of that step
+ * @param checkpoint the last checkpoint that was saved; the output directory if there was none
  * @param files the files and folders in the output directory
  */
 public record TrainResult(boolean completed, int step, Path checkpoint, List<Path> files) {

@@ -9,6 +9,7 @@ import io.lora4j.train.checkpoint.OptimizerFile;
 import io.lora4j.train.checkpoint.RunIdentity;
 import io.lora4j.train.checkpoint.TrainerState;
 import io.lora4j.train.data.BatchPlan;
+import io.lora4j.train.data.Dataset;
 import io.lora4j.train.model.Adapter;
 import io.lora4j.train.model.BatchLoss;
 import io.lora4j.train.model.Evaluator;
@@ -23,6 +24,7 @@ import java.time.ZonedDateTime;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 
@@ -42,6 +44,7 @@ import org.jspecify.annotations.Nullable;
  */
 public final class Trainer {
     private final Settings settings;
+    private final Sources sources;
     private final OutputDir output;
     private final TrainPlan plan;
     private final Map<String, String> hashes;
@@ -50,11 +53,13 @@ public final class Trainer {
 
     private Trainer(
             Settings settings,
+            Sources sources,
             OutputDir output,
             TrainPlan plan,
             Map<String, String> hashes,
             @Nullable TrainerState saved) {
         this.settings = settings;
+        this.sources = sources;
         this.output = output;
         this.plan = plan;
         this.hashes = hashes;
@@ -70,22 +75,22 @@ public final class Trainer {
      */
     public static Trainer open(Settings settings) throws IOException {
         TrainOptions.check(settings);
-        OutputDir output = new OutputDir(settings.get(TrainOptions.OUTPUT_DIR));
-        output.requireUsable(settings);
+        Sources sources = Sources.of(settings);
+        OutputDir output =
+                new OutputDir(settings.get(TrainOptions.OUTPUT_DIR), settings.get(TrainOptions.SAVE_TOTAL_LIMIT));
+        output.requireUsable(settings, sources);
         Optional<Path> resumeFrom = output.resumePoint(settings);
         TrainerState saved = resumeFrom.isPresent() ? CheckpointStore.read(resumeFrom.get()) : null;
         ZonedDateTime clock = saved == null
                 ? ChatOptions.clock(settings, Clock.systemDefaultZone())
                 : ZonedDateTime.parse(saved.clock());
-        TrainPlan plan = new PlanBuilder(settings).build(resumeFrom, clock);
+        TrainPlan plan = new PlanBuilder(settings, sources).build(resumeFrom, clock);
         Map<String, String> hashes = RunIdentity.of(
-                settings.get(TrainOptions.MODEL_NAME_OR_PATH),
-                settings.get(TrainOptions.TRAIN_FILE),
-                settings.find(ChatOptions.CHAT_TEMPLATE_PATH));
+                sources.model().dir(), plan.data().file(), settings.find(ChatOptions.CHAT_TEMPLATE_PATH));
         if (resumeFrom.isPresent() && saved != null) {
             RunIdentity.requireSame(resumeFrom.get(), saved, settings, hashes);
         }
-        return new Trainer(settings, output, plan, hashes, saved);
+        return new Trainer(settings, sources, output, plan, hashes, saved);
     }
 
     /** Returns what the run is going to do. */
@@ -108,8 +113,7 @@ public final class Trainer {
         plan.memory().requireFits();
         try (Device device = Device.cpu();
                 Queue queue = Queue.create(device, settings.get(TrainOptions.THREADS));
-                LlamaModel model =
-                        LlamaModel.open(settings.get(TrainOptions.MODEL_NAME_OR_PATH), queue, WeightMode.BORROW);
+                LlamaModel model = LlamaModel.open(sources.model().dir(), queue, WeightMode.BORROW);
                 Adapter adapter = openAdapter(model)) {
             int done = saved == null ? 0 : saved.globalStep();
             output.prepare(done, settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR));
@@ -121,9 +125,7 @@ public final class Trainer {
     }
 
     private Adapter openAdapter(LlamaModel model) throws IOException {
-        Path from = plan.resumeFrom()
-                .or(() -> settings.find(TrainOptions.ADAPTER_NAME_OR_PATH))
-                .orElse(null);
+        Path from = plan.resumeFrom().or(sources::adapter).orElse(null);
         if (from == null) {
             return Adapter.create(model, plan.adapter(), settings.get(TrainOptions.SEED));
         }
@@ -147,6 +149,7 @@ public final class Trainer {
         private final MetricsLog log;
         private final TrainListener listener;
         private final Metrics.Window window;
+        private final BestModel best;
         private final BatchPlan batches = plan.batches();
 
         private Run(LlamaModel model, Adapter adapter, TrainingStep step, MetricsLog log, TrainListener listener) {
@@ -155,14 +158,20 @@ public final class Trainer {
             this.step = step;
             this.log = log;
             this.listener = listener;
-            this.window = new Metrics.Window(saved == null ? Map.of() : saved.progress());
+            Map<String, Double> progress = saved == null ? Map.of() : saved.progress();
+            this.window = new Metrics.Window(progress);
+            this.best = new BestModel(BestModel.Metric.of(settings.get(TrainOptions.METRIC_FOR_BEST_MODEL)), progress);
         }
 
         private TrainResult from(int done) throws IOException {
             int total = plan.totalSteps();
-            int saveSteps = settings.get(TrainOptions.SAVE_STEPS);
+            Milestones milestones = plan.milestones();
             listener.onStart(plan, done + 1);
             Path checkpoint = plan.resumeFrom().orElse(output.path());
+            boolean loadsBest = settings.get(TrainOptions.LOAD_BEST_MODEL_AT_END);
+            if (loadsBest && best.step().isPresent()) {
+                output.best(best.step().getAsInt()); // Sooner than after all the steps
+            }
             int stepsPerEpoch = batches.stepsPerEpoch();
             BatchPlan.Epoch epoch = batches.epoch(done / stepsPerEpoch);
             int now = done;
@@ -172,24 +181,23 @@ public final class Trainer {
                     epoch = batches.epoch(now / stepsPerEpoch);
                 }
                 Metrics metrics = step(++now, epoch);
-                if (now % settings.get(TrainOptions.LOGGING_STEPS) == 0 || now == total) {
+                if (milestones.logs(now)) {
                     log.write(window.line(metrics));
                 }
                 listener.onStep(metrics);
-                boolean due = now == total || (saveSteps > 0 && now % saveSteps == 0);
-                if (due && !cancelled) {
-                    evaluate(now); // Who cancels waits for the step and the save only.
-                }
+                // Who cancels waits for the step and the save only.
+                boolean better = milestones.evaluates(now) && !cancelled && evaluate(now);
                 stop = cancelled;
-                if (due || stop) {
+                if (stop || milestones.saves(now, better) || (better && loadsBest)) {
                     checkpoint = save(now);
                 }
             }
             if (now >= total) {
                 output.writeAdapter(
-                        adapter,
-                        settings.get(TrainOptions.MODEL_NAME_OR_PATH),
-                        settings.find(ChatOptions.CHAT_TEMPLATE_PATH));
+                        adapter, sources.model().dir(), settings.find(ChatOptions.CHAT_TEMPLATE_PATH));
+                if (loadsBest && best.step().isPresent()) {
+                    output.takeAdapterOf(output.best(best.step().getAsInt()));
+                }
             }
             try (Stream<Path> files = Files.list(output.path())) {
                 return new TrainResult(
@@ -207,44 +215,53 @@ public final class Trainer {
             return new Metrics(
                     now,
                     plan.totalSteps(),
-                    (double) now / batches.stepsPerEpoch(),
+                    batches.epochAfter(now),
                     loss.meanLoss(),
-                    loss.accuracy(),
+                    result.accuracySum() / result.microBatches(),
                     learningRate,
                     result.gradNorm(),
                     result.tokens(),
                     seconds);
         }
 
-        private void evaluate(int now) throws IOException {
-            if (plan.evalData().isEmpty()) {
-                return;
-            }
-            int batchSize = settings.get(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE);
-            BatchLoss loss = Evaluator.evaluate(model, plan.evalData().get().batches(batchSize), adapter);
+        /** Returns whether it is the best evaluation so far. */
+        private boolean evaluate(int now) throws IOException {
+            Dataset rows = plan.evalData().orElseThrow();
+            BatchLoss loss = Evaluator.evaluate(
+                    model, rows.batches(settings.get(TrainOptions.PER_DEVICE_EVAL_BATCH_SIZE)), adapter);
             Map<String, Object> line = new LinkedHashMap<>();
             line.put("step", now);
-            line.put("epoch", (double) now / batches.stepsPerEpoch());
+            line.put("epoch", batches.epochAfter(now));
             line.put("eval_loss", loss.meanLoss());
             line.put("eval_perplexity", loss.perplexity());
             line.put("eval_mean_token_accuracy", loss.accuracy());
+            line.put("eval_num_tokens", window.numTokens());
             log.write(line);
             listener.onEval(now, loss);
+            return best.offer(now, loss);
         }
 
         private Path save(int now) throws IOException {
             log.flush();
+            Map<String, Double> progress = window.saved();
+            best.saveTo(progress);
             TrainerState state = new TrainerState(
                     now,
-                    (double) now / batches.stepsPerEpoch(),
+                    batches.epochAfter(now),
                     plan.clock().toString(),
-                    window.saved(),
+                    progress,
                     settings.toMap(),
                     hashes,
                     Map.of());
-            Path checkpoint = output.checkpoints().save(state, OutputDir.checkpointBody(adapter));
+            Path checkpoint = output.checkpoints().save(state, OutputDir.checkpointBody(adapter), protectedSteps());
             listener.onSave(now, checkpoint);
             return checkpoint;
+        }
+
+        private Set<Integer> protectedSteps() {
+            boolean needed = settings.get(TrainOptions.LOAD_BEST_MODEL_AT_END)
+                    && best.step().isPresent();
+            return needed ? Set.of(best.step().getAsInt()) : Set.of();
         }
     }
 }

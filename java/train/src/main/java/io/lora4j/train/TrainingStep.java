@@ -66,8 +66,10 @@ public final class TrainingStep implements AutoCloseable {
      * @param loss over all target tokens of the step, before the update
      * @param gradNorm ‖gradients‖₂ before clipping
      * @param tokens tokens of all rows
+     * @param microBatches how many there were
+     * @param accuracySum sum of their token accuracies; TRL's {@code mean_token_accuracy} is the mean over micro-batches
      */
-    public record Result(BatchLoss loss, double gradNorm, long tokens) {}
+    public record Result(BatchLoss loss, double gradNorm, long tokens, int microBatches, double accuracySum) {}
 
     /**
      * Runs a step.
@@ -86,8 +88,11 @@ public final class TrainingStep implements AutoCloseable {
         }
         GradientOptions options = new GradientOptions(1.0 / targets, gradientCheckpointing, seed, step);
         BatchLoss loss = BatchLoss.NONE;
+        double accuracySum = 0;
         for (MicroBatch micro : microBatches) {
-            loss = loss.plus(gradients(step, micro, options));
+            BatchLoss part = gradients(step, micro, options);
+            loss = loss.plus(part);
+            accuracySum += part.accuracy();
         }
         hyper.learningRate(learningRate).step(step);
         AdamwOps.step(model.queue(), adamw);
@@ -100,7 +105,7 @@ public final class TrainingStep implements AutoCloseable {
                     "step " + step + ": the gradient of " + tensor + " is not finite, with the rows of lines " + lines
                             + "; nothing was updated: lower learning_rate, set max_grad_norm, or look at these rows");
         }
-        return new Result(loss, gradNorm.getDouble(0), tokens);
+        return new Result(loss, gradNorm.getDouble(0), tokens, microBatches.size(), accuracySum);
     }
 
     private BatchLoss gradients(int step, MicroBatch micro, GradientOptions options) {

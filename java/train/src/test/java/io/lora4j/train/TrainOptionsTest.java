@@ -50,7 +50,7 @@ class TrainOptionsTest {
         "learning_rat, did you mean learning_rate?",
         "lora_rank, did you mean lora_",
         "num_epochs, did you mean num_train_epochs?",
-        "per_device_batch_size, did you mean per_device_train_batch_size?",
+        "per_device_batch_size, did you mean per_device_",
         "xyzzy, unknown option xyzzy of train (see lora4j train --help)"
     })
     void unknownNamesGetTheNearest(String key, String expected) {
@@ -73,6 +73,14 @@ class TrainOptionsTest {
                 "lr_scheduler_type; polynomial; one of linear|cosine|constant|constant_with_warmup",
                 "rank_pattern; [1]; a map of module name to rank",
                 "rank_pattern; {\"q_proj\": 1.5}; a map of module name to rank",
+                "logging_steps; 0; a whole number of at least 1, or a part of all steps between 0 and 1",
+                "save_steps; 1.5; a whole number of at least 0, or a part",
+                "warmup_steps; -1; a whole number of at least 0",
+                "layers_to_transform; 0,-1; whole numbers from 0",
+                "eval_strategy; always; one of no|steps|epoch",
+                "on_long; cut; one of error|truncate|drop",
+                "packing_strategy; bfd-requeue; one of bfd|bfd_split|wrapped",
+                "metric_for_best_model; bleu; eval_loss or eval_mean_token_accuracy",
                 "adam_epsilon; 0; a number of at least",
                 "chat_template_kwargs; [1]; a map of name to value",
                 "chat_template_kwargs; {\"messages\": []}; a map without messages, which is set otherwise",
@@ -118,6 +126,45 @@ class TrainOptionsTest {
     }
 
     @Test
+    void stepsAreWholeOrAPart() {
+        assertThat(complete().put("save_steps", "0.25").build().get(TrainOptions.SAVE_STEPS))
+                .isEqualTo(0.25);
+        assertThat(complete().put("save_steps", 20.0).build().get(TrainOptions.SAVE_STEPS))
+                .isEqualTo(20);
+        assertThat(complete().set(TrainOptions.SAVE_STEPS, 7).build().toMap()).containsEntry("save_steps", "7");
+        assertThat(complete().build().find(TrainOptions.EVAL_STEPS)).isEmpty();
+        assertThat(TrainOptions.EVAL_STEPS.describeDefault()).isEqualTo("default: logging_steps");
+    }
+
+    @Test
+    void listsOfNumbers() {
+        for (Object given : List.of("1,3", "1 3", List.of(1, 3))) {
+            Settings settings = complete().put("layers_to_transform", given).build();
+            assertThat(settings.get(TrainOptions.LAYERS_TO_TRANSFORM)).containsExactly(1, 3);
+            assertThat(settings.toMap()).containsEntry("layers_to_transform", "1,3");
+        }
+        assertThat(complete()
+                        .set(TrainOptions.LAYERS_TO_TRANSFORM, List.of(2))
+                        .build()
+                        .get(TrainOptions.LAYERS_TO_TRANSFORM))
+                .containsExactly(2);
+    }
+
+    @Test
+    void nullMeansWhatItMeansInTrl() {
+        Settings settings = complete()
+                .putNull("max_length")
+                .putNull("save_total_limit")
+                .putNull("lora_r")
+                .putNull("deepspeed")
+                .build();
+        assertThat(settings.get(TrainOptions.MAX_LENGTH)).isZero();
+        assertThat(settings.get(TrainOptions.SAVE_TOTAL_LIMIT)).isZero();
+        assertThat(settings.get(TrainOptions.LORA_R)).isEqualTo(16);
+        assertThatThrownBy(() -> complete().putNull("max_lenght")).hasMessageContaining("did you mean max_length?");
+    }
+
+    @Test
     void valuesSetInJavaAreCheckedToo() {
         assertThatThrownBy(() -> complete().set(TrainOptions.LORA_R, -1))
                 .hasMessageContaining("option lora_r: found \"-1\"");
@@ -140,6 +187,15 @@ class TrainOptionsTest {
                 "max_steps=0; option max_steps: found 0",
                 "packing=true max_length=0; option packing: needs max_length",
                 "lr_scheduler_type=constant warmup_steps=3; use constant_with_warmup",
+                "lr_scheduler_type=constant warmup_ratio=0.1; option warmup_ratio: found 0.1",
+                "packing=true packing_strategy=wrapped on_long=drop; option on_long: packing_strategy wrapped keeps every token",
+                "eval_strategy=no load_best_model_at_end=true; option load_best_model_at_end: needs evaluations",
+                "eval_strategy=no save_strategy=best; option save_strategy: needs evaluations",
+                "greater_is_better=true; a smaller eval_loss is better",
+                "metric_for_best_model=mean_token_accuracy greater_is_better=false; a greater eval_mean_token_accuracy",
+                "lora_target_modules=.*q_proj layers_to_transform=0; option layers_to_transform: lora_target_modules is a",
+                "exclude_modules=all-linear; option exclude_modules: found all-linear",
+                "adapter=a layers_to_transform=1; option layers_to_transform: an adapter that is trained further",
                 "resume=true overwrite_output_dir=true; exclude each other",
                 "adapter=a lora_r=4; option lora_r: an adapter that is trained further keeps its own"
             })
@@ -164,5 +220,9 @@ class TrainOptionsTest {
     void helpSaysWhereTrlDiffers() {
         assertThat(TrainOptions.ASSISTANT_ONLY_LOSS.describeDefault()).startsWith("default: true; TRL: false");
         assertThat(TrainOptions.LORA_R.describeDefault()).isEqualTo("default: 16");
+        assertThat(TrainOptions.LEARNING_RATE.describeDefault()).startsWith("default: 0.0002; TRL: 2e-05");
+        assertThat(TrainOptions.ADAM_EPSILON.describeDefault()).isEqualTo("default: 1e-8");
+        assertThat(TrainOptions.LORA_ALPHA.describeDefault()).isEqualTo("default: 32");
+        assertThat(TrainOptions.OUTPUT_DIR.describeDefault()).isEqualTo("required");
     }
 }

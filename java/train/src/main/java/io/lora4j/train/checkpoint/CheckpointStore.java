@@ -5,12 +5,12 @@ import io.lora4j.formats.FormatException;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.NavigableMap;
 import java.util.Optional;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
@@ -30,11 +30,11 @@ public final class CheckpointStore {
      * Opens the checkpoints in a directory, which need not exist yet.
      *
      * @param outputDir the run's output directory
-     * @param keep how many to keep; older ones are deleted after a save
+     * @param keep how many to keep, older ones are deleted after a save; 0 keeps all
      */
     public CheckpointStore(Path outputDir, int keep) {
-        if (keep < 1) {
-            throw new IllegalArgumentException("keep " + keep + " checkpoints; expected at least one");
+        if (keep < 0) {
+            throw new IllegalArgumentException("keep " + keep + " checkpoints; expected 0 or more");
         }
         this.outputDir = outputDir;
         this.keep = keep;
@@ -56,6 +56,16 @@ public final class CheckpointStore {
         return found;
     }
 
+    /** Returns whether a folder is a checkpoint of lora4j; other tools name theirs the same way. */
+    public static boolean isCheckpoint(Path dir) throws IOException {
+        try {
+            TrainerState.read(dir);
+            return true;
+        } catch (FormatException e) {
+            return false;
+        }
+    }
+
     /** Returns the newest checkpoint. */
     public Optional<Path> newest() throws IOException {
         return Optional.ofNullable(list().lastEntry()).map(Map.Entry::getValue);
@@ -66,18 +76,23 @@ public final class CheckpointStore {
      *
      * @param state where the run stands; the hashes of the files are filled in
      * @param body writes the other files
+     * @param needed steps whose checkpoints stay, as the new one does, even if these are more than are to be kept
      * @return the checkpoint
      * @throws FormatException if the disk is full; then the older checkpoints are as they were
      */
-    public Path save(TrainerState state, AtomicDirectory.Body body) throws IOException {
+    public Path save(TrainerState state, AtomicDirectory.Body body, Set<Integer> needed) throws IOException {
         Path target = outputDir.resolve("checkpoint-" + state.globalStep());
         AtomicDirectory.write(target, dir -> {
             body.writeTo(dir);
             state.withFiles(hashes(dir)).write(dir);
         });
-        List<Path> all = new ArrayList<>(list().values());
-        for (Path old : all.subList(0, Math.max(0, all.size() - keep))) {
-            AtomicDirectory.delete(old);
+        NavigableMap<Integer, Path> all = list();
+        int tooMany = keep == 0 ? 0 : all.size() - keep;
+        for (Map.Entry<Integer, Path> old : all.entrySet()) {
+            if (tooMany > 0 && old.getKey() != state.globalStep() && !needed.contains(old.getKey())) {
+                AtomicDirectory.delete(old.getValue());
+                tooMany--;
+            }
         }
         return target;
     }

@@ -66,6 +66,13 @@ public final class BatchPlan {
         return Math.ceilDiv(microBatches, accumulation);
     }
 
+    /** Returns the passes over the data done after a step, as transformers counts them: in micro-batches. */
+    public double epochAfter(int step) {
+        int whole = Math.max(0, step - 1) / stepsPerEpoch();
+        int done = Math.min((step - whole * stepsPerEpoch()) * accumulation, microBatches);
+        return whole + (double) done / microBatches;
+    }
+
     /** Returns the most tokens that a micro-batch of any epoch can have. */
     public int maxTokens() {
         return maxTokens;

@@ -18,9 +18,19 @@ import java.util.List;
  * @param kind what the rows are, such as {@code messages}
  * @param rowsRead how many rows the file has
  * @param rowsCut how many of them were longer than {@code max_length} and lost their end
- * @param rowsDropped how many had nothing to learn, maybe because it was cut off
+ * @param rowsTooLong how many were left out because they were longer
+ * @param rowsSplit how many were longer and were cut into pieces, which are rows now
+ * @param rowsDropped how many rows, or pieces, had nothing to learn, maybe because it was cut off
  */
-public record Dataset(Path file, List<Row> rows, String kind, int rowsRead, int rowsCut, int rowsDropped) {
+public record Dataset(
+        Path file,
+        List<Row> rows,
+        String kind,
+        int rowsRead,
+        int rowsCut,
+        int rowsTooLong,
+        int rowsSplit,
+        int rowsDropped) {
 
     /** Copies the list. */
     public Dataset {
@@ -31,32 +41,43 @@ public record Dataset(Path file, List<Row> rows, String kind, int rowsRead, int 
      * Reads a file.
      *
      * @param encoder makes the rows
-     * @param maxLength rows are cut at the end to this many tokens; 0 for no limit
+     * @param options how they are read and how long they may be
      * @param model the model that is to learn from them
      * @throws FormatException if the file is missing, empty or invalid, nothing in it can be learned, a token is not in the
-     *     model's vocabulary, or a row is longer than the model's context
+     *     model's vocabulary, or a row is longer than it may be or than the model's context
      */
-    public static Dataset load(Path file, RowEncoder encoder, int maxLength, ModelConfig model) throws IOException {
-        List<Example> examples = JsonlReader.read(file);
-        List<Row> rows = new ArrayList<>();
-        int cut = 0;
+    public static Dataset load(Path file, RowEncoder encoder, RowOptions options, ModelConfig model)
+            throws IOException {
+        List<Example> examples = JsonlReader.read(file, options.textField());
+        List<Row> whole = new ArrayList<>();
         for (Example example : examples) {
-            Row whole = encoder.encode(file, example);
-            Row row = maxLength == 0 ? whole : whole.cut(maxLength);
-            cut += row.length() < whole.length() ? 1 : 0;
+            whole.add(encoder.encode(file, example));
+        }
+        RowFitter fitter = new RowFitter(file, options);
+        List<Row> fitted = fitter.fit(whole);
+        List<Row> rows = new ArrayList<>();
+        for (Row row : fitted) {
             check(file, row, model);
             if (row.targetCount() > 0) {
                 rows.add(row);
             }
         }
-        int dropped = examples.size() - rows.size();
         if (rows.isEmpty()) {
-            throw new FormatException(file + ": none of its " + examples.size() + " rows has a token to learn (" + cut
-                    + " were cut to max_length " + maxLength
+            throw new FormatException(file + ": none of its " + examples.size() + " rows has a token to learn ("
+                    + fitter.cut() + " were cut to max_length " + options.maxLength()
+                    + (fitter.tooLong() > 0 ? ", " + fitter.tooLong() + " longer ones left out" : "")
                     + "): raise max_length, or check that the answers are not empty"
                     + " and that the roles are spelled as the chat template spells them");
         }
-        return new Dataset(file, rows, examples.getFirst().kind(), examples.size(), cut, dropped);
+        return new Dataset(
+                file,
+                rows,
+                examples.getFirst().kind(),
+                examples.size(),
+                fitter.cut(),
+                fitter.tooLong(),
+                fitter.split(),
+                fitted.size() - rows.size());
     }
 
     private static void check(Path file, Row row, ModelConfig model) throws FormatException {

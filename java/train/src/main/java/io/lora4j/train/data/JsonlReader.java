@@ -38,23 +38,35 @@ public final class JsonlReader {
     private static final Set<String> FIELDS = Set.of("role", "content", "train");
 
     private final Path file;
+    private final String textField;
 
-    private JsonlReader(Path file) {
+    private JsonlReader(Path file, String textField) {
         this.file = file;
+        this.textField = textField;
+    }
+
+    /**
+     * Reads a file whose rows have a text in {@code text}, if they are just text.
+     *
+     * @throws FormatException as the other method
+     */
+    public static List<Example> read(Path file) throws IOException {
+        return read(file, RowOptions.TEXT);
     }
 
     /**
      * Reads a file.
      *
+     * @param textField the field that holds the text of rows that are just text
      * @throws FormatException if it is missing, empty, or has a line that is not a row, or is one of another kind
      */
-    public static List<Example> read(Path file) throws IOException {
+    public static List<Example> read(Path file, String textField) throws IOException {
         if (Files.isDirectory(file)) {
             throw new FormatException(file + ": is a folder; expected a JSONL file");
         }
         List<Example> examples = new ArrayList<>();
         try (InputStream in = new BufferedInputStream(Files.newInputStream(file), 1 << 16)) {
-            new JsonlReader(file).read(in, examples);
+            new JsonlReader(file, textField).read(in, examples);
         } catch (NoSuchFileException e) {
             throw new FormatException(file + ": no such file; check the path", e);
         }
@@ -119,20 +131,23 @@ public final class JsonlReader {
             throw error(line, "has tools, which are not supported; leave the field out");
         }
         List<String> kinds = new ArrayList<>();
-        for (String name : List.of("text", "messages", "prompt", "completion")) {
+        for (String name : List.of(textField, "messages", "prompt", "completion")) {
             if (row.hasNonNull(name)) {
                 kinds.add(name);
             }
         }
+        if (kinds.equals(List.of(textField))) {
+            return new Example.Text(line, string(row, textField, line));
+        }
         return switch (String.join("+", kinds)) {
-            case "text" -> new Example.Text(line, string(row, "text", line));
             case "messages" -> new Example.Chat(line, messages(row, "messages", line), -1);
             case "prompt+completion" -> completion(row, line);
             default ->
                 throw error(
                         line,
                         "has the fields " + new TreeSet<>(row.propertyNames())
-                                + "; expected text, or messages, or prompt and completion, and only one of these");
+                                + "; expected " + textField
+                                + ", or messages, or prompt and completion, and only one of these");
         };
     }
 

@@ -64,8 +64,8 @@ public final class Row {
         return line;
     }
 
-    /** Returns the first {@code length} tokens, or this row if it has no more. */
-    Row cut(int length) {
-        return length >= ids.length ? this : new Row(Arrays.copyOf(ids, length), mask.get(0, length), line);
+    /** Returns the tokens from one place to before another as a row of their own. */
+    Row slice(int from, int to) {
+        return new Row(Arrays.copyOfRange(ids, from, to), mask.get(from, to), line);
     }
 }

@@ -10,6 +10,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeEach;
@@ -39,7 +40,8 @@ class CheckpointStoreTest {
     }
 
     private Path save(int step) throws IOException {
-        return store.save(state(step), to -> AtomicFile.write(to.resolve("adapter"), new byte[] {1, 2, (byte) step}));
+        return store.save(
+                state(step), to -> AtomicFile.write(to.resolve("adapter"), new byte[] {1, 2, (byte) step}), Set.of());
     }
 
     private static List<String> names(Path dir) throws IOException {
@@ -72,7 +74,7 @@ class CheckpointStoreTest {
     @Test
     void replacesACheckpointOfTheSameStep() throws Exception {
         save(3);
-        store.save(state(3), to -> AtomicFile.write(to.resolve("other"), new byte[1]));
+        store.save(state(3), to -> AtomicFile.write(to.resolve("other"), new byte[1]), Set.of());
         assertThat(names(dir)).containsExactly("checkpoint-3");
         assertThat(names(dir.resolve("checkpoint-3"))).containsExactly("other", "trainer_state.json");
     }
@@ -80,10 +82,13 @@ class CheckpointStoreTest {
     @Test
     void aFailedSaveLeavesNothing() throws Exception {
         save(1);
-        assertThatThrownBy(() -> store.save(state(2), to -> {
-                    AtomicFile.write(to.resolve("adapter"), new byte[9]);
-                    throw new IOException("No space left on device");
-                }))
+        assertThatThrownBy(() -> store.save(
+                        state(2),
+                        to -> {
+                            AtomicFile.write(to.resolve("adapter"), new byte[9]);
+                            throw new IOException("No space left on device");
+                        },
+                        Set.of()))
                 .isInstanceOf(FormatException.class)
                 .hasMessageContaining("no space left");
         assertThat(names(dir)).containsExactly("checkpoint-1");
@@ -97,9 +102,9 @@ class CheckpointStoreTest {
         Assumptions.assumeTrue(mounted, "mounting a small tmpfs needs root");
         try {
             CheckpointStore small = new CheckpointStore(mount, 2);
-            small.save(state(1), to -> AtomicFile.write(to.resolve("adapter"), new byte[8]));
-            assertThatThrownBy(() ->
-                            small.save(state(2), to -> AtomicFile.write(to.resolve("adapter"), new byte[100_000])))
+            small.save(state(1), to -> AtomicFile.write(to.resolve("adapter"), new byte[8]), Set.of());
+            assertThatThrownBy(() -> small.save(
+                            state(2), to -> AtomicFile.write(to.resolve("adapter"), new byte[100_000]), Set.of()))
                     .isInstanceOf(FormatException.class)
                     .hasMessageContaining("no space left");
             assertThat(names(mount)).containsExactly("checkpoint-1");

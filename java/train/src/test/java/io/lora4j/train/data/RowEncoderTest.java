@@ -35,7 +35,7 @@ class RowEncoderTest {
 
     private Dataset load(String lines, Tokenizer tokenizer, boolean onlyAnswers, int maxLength) throws IOException {
         RowEncoder encoder = new RowEncoder(tokenizer, ChatFormat.of(tokenizer, CLOCK), onlyAnswers, onlyAnswers);
-        return Dataset.load(data(lines), encoder, maxLength, ModelConfig.read(TINY));
+        return Dataset.load(data(lines), encoder, RowOptions.truncate(maxLength), ModelConfig.read(TINY));
     }
 
     private static String marked(Row row, Tokenizer tokenizer) {
@@ -151,7 +151,7 @@ class RowEncoderTest {
         try (Tokenizer tokenizer = Tokenizer.open(TINY)) {
             RowEncoder encoder = new RowEncoder(tokenizer, ChatFormat.of(tokenizer, CLOCK), true, true);
             Path file = data("{\"text\": \"The\"}\n{\"text\": \"The fox\"}");
-            assertThatThrownBy(() -> Dataset.load(file, encoder, 0, ModelConfig.read(small)))
+            assertThatThrownBy(() -> Dataset.load(file, encoder, RowOptions.truncate(0), ModelConfig.read(small)))
                     .isInstanceOf(FormatException.class)
                     .hasMessageContaining(
                             "data.jsonl:2: has the token id 999, but the model's vocabulary has 900 entries");
@@ -220,7 +220,11 @@ class RowEncoderTest {
         JsonNode reference = new JsonMapper().readTree(Files.readAllBytes(Path.of(golden, "reference.json")));
         try (Tokenizer tokenizer = Tokenizer.open(Path.of(model))) {
             RowEncoder encoder = new RowEncoder(tokenizer, ChatFormat.of(tokenizer, CLOCK), true, true);
-            Dataset data = Dataset.load(Path.of(golden, "data.jsonl"), encoder, 1024, ModelConfig.read(Path.of(model)));
+            Dataset data = Dataset.load(
+                    Path.of(golden, "data.jsonl"),
+                    encoder,
+                    RowOptions.truncate(1024),
+                    ModelConfig.read(Path.of(model)));
             assertThat(data.rows()).hasSize(reference.path("input_ids").size());
             assertThat(data.targetTokens())
                     .isEqualTo(reference.path("target_tokens").asLong());

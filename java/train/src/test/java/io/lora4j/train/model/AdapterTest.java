@@ -119,6 +119,7 @@ class AdapterTest {
                 null,
                 null,
                 null,
+                null,
                 "CAUSAL_LM");
         try (Adapter adapter = Adapter.create(open.model(), config, 1)) {
             assertThat(adapter.linears().get(0).rank()).isEqualTo(4);

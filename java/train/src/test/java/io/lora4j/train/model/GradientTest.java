@@ -77,7 +77,8 @@ class GradientTest {
             return TestModels.allLinear(3, dropout);
         }
         ModuleFilter filter = new ModuleFilter.Names(List.of(target));
-        return new AdapterConfig(3, 6, dropout, filter, null, Map.of(), Map.of(), false, null, null, null, "CAUSAL_LM");
+        return new AdapterConfig(
+                3, 6, dropout, filter, null, Map.of(), Map.of(), false, null, null, null, null, "CAUSAL_LM");
     }
 
     private static void move(Tensor value, double[] start, double[] direction, double step) {

@@ -124,6 +124,7 @@ final class TestModels {
                 null,
                 null,
                 null,
+                null,
                 "CAUSAL_LM");
     }
 

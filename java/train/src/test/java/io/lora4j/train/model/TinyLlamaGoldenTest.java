@@ -151,6 +151,7 @@ class TinyLlamaGoldenTest {
                     null,
                     null,
                     null,
+                    null,
                     c.taskType());
             return Adapter.of(open.model(), new PeftAdapter(config, peft.modules()), "adapter_init", true);
         }
