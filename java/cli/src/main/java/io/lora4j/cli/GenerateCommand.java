@@ -145,10 +145,7 @@ final class GenerateCommand extends TableCommand {
         Tokenizer tokenizer = session.tokenizer();
         if (!settings.get(NO_CHAT_TEMPLATE)) {
             ChatFormat format = ChatOptions.format(
-                    settings,
-                    tokenizer,
-                    session.adapterDir(),
-                    ChatOptions.clock(settings, Clock.systemDefaultZone()));
+                    settings, tokenizer, session.adapterDir(), ChatOptions.clock(settings, Clock.systemDefaultZone()));
             if (format.hasTemplate()) {
                 return tokenizer.encode(format.text(messages, true), false);
             }

@@ -193,8 +193,7 @@ public final class Trainer {
                 }
             }
             if (now >= total) {
-                output.writeAdapter(
-                        adapter, sources.model().dir(), settings.find(ChatOptions.CHAT_TEMPLATE_PATH));
+                output.writeAdapter(adapter, sources.model().dir(), settings.find(ChatOptions.CHAT_TEMPLATE_PATH));
                 if (loadsBest && best.step().isPresent()) {
                     output.takeAdapterOf(output.best(best.step().getAsInt()));
                 }

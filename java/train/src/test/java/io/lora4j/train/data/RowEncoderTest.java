@@ -185,7 +185,7 @@ class RowEncoderTest {
             Path rows = data(
                     "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", \"content\":"
                             + " \"Yes\", \"train\": false}, {\"role\": \"user\", \"content\": \"So\"}, {\"role\": \"assistant\", \"content\": \"No\"}]}");
-            Row row = Dataset.load(rows, encoder, 0, ModelConfig.read(TINY))
+            Row row = Dataset.load(rows, encoder, RowOptions.truncate(0), ModelConfig.read(TINY))
                     .rows()
                     .getFirst();
             assertThat(marked(row, tokenizer)).isEqualTo("2026-01-02!Hi: Yes;So:⟦ No;⟧");
@@ -204,10 +204,11 @@ class RowEncoderTest {
                     new RowEncoder(tokenizer, ChatFormat.of(tokenizer, CLOCK).withTemplate(file), true, true);
             String row =
                     "{\"messages\": [{\"role\": \"user\", \"content\": \"Hi\"}, {\"role\": \"assistant\", \"content\": \"Yes\"%s}]}";
-            Dataset learned = Dataset.load(data(row.formatted("")), encoder, 0, ModelConfig.read(TINY));
+            Dataset learned =
+                    Dataset.load(data(row.formatted("")), encoder, RowOptions.truncate(0), ModelConfig.read(TINY));
             assertThat(marked(learned.rows().getFirst(), tokenizer)).isEqualTo("Y⟦es;⟧");
             Path spared = data(row.formatted(", \"train\": false"));
-            assertThatThrownBy(() -> Dataset.load(spared, encoder, 0, ModelConfig.read(TINY)))
+            assertThatThrownBy(() -> Dataset.load(spared, encoder, RowOptions.truncate(0), ModelConfig.read(TINY)))
                     .hasMessageContaining("data.jsonl:1: the template has a {% generation %} block outside its loop");
         }
     }
