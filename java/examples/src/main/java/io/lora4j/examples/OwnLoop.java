@@ -15,7 +15,6 @@ import io.lora4j.train.model.Batch;
 import io.lora4j.train.model.GradientOptions;
 import io.lora4j.train.model.LlamaModel;
 import io.lora4j.train.model.WeightMode;
-import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -24,14 +23,13 @@ import java.util.List;
 
 /** A training loop without {@code Trainer}: {@code OwnLoop MODEL TEXTS OUTPUT}, with a text in each line. The bits of train. */
 public final class OwnLoop {
-    public static void main(String[] args) throws IOException {
-        AdapterConfig config =
-                AdapterConfig.of(8, 16, new ModuleFilter.AllLinear()).withLoraDropout(0.1);
+    public static void main(String[] args) throws Exception {
+        AdapterConfig config = AdapterConfig.of(8, 16, new ModuleFilter.AllLinear());
         try (Device device = Device.cpu();
                 Queue queue = Queue.create(device);
                 LlamaModel model = LlamaModel.open(Path.of(args[0]), queue, WeightMode.BORROW);
                 Tokenizer tokenizer = Tokenizer.open(Path.of(args[0]));
-                Adapter adapter = Adapter.create(model, config, 42);
+                Adapter adapter = Adapter.create(model, config.withLoraDropout(0.1), 42);
                 Arena arena = Arena.ofConfined()) {
             AdamwHyper hyper = AdamwHyper.allocate(arena).weightDecay(0).maxGradNorm(1);
             Adamw.Builder adamw = Adamw.builder(arena).group(hyper, null).zeroGrads(true);
@@ -39,10 +37,10 @@ public final class OwnLoop {
             Adamw update = adamw.build();
             List<Batch.Sequence> rows = new ArrayList<>();
             List<String> texts = Files.readAllLines(Path.of(args[1]));
+            String end = tokenizer.eos().orElseThrow().text();
             long tokens = 0;
             for (int row : RowOrder.of(texts.size(), 42, 0)) { // the order of train's first epoch
-                int[] ids = tokenizer.encode(
-                        texts.get(row) + tokenizer.eos().orElseThrow().text(), true);
+                int[] ids = tokenizer.encode(texts.get(row) + end, true);
                 rows.add(new Batch.Sequence(ids, ids, tokens)); // every token is learned
                 tokens += ids.length;
             }

@@ -24,7 +24,7 @@ public final class TrainInJava {
                 .set(TrainOptions.EVAL_FILE, Path.of(args[1]))
                 .set(TrainOptions.OUTPUT_DIR, Path.of(args[2]))
                 .set(TrainOptions.LORA_R, 8)
-                .set(TrainOptions.LEARNING_RATE, 1e-2)
+                .set(TrainOptions.LEARNING_RATE, 2e-3)
                 .set(TrainOptions.MAX_STEPS, 50)
                 .set(TrainOptions.SAVE_STEPS, 2)
                 .build();
@@ -34,7 +34,7 @@ public final class TrainInJava {
             @Override
             public void onStep(Metrics metrics) {
                 System.out.printf("step %d: loss %.4f%n", metrics.step(), metrics.loss());
-                if (metrics.loss() < 2) {
+                if (metrics.loss() < 1) {
                     trainer.cancel();
                 }
             }
