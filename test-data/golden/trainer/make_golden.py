@@ -34,7 +34,7 @@ SEED = 31
 ROWS, CONTEXT = 40, 1024  # tiny-llama's own context is 512
 COMMON = {"num_train_epochs": 3, "weight_decay": 0.1, "adam_beta1": 0.9, "adam_beta2": 0.95, "adam_epsilon": 1e-7}
 RUNS = {
-    "chats": {**COMMON, "seed": 42, "learning_rate": 1e-3, "lr_scheduler_type": "cosine", "warmup_steps": 4, "max_grad_norm": 0.5,
+    "chats": {**COMMON, "seed": 42, "learning_rate": 1e-3, "lr_scheduler_type": "cosine", "warmup_steps": 4, "max_grad_norm": 4.5,
               "per_device_train_batch_size": 3, "gradient_accumulation_steps": 3},
     "texts": {**COMMON, "seed": 7, "learning_rate": 5e-4, "lr_scheduler_type": "linear", "warmup_steps": 2, "max_grad_norm": 0.25,
               "per_device_train_batch_size": 4, "gradient_accumulation_steps": 3},

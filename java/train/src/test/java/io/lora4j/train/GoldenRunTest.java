@@ -24,7 +24,7 @@ import tools.jackson.databind.node.ObjectNode;
 
 /**
  * Whole runs from JSONL to the adapter, against transformers' Trainer + PEFT: {@code test-data/golden/trainer}. The peer pads its
- * rows, ours are packed without padding.
+ * rows, ours are never padded.
  */
 class GoldenRunTest {
     /** Found: 4e-7 of grad_norm, 1e-7 of loss, 6e-7 of a tensor. Asked for is 1e-4. */
