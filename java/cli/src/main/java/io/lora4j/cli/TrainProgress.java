@@ -12,6 +12,7 @@ import java.nio.file.Path;
 import java.time.Duration;
 import java.util.Locale;
 import java.util.TreeSet;
+import me.tongfei.progressbar.ConsoleProgressBarConsumer;
 import me.tongfei.progressbar.ProgressBar;
 import me.tongfei.progressbar.ProgressBarBuilder;
 import me.tongfei.progressbar.ProgressBarStyle;
@@ -110,6 +111,8 @@ final class TrainProgress implements TrainListener, AutoCloseable {
                     .startsFrom(first - 1L, Duration.ZERO)
                     .setStyle(ProgressBarStyle.ASCII)
                     .setUpdateIntervalMillis(200)
+                    // In the cursor's own line: the default one moves the cursor up, over lines printed since.
+                    .setConsumer(new ConsoleProgressBarConsumer(System.err))
                     .build();
         }
     }
