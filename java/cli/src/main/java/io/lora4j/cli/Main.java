@@ -86,11 +86,14 @@ public final class Main {
         } catch (IOException | UnsatisfiedLinkError e) {
             return fail(console, String.valueOf(e.getMessage()), 1);
         } catch (OutOfMemoryError e) {
+            String message = String.valueOf(e.getMessage());
+            boolean heap = message.contains("heap") || message.contains("GC overhead");
             return fail(
                     console,
-                    "out of memory (" + e.getMessage()
-                            + "): use a smaller batch or max_length, gradient_checkpointing, or give"
-                            + " the JVM more heap with LORA4J_JAVA_OPTS=-Xmx…",
+                    "out of memory (" + message + "): use a smaller batch or max_length, gradient_checkpointing, or "
+                            + (heap
+                                    ? "give the JVM more heap with LORA4J_JAVA_OPTS=-Xmx…"
+                                    : "a machine or limit (ulimit -v, control group) with more memory"),
                     1);
         } catch (RuntimeException e) {
             e.printStackTrace(console.err());

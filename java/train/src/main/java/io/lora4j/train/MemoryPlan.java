@@ -17,7 +17,8 @@ import java.util.stream.Stream;
  * The memory that a run is going to need at its peak, and what there is. Immutable.
  *
  * @param parts bytes by what they are for, in the order in which they are shown
- * @param available bytes that the process can still get: the machine's available memory, or what its control group leaves
+ * @param available bytes that the process can still get: the machine's available memory, or what its control group or its
+ *     limit of the address space leaves
  * @param source where {@code available} was read
  * @param offHeap bytes among the parts that the JVM allocates off the heap
  * @param offHeapLimit the most that the JVM allows itself there ({@code -XX:MaxDirectMemorySize}, by default {@code -Xmx})
@@ -25,6 +26,8 @@ import java.util.stream.Stream;
 public record MemoryPlan(Map<String, Long> parts, long available, String source, long offHeap, long offHeapLimit) {
     private static final long MIB = 1 << 20;
     private static final Path MEMINFO = Path.of("/proc/meminfo");
+    private static final Path LIMITS = Path.of("/proc/self/limits");
+    private static final Path STATUS = Path.of("/proc/self/status");
     private static final Path CGROUP = Path.of("/proc/self/cgroup");
     private static final Path CGROUP_ROOT = Path.of("/sys/fs/cgroup");
 
@@ -35,10 +38,19 @@ public record MemoryPlan(Map<String, Long> parts, long available, String source,
 
     /** Returns a plan for this machine and JVM as they are now. */
     public static MemoryPlan of(Map<String, Long> parts, long offHeap) {
-        long machine = memAvailable(MEMINFO);
+        long available = memAvailable(MEMINFO);
+        String source = MEMINFO.toString();
         long group = cgroupHeadroom(CGROUP, CGROUP_ROOT);
-        String source = group < machine ? "limit of the control group" : MEMINFO.toString();
-        return new MemoryPlan(parts, Math.min(group, machine), source, offHeap, maxDirectMemory());
+        if (group < available) {
+            available = group;
+            source = "limit of the control group";
+        }
+        long space = addressSpaceHeadroom(LIMITS, STATUS, Runtime.getRuntime().totalMemory());
+        if (space < available) {
+            available = space;
+            source = "limit of the address space, ulimit -v";
+        }
+        return new MemoryPlan(parts, available, source, offHeap, maxDirectMemory());
     }
 
     private static long maxDirectMemory() {
@@ -128,6 +140,27 @@ public record MemoryPlan(Map<String, Long> parts, long available, String source,
             }
         }
         return least;
+    }
+
+    /**
+     * Returns what a process's limit of its address space leaves; unlimited where there is none.
+     *
+     * @param heap bytes of the Java heap, which the address space has already and a plan counts again
+     */
+    static long addressSpaceHeadroom(Path limits, Path status, long heap) {
+        for (String limit : lines(limits)) {
+            String[] fields = limit.split("\\s+");
+            if (!limit.startsWith("Max address space") || !fields[3].matches("\\d{1,18}")) {
+                continue;
+            }
+            for (String used : lines(status)) {
+                if (used.startsWith("VmSize:")) {
+                    long size = Long.parseLong(used.replaceAll("\\D", "")) * 1024;
+                    return Math.max(0, Long.parseLong(fields[3]) - size + heap);
+                }
+            }
+        }
+        return Long.MAX_VALUE;
     }
 
     private static long headroom(Path group, String limitFile, String usageFile, String reclaimable) {

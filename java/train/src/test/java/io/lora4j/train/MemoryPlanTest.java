@@ -47,6 +47,22 @@ class MemoryPlanTest {
     }
 
     @Test
+    void takesTheLimitOfTheAddressSpace() throws Exception {
+        Path limits = Files.writeString(dir.resolve("limits"), """
+                Limit                     Soft Limit           Hard Limit           Units
+                Max cpu time              unlimited            unlimited            seconds
+                Max address space         3000000              unlimited            bytes
+                """);
+        Path status =
+                Files.writeString(dir.resolve("status"), "Name:\tjava\nVmPeak:\t 9999 kB\nVmSize:\t    1000 kB\n");
+        assertThat(MemoryPlan.addressSpaceHeadroom(limits, status, 500)).isEqualTo(3_000_000 - 1_024_000 + 500);
+        Files.writeString(limits, "Max address space         unlimited            unlimited            bytes\n");
+        assertThat(MemoryPlan.addressSpaceHeadroom(limits, status, 500)).isEqualTo(Long.MAX_VALUE);
+        assertThat(MemoryPlan.addressSpaceHeadroom(dir.resolve("none"), status, 0))
+                .isEqualTo(Long.MAX_VALUE);
+    }
+
+    @Test
     void refusesWhatCannotFit() {
         Map<String, Long> parts = new LinkedHashMap<>();
         parts.put("weights", 700L << 20);
