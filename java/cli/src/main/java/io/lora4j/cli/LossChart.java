@@ -1,6 +1,7 @@
 package io.lora4j.cli;
 
 import io.lora4j.formats.AtomicFile;
+import io.lora4j.train.checkpoint.MetricsLog;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -24,10 +25,11 @@ final class LossChart {
 
     private LossChart() {}
 
-    /** Returns the lines of a run's metrics. */
+    /** Returns the lines of a run's metrics; none if the run has not logged a step yet. */
     static List<Map<String, Object>> read(Path outputDir) throws IOException {
+        Path file = outputDir.resolve(MetricsLog.FILE_NAME);
         List<Map<String, Object>> lines = new ArrayList<>();
-        for (String line : Files.readAllLines(outputDir.resolve("metrics.jsonl"))) {
+        for (String line : Files.exists(file) ? Files.readAllLines(file) : List.<String>of()) {
             lines.add(JSON.readValue(line, new TypeReference<Map<String, Object>>() {}));
         }
         return lines;

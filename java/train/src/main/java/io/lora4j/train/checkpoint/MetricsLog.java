@@ -11,6 +11,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.Map;
+import org.jspecify.annotations.Nullable;
 import tools.jackson.core.JacksonException;
 import tools.jackson.databind.JsonNode;
 import tools.jackson.databind.json.JsonMapper;
@@ -27,15 +28,14 @@ public final class MetricsLog implements AutoCloseable {
     private static final JsonMapper MAPPER = new JsonMapper();
 
     private final Path file;
-    private final FileChannel channel;
+    private @Nullable FileChannel channel;
 
-    private MetricsLog(Path file, FileChannel channel) {
+    private MetricsLog(Path file) {
         this.file = file;
-        this.channel = channel;
     }
 
     /**
-     * Opens the log of a run.
+     * Opens the log of a run. There is no file before the first line: a run that fails in its first step leaves none.
      *
      * @param outputDir the run's output directory
      * @param step the step that the run goes on from, 0 for a new one; lines of later steps, and a last line that was cut
@@ -52,7 +52,7 @@ public final class MetricsLog implements AutoCloseable {
             }
             AtomicFile.write(file, kept.toString().getBytes(StandardCharsets.UTF_8));
         }
-        return new MetricsLog(file, FileChannel.open(file, StandardOpenOption.CREATE, StandardOpenOption.APPEND));
+        return new MetricsLog(file);
     }
 
     private static int stepOf(String line) {
@@ -72,6 +72,9 @@ public final class MetricsLog implements AutoCloseable {
     public void write(Map<String, ?> metrics) throws IOException {
         byte[] line = (FORM.write(metrics) + "\n").getBytes(StandardCharsets.UTF_8);
         try {
+            if (channel == null) {
+                channel = FileChannel.open(file, StandardOpenOption.CREATE, StandardOpenOption.APPEND);
+            }
             AtomicFile.writeFully(channel, ByteBuffer.wrap(line));
         } catch (IOException e) {
             throw new FormatException(
@@ -82,11 +85,15 @@ public final class MetricsLog implements AutoCloseable {
 
     /** Makes sure that what was written survives a power failure. */
     public void flush() throws IOException {
-        channel.force(false);
+        if (channel != null) {
+            channel.force(false);
+        }
     }
 
     @Override
     public void close() throws IOException {
-        channel.close();
+        if (channel != null) {
+            channel.close();
+        }
     }
 }

@@ -151,6 +151,8 @@ class CheckpointStoreTest {
     @Test
     void metricsGoOnBehindTheStep() throws Exception {
         try (MetricsLog log = MetricsLog.open(dir, 0)) {
+            log.flush();
+            assertThat(dir.resolve("metrics.jsonl")).doesNotExist();
             for (int step = 1; step <= 4; step++) {
                 log.write(Map.of("step", step));
             }
