@@ -2,6 +2,7 @@ package io.lora4j.cli;
 
 import io.lora4j.formats.FormatException;
 import io.lora4j.formats.GenerationConfig;
+import io.lora4j.formats.InputFile;
 import io.lora4j.formats.StreamDecoder;
 import io.lora4j.formats.Tokenizer;
 import io.lora4j.formats.template.Message;
@@ -19,7 +20,6 @@ import io.lora4j.train.model.Generator;
 import io.lora4j.train.model.Sampling;
 import java.io.IOException;
 import java.lang.foreign.Arena;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.time.Clock;
 import java.util.ArrayList;
@@ -118,7 +118,7 @@ final class GenerateCommand extends TableCommand {
         } else {
             text = settings.get(PROMPT);
             if (text.equals("-")) {
-                text = new String(console.in().readAllBytes(), StandardCharsets.UTF_8);
+                text = InputFile.text(console.in().readAllBytes(), "standard input");
             }
             messages.add(new Message("user", text));
         }
@@ -227,7 +227,7 @@ final class GenerateCommand extends TableCommand {
         try {
             tree = new JsonMapper().readTree(TextFile.read(file));
         } catch (JacksonException e) {
-            throw new FormatException(file + ": not JSON: " + e.getOriginalMessage());
+            throw new FormatException(file + ": not valid JSON: " + InputFile.jsonProblem(e));
         }
         JsonNode list = tree.isObject() ? tree.path("messages") : tree;
         List<Message> messages = new ArrayList<>();

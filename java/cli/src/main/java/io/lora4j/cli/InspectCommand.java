@@ -3,6 +3,7 @@ package io.lora4j.cli;
 import io.lora4j.formats.AdapterConfig;
 import io.lora4j.formats.Checkpoint;
 import io.lora4j.formats.FormatException;
+import io.lora4j.formats.InputFile;
 import io.lora4j.formats.ModelConfig;
 import io.lora4j.formats.PeftAdapter;
 import io.lora4j.formats.TensorInfo;
@@ -102,7 +103,7 @@ final class InspectCommand extends TableCommand {
         try {
             return new JsonMapper().readValue(TextFile.read(json), Object.class);
         } catch (JacksonException e) {
-            throw new FormatException(json + ": not valid JSON: " + e.getOriginalMessage(), e);
+            throw new FormatException(json + ": not valid JSON: " + InputFile.jsonProblem(e), e);
         }
     }
 

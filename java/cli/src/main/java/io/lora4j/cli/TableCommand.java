@@ -1,5 +1,6 @@
 package io.lora4j.cli;
 
+import io.lora4j.formats.InputFile;
 import io.lora4j.train.ForeignOption;
 import io.lora4j.train.Option;
 import io.lora4j.train.OptionException;
@@ -168,7 +169,7 @@ abstract class TableCommand {
         } catch (JacksonException e) {
             throw new OptionException(
                     file + (e.getLocation() == null ? "" : ":" + e.getLocation().getLineNr()) + ": is not YAML: "
-                            + e.getOriginalMessage().lines().findFirst().orElse(""));
+                            + InputFile.jsonProblem(e));
         }
         if (tree == null || tree.isMissingNode() || tree.isNull()) {
             return; // An empty file, or one of comments only

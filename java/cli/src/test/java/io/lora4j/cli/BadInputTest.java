@@ -78,6 +78,30 @@ class BadInputTest {
                 said);
     }
 
+    private static Case folder(String what, String name) {
+        return new Case(
+                what,
+                1,
+                (model, data) -> {
+                    Files.delete(model.resolve(name));
+                    Files.createDirectory(model.resolve(name));
+                    return List.of();
+                },
+                name + ": is a folder; expected a file");
+    }
+
+    private static Case index(String what, String index, String... said) {
+        return new Case(
+                what,
+                1,
+                (model, data) -> {
+                    Files.delete(model.resolve("model.safetensors"));
+                    Files.writeString(model.resolve("model.safetensors.index.json"), index);
+                    return List.of();
+                },
+                said);
+    }
+
     private static Case adapter(String what, Path from, Change change, String... said) {
         return new Case(
                 what,
@@ -181,6 +205,29 @@ class BadInputTest {
                         return List.of();
                     },
                     "config.json:2: not valid JSON"),
+            folder("weights a folder", "model.safetensors"),
+            folder("config a folder", "config.json"),
+            folder("tokenizer a folder", "tokenizer.json"),
+            folder("template a folder", "chat_template.jinja"),
+            new Case(
+                    "template not UTF-8",
+                    1,
+                    (model, data) -> {
+                        Files.write(model.resolve("chat_template.jinja"), new byte[] {'a', (byte) 0xe9, 'b'});
+                        return List.of();
+                    },
+                    "chat_template.jinja: is not valid UTF-8"),
+            index("index broken", "[", "model.safetensors.index.json:1: not valid JSON"),
+            index(
+                    "index of a shard elsewhere",
+                    "{\"weight_map\": {\"model.norm.weight\": \"../../secret\"}}",
+                    "weight_map gives \"../../secret\" for model.norm.weight",
+                    "a file beside the index"),
+            index(
+                    "shard missing",
+                    "{\"weight_map\": {\"model.norm.weight\": \"one.safetensors\"}}",
+                    "shard one.safetensors is missing (it holds model.norm.weight",
+                    "fetch the checkpoint again"),
             options("data missing", 1, List.of("--data", "none.jsonl"), "none.jsonl: no such file"),
             new Case(
                     "data a folder without data",
@@ -295,6 +342,11 @@ class BadInputTest {
                     List.of("--rank_pattern", "{\"x_proj\": 2}"),
                     "rank_pattern",
                     "x_proj"),
+            options(
+                    "pattern is no expression",
+                    1,
+                    List.of("--alpha_pattern", "{\"(q_proj\": 2}"),
+                    "alpha_pattern key: regular expression \"(q_proj\" is not valid"),
             // Data
             rows("empty data", "", List.of(), "train.jsonl: has no rows", "expected a JSON object in every line"),
             rows(
@@ -307,7 +359,14 @@ class BadInputTest {
                     "invalid line",
                     "{\"text\": \"a\"}\n\n{\"text\": \"b\"\n",
                     List.of(),
-                    "train.jsonl:3: is not valid JSON"),
+                    "train.jsonl:3: is not valid JSON",
+                    "expected one JSON object in every line"),
+            rows(
+                    "one list instead of lines",
+                    "[{\"text\": \"a\"},\n {\"text\": \"b\"}]\n",
+                    List.of(),
+                    "train.jsonl:1: is not valid JSON",
+                    "(a list over several lines?); expected one JSON object in every line"),
             rows(
                     "wrong fields",
                     "{\"question\": \"a\"}\n",
@@ -342,6 +401,22 @@ class BadInputTest {
                     "model.layers.0.mlp.down_proj",
                     "[out 16, in 24], but the model's has [out 192, in 512]",
                     "the adapter is of another base model"),
+            new Case(
+                    "adapter has more than its config says",
+                    1,
+                    (model, data) -> {
+                        Path adapter = Files.createDirectory(model.resolveSibling("adapter"));
+                        Files.copy(
+                                Cli.ADAPTER.resolve("adapter_model.safetensors"),
+                                adapter.resolve("adapter_model.safetensors"));
+                        ObjectNode config = (ObjectNode)
+                                new JsonMapper().readTree(Files.readString(Cli.ADAPTER.resolve("adapter_config.json")));
+                        config.putArray("target_modules").add("q_proj");
+                        Files.writeString(adapter.resolve("adapter_config.json"), config.toString());
+                        return List.of("--adapter", adapter);
+                    },
+                    "has tensors for model.layers.0.mlp.down_proj, but adapter_config.json does not target it",
+                    "the two files are of different adapters"),
             adapter("adapter truncated", Cli.ADAPTER, f -> f.truncate(2000), "adapter_model.safetensors"),
             adapter(
                     "adapter of wrong shape",

@@ -40,12 +40,13 @@ final class Cli {
     }
 
     static Result runWithInput(String input, Object... args) {
+        return runWithInput(input.getBytes(StandardCharsets.UTF_8), args);
+    }
+
+    static Result runWithInput(byte[] input, Object... args) {
         StringWriter out = new StringWriter();
         StringWriter err = new StringWriter();
-        Console console = new Console(
-                new ByteArrayInputStream(input.getBytes(StandardCharsets.UTF_8)),
-                new PrintWriter(out),
-                new PrintWriter(err));
+        Console console = new Console(new ByteArrayInputStream(input), new PrintWriter(out), new PrintWriter(err));
         int status = Main.run(strings(args), console);
         console.err().flush();
         return new Result(status, out.toString(), err.toString());

@@ -132,6 +132,10 @@ class GenerateCommandTest {
                 generate("--prompt", "Who are you?", "--system_prompt", "You are a cat.", "--max_new_tokens", 4);
         assertThat(system.get("prompt_token_ids").size())
                 .isGreaterThan(direct.get("prompt_token_ids").size());
+        Cli.Result latin = Cli.runWithInput(
+                new byte[] {'c', 'a', 'f', (byte) 0xe9}, "generate", "--model", Cli.TINY, "--prompt", "-");
+        assertThat(latin.status()).isEqualTo(1);
+        assertThat(latin.err()).contains("lora4j: standard input: is not valid UTF-8");
     }
 
     @Test
@@ -250,7 +254,7 @@ class GenerateCommandTest {
             value = {
                 "{'messages': []}                    | expected a list of messages",
                 "[{'role': 'user'}]                  | message 0 is {\"role\":\"user\"}, expected an object with role and content",
-                "[{'role': 'user', 'content': 'a'}   | not JSON",
+                "[{'role': 'user', 'content': 'a'}   | not valid JSON",
                 "'\"text\"'                          | expected a list of messages",
             })
     void wrongMessages(String text, String message) throws IOException {

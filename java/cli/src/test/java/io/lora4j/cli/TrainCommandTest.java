@@ -2,6 +2,7 @@ package io.lora4j.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.within;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import java.awt.image.BufferedImage;
 import java.io.IOException;
@@ -208,6 +209,35 @@ class TrainCommandTest {
     }
 
     @Test
+    void anInputFolderIsNoOutputFolder() throws IOException {
+        Path data = Cli.data(dir);
+        Path model = Cli.model(dir.resolve("model"));
+        for (String more : List.of("--overwrite_output_dir", "--resume_from_checkpoint=true")) {
+            Cli.Result refused = Cli.run("train", "--model", model, "--data", data, "--output_dir", model, more);
+            assertThat(refused.status()).isEqualTo(1);
+            assertThat(refused.err())
+                    .contains("model is the folder of the base model or adapter, which are only read");
+        }
+        assertThat(names(model)).isEqualTo(names(Cli.model(dir.resolve("copy"))));
+
+        Path adapter = dir.resolve("adapter");
+        assertThat(Cli.run(Cli.train(data, adapter, "--max_steps", 1)).status()).isZero();
+        Cli.Result refused = Cli.run(
+                "train",
+                "--model",
+                model,
+                "--adapter",
+                adapter,
+                "--data",
+                data,
+                "--output_dir",
+                adapter,
+                "--overwrite_output_dir");
+        assertThat(refused.status()).isEqualTo(1);
+        assertThat(refused.err()).contains("adapter is the folder of the base model or adapter", "choose another folder");
+    }
+
+    @Test
     void threadsDoNotChangeTheAdapter() throws IOException {
         Path data = Cli.data(dir);
         for (int threads : new int[] {1, 3, 64}) {
@@ -222,6 +252,26 @@ class TrainCommandTest {
         Cli.Result tooMany = Cli.run(Cli.train(data, dir.resolve("x"), "--max_steps", 1, "--threads", 1_000_000));
         assertThat(tooMany.status()).isNotZero();
         assertThat(tooMany.err()).contains("threads");
+    }
+
+    /** What a terminal shows in the end: every line that was printed, and the bar, which redraws itself below them. */
+    @Test
+    void theBarOfATerminalCoversNoLine() throws Exception {
+        assumeTrue(Files.isExecutable(Path.of("/usr/bin/script")), "no script(1), which makes a terminal");
+        Path screen = dir.resolve("screen");
+        Object[] train =
+                Cli.train(Cli.data(dir), dir.resolve("out"), "--max_steps", 3, "--save_steps", 1, "--threads", 1);
+        String command = String.join(" ", Cli.command(List.of(), train));
+        Process process = new ProcessBuilder("script", "-qec", command, screen.toString())
+                .redirectErrorStream(true)
+                .redirectOutput(ProcessBuilder.Redirect.DISCARD)
+                .start();
+        assertThat(Cli.waitFor(process)).isZero();
+        String typed = Files.readString(screen);
+        assertThat(typed).contains("train ", " 3/3 ", "tokens/s").doesNotContain("\033[1A");
+        for (int step = 1; step <= 3; step++) {
+            assertThat(typed).containsPattern("\r\033\\[Kstep " + step + "  saved [^\r\n]*\r*\n");
+        }
     }
 
     private static JsonNode eval(Path data, Path adapter) {

@@ -5,7 +5,6 @@ import java.lang.foreign.MemorySegment;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.Files;
-import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.Arrays;
@@ -125,13 +124,26 @@ public interface Checkpoint extends AutoCloseable {
                         + " adapter_model.safetensors or a .gguf file");
     }
 
+    /**
+     * Returns the files that {@link #open} reads from a directory: one, or an index and its shards by name.
+     *
+     * @throws FormatException if one is missing
+     */
+    static List<Path> files(Path dir) throws IOException {
+        Path file = find(dir);
+        List<Path> files = file.toString().endsWith(".json") ? ShardedSafetensors.files(file) : List.of(file);
+        for (Path each : files) {
+            InputFile.require(each);
+        }
+        return files;
+    }
+
     private static byte[] head(Path file) throws IOException {
+        InputFile.require(file);
         try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
             ByteBuffer head = ByteBuffer.allocate(4);
             while (head.hasRemaining() && channel.read(head) >= 0) {}
             return head.array();
-        } catch (NoSuchFileException e) {
-            throw new FormatException(file + ": no such file or directory; check the path", e);
         }
     }
 

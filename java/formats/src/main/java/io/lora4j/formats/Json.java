@@ -1,8 +1,6 @@
 package io.lora4j.formats;
 
 import java.io.IOException;
-import java.nio.file.Files;
-import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import tools.jackson.core.JacksonException;
 import tools.jackson.core.StreamReadFeature;
@@ -25,13 +23,7 @@ final class Json {
 
     /** Reads a file that must hold one JSON object. */
     static ObjectNode readObject(Path file) throws IOException {
-        byte[] bytes;
-        try {
-            bytes = Files.readAllBytes(file);
-        } catch (NoSuchFileException e) {
-            throw new FormatException(file + ": no such file; check the path", e);
-        }
-        return parseObject(bytes, file.toString());
+        return parseObject(InputFile.bytes(file), file.toString());
     }
 
     /** Parses bytes that must be one JSON object; {@code where} begins every message. */
@@ -40,7 +32,7 @@ final class Json {
         try {
             node = MAPPER.readTree(bytes);
         } catch (JacksonException e) {
-            throw new FormatException(where + line(e) + ": not valid JSON: " + e.getOriginalMessage(), e);
+            throw new FormatException(where + line(e) + ": not valid JSON: " + InputFile.jsonProblem(e), e);
         }
         if (node instanceof ObjectNode object) {
             return object;

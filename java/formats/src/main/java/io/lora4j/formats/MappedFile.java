@@ -5,7 +5,6 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.channels.FileChannel;
 import java.nio.channels.FileChannel.MapMode;
-import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
@@ -15,9 +14,7 @@ record MappedFile(Path path, MemorySegment bytes, Arena arena) implements AutoCl
 
     @SuppressWarnings("MustBeClosed") // The record owns the arena and closes it.
     static MappedFile open(Path path) throws IOException {
-        if (Files.isDirectory(path)) {
-            throw new FormatException(path + ": is a directory; expected a file");
-        }
+        InputFile.require(path);
         Arena arena = Arena.ofShared();
         try (FileChannel channel = FileChannel.open(path, StandardOpenOption.READ)) {
             return new MappedFile(path, channel.map(MapMode.READ_ONLY, 0, channel.size(), arena), arena);

@@ -168,7 +168,15 @@ public record PeftAdapter(AdapterConfig config, Map<String, LoraWeights> modules
                         + module.inFeatures() + "]; the adapter is of another base model" + base());
             }
         }
-        for (ModelModule target : config.targets(modules)) {
+        List<ModelModule> targets = config.targets(modules);
+        for (String name : this.modules.keySet()) {
+            if (targets.stream().noneMatch(target -> target.name().equals(name))) {
+                throw new FormatException(where + ": " + FILE_NAME + " has tensors for " + name + ", but "
+                        + AdapterConfig.FILE_NAME + " does not target it, so PEFT would leave it out;"
+                        + " the two files are of different adapters");
+            }
+        }
+        for (ModelModule target : targets) {
             if (!this.modules.containsKey(target.name())) {
                 throw new FormatException(where + ": " + AdapterConfig.FILE_NAME + " targets " + target.name()
                         + ", but " + FILE_NAME

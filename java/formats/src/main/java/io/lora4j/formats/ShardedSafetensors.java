@@ -4,10 +4,13 @@ import java.io.IOException;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Collections;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
+import java.util.TreeSet;
 import tools.jackson.databind.JsonNode;
 import tools.jackson.databind.node.ObjectNode;
 
@@ -59,16 +62,33 @@ final class ShardedSafetensors implements Checkpoint {
         return weightMap;
     }
 
+    /** Returns the index and its shards by name. */
+    static List<Path> files(Path index) throws IOException {
+        List<Path> files = new ArrayList<>(List.of(index));
+        Map<String, String> weightMap = weightMap(index);
+        for (String name : new TreeSet<>(weightMap.values())) {
+            files.add(index.resolveSibling(name));
+        }
+        for (Map.Entry<String, String> entry : weightMap.entrySet()) {
+            requireShard(index, entry);
+        }
+        return files;
+    }
+
+    private static Path requireShard(Path index, Map.Entry<String, String> entry) throws FormatException {
+        Path file = index.resolveSibling(entry.getValue());
+        if (!Files.exists(file)) {
+            throw new FormatException(index + ": shard " + entry.getValue() + " is missing (it holds " + entry.getKey()
+                    + " and others); fetch the checkpoint again");
+        }
+        return file;
+    }
+
     private void openShards(Map<String, String> weightMap) throws IOException {
         for (Map.Entry<String, String> entry : weightMap.entrySet()) {
             String name = entry.getValue();
             if (!shards.containsKey(name)) {
-                Path file = index.resolveSibling(name);
-                if (!Files.exists(file)) {
-                    throw new FormatException(index + ": shard " + name + " is missing (it holds " + entry.getKey()
-                            + " and others); fetch the checkpoint again");
-                }
-                shards.put(name, SafetensorsFile.open(file));
+                shards.put(name, SafetensorsFile.open(requireShard(index, entry)));
             }
         }
         for (Map.Entry<String, SafetensorsFile> shard : shards.entrySet()) {

@@ -67,6 +67,13 @@ final class TargetModules {
         return null;
     }
 
+    /** Refuses a key that is no regular expression, as the user wrote it: what is compiled has more around it. */
+    private static void requireRegex(String field, Set<String> keys) throws FormatException {
+        for (String key : keys) {
+            PythonRegex.compile(key, field + " key");
+        }
+    }
+
     private static PythonRegex compile(String pattern) {
         try {
             return PythonRegex.compile(pattern, FIELD);
@@ -76,6 +83,8 @@ final class TargetModules {
     }
 
     static List<ModelModule> resolve(AdapterConfig config, Collection<ModelModule> modules) throws FormatException {
+        requireRegex("rank_pattern", config.rankPattern().keySet());
+        requireRegex("alpha_pattern", config.alphaPattern().keySet());
         List<ModelModule> targets =
                 modules.stream().filter(module -> matches(config, module)).toList();
         for (ModelModule target : targets) {

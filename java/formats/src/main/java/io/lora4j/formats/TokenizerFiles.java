@@ -1,7 +1,6 @@
 package io.lora4j.formats;
 
 import java.io.IOException;
-import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -122,7 +121,7 @@ final class TokenizerFiles {
                     + " but none named \"default\", and there is no " + templateFile);
         }
         if (Files.exists(templateFile)) {
-            template = readTemplateFile(templateFile);
+            template = InputFile.text(templateFile);
             templateSource = templateFile.toString();
             return;
         }
@@ -152,14 +151,6 @@ final class TokenizerFiles {
                     .map(name -> name.substring(0, name.length() - ".jinja".length()))
                     .sorted()
                     .toList();
-        }
-    }
-
-    private static String readTemplateFile(Path file) throws IOException {
-        try {
-            return Files.readString(file);
-        } catch (CharacterCodingException e) {
-            throw new FormatException(file + ": is not valid UTF-8", e);
         }
     }
 

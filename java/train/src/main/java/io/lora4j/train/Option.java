@@ -136,8 +136,10 @@ public record Option<T>(
         return of(name, "NUMBER", defaultValue, help, given -> {
             double value = number(given);
             if (!(value >= min && (open ? value < max : value <= max))) {
-                throw new IllegalArgumentException("a number of at least " + min
-                        + (open ? " and below " + max : max < Double.MAX_VALUE ? " and at most " + max : ""));
+                // The smallest double stands for: anything above 0.
+                throw new IllegalArgumentException(
+                        (min == Double.MIN_VALUE ? "a number above 0" : "a number of at least " + min)
+                                + (open ? " and below " + max : max < Double.MAX_VALUE ? " and at most " + max : ""));
             }
             return value;
         });

@@ -3,6 +3,7 @@ package io.lora4j.train;
 import io.lora4j.formats.AdapterConfig;
 import io.lora4j.formats.AtomicDirectory;
 import io.lora4j.formats.AtomicFile;
+import io.lora4j.formats.InputFile;
 import io.lora4j.formats.PeftAdapter;
 import io.lora4j.train.checkpoint.CheckpointStore;
 import io.lora4j.train.checkpoint.MetricsLog;
@@ -52,11 +53,15 @@ final class OutputDir {
             throw new TrainException(
                     "option output_dir: " + dir + " is a file; expected a folder, or a path that is free");
         }
-        if (!Files.isDirectory(dir) || isOwnRun(settings)) {
+        if (!Files.isDirectory(dir)) {
+            return;
+        }
+        requireNoInput(sources);
+        if (isOwnRun(settings)) {
             return;
         }
         if (settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR)) {
-            requireOnlyARun(sources);
+            requireOnlyARun();
             return;
         }
         try (Stream<Path> entries = Files.list(dir)) {
@@ -70,8 +75,8 @@ final class OutputDir {
         }
     }
 
-    /** What is deleted or replaced must be of a run: not the base, not another adapter, not a checkpoint of another tool. */
-    private void requireOnlyARun(Sources sources) throws IOException {
+    /** A run that goes on finds its output in the folder, but never what it is made from. */
+    private void requireNoInput(Sources sources) throws IOException {
         for (Path read : Stream.concat(Stream.of(sources.model().dir()), sources.adapter().stream())
                 .toList()) {
             if (Files.isSameFile(read, dir)) {
@@ -79,6 +84,10 @@ final class OutputDir {
                         + " is the folder of the base model or adapter, which are only read; choose another folder");
             }
         }
+    }
+
+    /** What is deleted or replaced must be of a run: not another adapter, not a checkpoint of another tool. */
+    private void requireOnlyARun() throws IOException {
         for (Path checkpoint : checkpoints.list().values()) {
             if (!CheckpointStore.isCheckpoint(checkpoint)) {
                 throw notOfARun(checkpoint);
@@ -148,10 +157,10 @@ final class OutputDir {
     /** Writes the adapter with the tokenizer that it was trained with, and the template if it was not the model's own. */
     void writeAdapter(Adapter adapter, Path modelDir, Optional<Path> template) throws IOException {
         for (Path file : RunIdentity.tokenizerFiles(modelDir)) {
-            AtomicFile.write(dir.resolve(file.getFileName()), Files.readAllBytes(file));
+            AtomicFile.write(dir.resolve(file.getFileName()), InputFile.bytes(file));
         }
         if (template.isPresent()) {
-            AtomicFile.write(dir.resolve(ChatOptions.TEMPLATE_FILE), Files.readAllBytes(template.get()));
+            AtomicFile.write(dir.resolve(ChatOptions.TEMPLATE_FILE), InputFile.bytes(template.get()));
         }
         adapter.save(dir);
     }

@@ -81,7 +81,7 @@ class TrainOptionsTest {
                 "on_long; cut; one of error|truncate|drop",
                 "packing_strategy; bfd-requeue; one of bfd|bfd_split|wrapped",
                 "metric_for_best_model; bleu; eval_loss or eval_mean_token_accuracy",
-                "adam_epsilon; 0; a number of at least",
+                "adam_epsilon; 0; a number above 0",
                 "chat_template_kwargs; [1]; a map of name to value",
                 "chat_template_kwargs; {\"messages\": []}; a map without messages, which is set otherwise",
                 "template_date; 7 March; a date as YYYY-MM-DD or YYYY-MM-DDTHH:MM",

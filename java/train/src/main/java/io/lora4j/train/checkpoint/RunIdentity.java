@@ -1,5 +1,6 @@
 package io.lora4j.train.checkpoint;
 
+import io.lora4j.formats.Checkpoint;
 import io.lora4j.formats.FormatException;
 import io.lora4j.train.ChatOptions;
 import io.lora4j.train.Option;
@@ -13,10 +14,6 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.TreeSet;
-import java.util.stream.Stream;
-import tools.jackson.databind.JsonNode;
-import tools.jackson.databind.json.JsonMapper;
 
 /** What a run's result depends on beside its options, as SHA-256; a run only goes on where all of it is the same. */
 public final class RunIdentity {
@@ -46,21 +43,7 @@ public final class RunIdentity {
     public static List<Path> baseFiles(Path modelDir) throws IOException {
         List<Path> files = new ArrayList<>();
         files.add(modelDir.resolve("config.json"));
-        Path index = modelDir.resolve("model.safetensors.index.json");
-        if (Files.exists(modelDir.resolve("model.safetensors"))) {
-            files.add(modelDir.resolve("model.safetensors"));
-        } else if (Files.exists(index)) {
-            JsonNode map = new JsonMapper().readTree(Files.readAllBytes(index)).path("weight_map");
-            files.add(index);
-            new TreeSet<>(map.values().stream().map(JsonNode::asString).toList())
-                    .forEach(shard -> files.add(modelDir.resolve(shard)));
-        } else {
-            try (Stream<Path> entries = Files.list(modelDir)) {
-                files.addAll(entries.filter(e -> e.toString().endsWith(".gguf"))
-                        .sorted()
-                        .toList());
-            }
-        }
+        files.addAll(Checkpoint.files(modelDir));
         return files;
     }
 

@@ -2,6 +2,7 @@ package io.lora4j.train.checkpoint;
 
 import io.lora4j.formats.AtomicFile;
 import io.lora4j.formats.FormatException;
+import io.lora4j.formats.InputFile;
 import io.lora4j.formats.PythonJson;
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
@@ -87,7 +88,7 @@ public record TrainerState(
                     e);
         } catch (JacksonException e) {
             throw new FormatException(
-                    file + ": not valid JSON: " + e.getOriginalMessage() + "; the checkpoint is damaged", e);
+                    file + ": not valid JSON: " + InputFile.jsonProblem(e) + "; the checkpoint is damaged", e);
         }
         if (json.path("version").asInt(-1) != VERSION
                 || !json.path("global_step").isInt()) {

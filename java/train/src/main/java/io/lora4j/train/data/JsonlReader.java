@@ -1,6 +1,7 @@
 package io.lora4j.train.data;
 
 import io.lora4j.formats.FormatException;
+import io.lora4j.formats.InputFile;
 import io.lora4j.formats.template.Message;
 import java.io.BufferedInputStream;
 import java.io.ByteArrayOutputStream;
@@ -122,7 +123,12 @@ public final class JsonlReader {
         try {
             row = MAPPER.readTree(text);
         } catch (JacksonException e) {
-            throw error(line, "is not valid JSON: " + e.getOriginalMessage(), e);
+            throw error(
+                    line,
+                    "is not valid JSON: " + InputFile.jsonProblem(e)
+                            + (text.stripLeading().startsWith("[") ? " (a list over several lines?)" : "")
+                            + "; expected one JSON object in every line",
+                    e);
         }
         if (!row.isObject()) {
             throw error(line, "holds " + row.getNodeType() + "; expected a JSON object");
