@@ -215,8 +215,7 @@ class TrainCommandTest {
         for (String more : List.of("--overwrite_output_dir", "--resume_from_checkpoint=true")) {
             Cli.Result refused = Cli.run("train", "--model", model, "--data", data, "--output_dir", model, more);
             assertThat(refused.status()).isEqualTo(1);
-            assertThat(refused.err())
-                    .contains("model is the folder of the base model or adapter, which are only read");
+            assertThat(refused.err()).contains("model is the folder of the base model or adapter, which are only read");
         }
         assertThat(names(model)).isEqualTo(names(Cli.model(dir.resolve("copy"))));
 
@@ -234,7 +233,8 @@ class TrainCommandTest {
                 adapter,
                 "--overwrite_output_dir");
         assertThat(refused.status()).isEqualTo(1);
-        assertThat(refused.err()).contains("adapter is the folder of the base model or adapter", "choose another folder");
+        assertThat(refused.err())
+                .contains("adapter is the folder of the base model or adapter", "choose another folder");
     }
 
     @Test
