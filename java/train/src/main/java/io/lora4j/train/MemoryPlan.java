@@ -67,6 +67,11 @@ public record MemoryPlan(Map<String, Long> parts, long available, String source,
         return parts.values().stream().mapToLong(Long::longValue).sum();
     }
 
+    /** Returns whether the run fits into what there is. */
+    public boolean fits() {
+        return peak() <= available && offHeap <= offHeapLimit;
+    }
+
     /**
      * Refuses a run that cannot fit.
      *

@@ -342,7 +342,9 @@ public record Option<T>(
 
     private static Map<?, ?> map(Object given, String expected) {
         Object tree = given;
-        if (given instanceof String json) {
+        if ("none".equals(given)) {
+            tree = Map.of(); // As an empty one is shown.
+        } else if (given instanceof String json) {
             try {
                 tree = JSON.readValue(json, Map.class);
             } catch (JacksonException e) {

@@ -5,6 +5,7 @@ import io.lora4j.formats.AtomicDirectory;
 import io.lora4j.formats.AtomicFile;
 import io.lora4j.formats.InputFile;
 import io.lora4j.formats.PeftAdapter;
+import io.lora4j.train.checkpoint.Chain;
 import io.lora4j.train.checkpoint.CheckpointStore;
 import io.lora4j.train.checkpoint.MetricsLog;
 import io.lora4j.train.checkpoint.OptimizerFile;
@@ -151,6 +152,7 @@ final class OutputDir {
                 Files.deleteIfExists(file);
             }
             Files.deleteIfExists(dir.resolve(MetricsLog.FILE_NAME));
+            Files.deleteIfExists(dir.resolve(Chain.FILE_NAME));
         }
     }
 
@@ -163,6 +165,16 @@ final class OutputDir {
             AtomicFile.write(dir.resolve(ChatOptions.TEMPLATE_FILE), InputFile.bytes(template.get()));
         }
         adapter.save(dir);
+    }
+
+    /** Binds the adapter and what goes with it to the run's chain; the last thing that a run does. */
+    Chain seal(Chain chain, int step, int totalSteps) throws IOException {
+        List<String> names = files(dir).stream()
+                .filter(Files::exists)
+                .map(file -> file.getFileName().toString())
+                .sorted()
+                .toList();
+        return checkpoints.seal(chain, step, totalSteps, names);
     }
 
     /**

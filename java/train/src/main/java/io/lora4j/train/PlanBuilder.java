@@ -24,12 +24,19 @@ import java.util.Optional;
 
 /** Makes the plan of a run: reads configs and data, touches no weight and writes nothing. */
 final class PlanBuilder {
-    private static final int ADAPTER_BUFFERS = 4;
+    private static final int PREVIEWED_ROWS = 3;
+    /** Values, gradients, two moments, and the copy that a save makes. */
+    private static final int ADAPTER_BUFFERS = 5;
     /** Bounds of the kernels' workspace: logits of a chunk of tokens, and packed panels. */
     private static final long LOGITS = 48L << 20;
 
     private static final int LOGITS_ROWS = 256;
     private static final long PANELS = 16L << 20;
+
+    /** What the JVM needs beside its heap where it cannot be measured. */
+    private static final long UNKNOWN_JVM = 90L << 20;
+    /** What it gets to need in the steps: classes and compiled code of the loop, the threads' stacks. */
+    private static final long JVM_GROWTH = 26L << 20;
 
     private final Settings settings;
     private final Sources sources;
@@ -55,7 +62,7 @@ final class PlanBuilder {
                     settings.get(TrainOptions.ASSISTANT_ONLY_LOSS));
             Path given = settings.get(TrainOptions.TRAIN_FILE);
             Dataset data = Dataset.load(DataFolder.train(given), encoder, rowOptions(packing), model);
-            Optional<Path> evalFile = evalFile(given);
+            Optional<Path> evalFile = evalFile(settings);
             Optional<Dataset> evalData = evalFile.isPresent()
                     ? Optional.of(Dataset.load(evalFile.get(), encoder, rowOptions(PackingStrategy.BFD), model))
                     : Optional.empty();
@@ -69,7 +76,7 @@ final class PlanBuilder {
                     settings.get(TrainOptions.PER_DEVICE_TRAIN_BATCH_SIZE),
                     settings.get(TrainOptions.GRADIENT_ACCUMULATION_STEPS),
                     packs ? settings.get(TrainOptions.MAX_LENGTH) : 0);
-            Schedule schedule = schedule(batches);
+            Schedule schedule = schedule(settings, batches);
             return new TrainPlan(
                     settings,
                     model,
@@ -78,7 +85,10 @@ final class PlanBuilder {
                     parameters,
                     data,
                     evalData,
-                    data.preview(tokenizer),
+                    data.rows().stream()
+                            .limit(PREVIEWED_ROWS)
+                            .map(row -> Dataset.preview(row, tokenizer))
+                            .toList(),
                     batches,
                     schedule,
                     Milestones.of(settings, schedule.totalSteps(), batches.stepsPerEpoch(), evalData.isPresent()),
@@ -97,13 +107,13 @@ final class PlanBuilder {
     }
 
     /** The evaluation file that was given, or that a data folder has; none if nothing is to be evaluated. */
-    private Optional<Path> evalFile(Path data) throws FormatException {
+    static Optional<Path> evalFile(Settings settings) throws FormatException {
         if (settings.get(TrainOptions.EVAL_STRATEGY) == Milestones.EvalStrategy.NO) {
             return Optional.empty();
         }
         Optional<Path> given = settings.find(TrainOptions.EVAL_FILE);
         if (given.isEmpty()) {
-            return DataFolder.validation(data);
+            return DataFolder.validation(settings.get(TrainOptions.TRAIN_FILE));
         }
         Path path = given.get();
         Optional<Path> file = Files.isDirectory(path) ? DataFolder.validation(path) : given;
@@ -152,7 +162,8 @@ final class PlanBuilder {
                 own.taskType());
     }
 
-    private Schedule schedule(BatchPlan batches) {
+    /** Returns the learning rates of a run with these settings. */
+    static Schedule schedule(Settings settings, BatchPlan batches) {
         int maxSteps = settings.get(TrainOptions.MAX_STEPS);
         double steps = maxSteps > 0
                 ? maxSteps
@@ -194,14 +205,16 @@ final class PlanBuilder {
             weights += Files.size(file);
         }
         long logits = Math.min(LOGITS, Math.min(tokens, LOGITS_ROWS) * (long) model.vocabSize() * Float.BYTES);
-        Runtime jvm = Runtime.getRuntime();
         Map<String, Long> parts = new LinkedHashMap<>();
         parts.put("weights (mapped file)", weights);
         long buffers = ADAPTER_BUFFERS * parameters * Float.BYTES;
-        parts.put("adapter, gradients, optimizer", buffers);
+        parts.put("adapter, gradients, optimizer, copy", buffers);
         parts.put("activations (" + tokens + " tokens)", activations);
         parts.put("logits chunk and workspace", logits + PANELS);
-        parts.put("Java heap", jvm.totalMemory());
+        long heap = Runtime.getRuntime().totalMemory();
+        long resident = ProcessMemory.resident().orElse(UNKNOWN_JVM + ProcessMemory.heapTouched());
+        parts.put("Java heap", heap);
+        parts.put("JVM, libraries, threads", Math.max(0, resident - ProcessMemory.heapTouched()) + JVM_GROWTH);
         return MemoryPlan.of(parts, buffers + activations + logits + PANELS);
     }
 }

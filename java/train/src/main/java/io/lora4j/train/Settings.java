@@ -3,6 +3,7 @@ package io.lora4j.train;
 import io.lora4j.formats.ModuleFilter;
 import java.util.Collection;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
@@ -48,6 +49,11 @@ public final class Settings {
     /** Returns whether the user gave a value. */
     public boolean isSet(Option<?> option) {
         return values.containsKey(option.name());
+    }
+
+    /** Returns the names of the options that the user gave, in the order of the table. */
+    public List<String> given() {
+        return table.options().stream().filter(this::isSet).map(Option::name).toList();
     }
 
     /** Returns every option that has a value, as users write it, in the order of the table. */

@@ -137,7 +137,11 @@ public final class TrainOptions {
             false,
             "Gradients are scaled down to this norm; 0 turns clipping off.");
     public static final Option<Integer> MAX_STEPS = Option.ofInt(
-                    "max_steps", -1, -1, "Optimizer steps of the run; -1 leaves it to num_train_epochs.")
+                    "max_steps",
+                    -1,
+                    -1,
+                    "Optimizer steps of the run; -1 leaves it to num_train_epochs. A resumed run may have another number: the"
+                            + " learning rates of the steps that are left then follow the schedule over that number.")
             .changeable();
     public static final Option<Double> NUM_TRAIN_EPOCHS = Option.ofDouble(
                     "num_train_epochs",
@@ -145,7 +149,8 @@ public final class TrainOptions {
                     Double.MIN_VALUE,
                     1e9,
                     false,
-                    "Passes over the data, if max_steps does not say it; may be a fraction.")
+                    "Passes over the data, if max_steps does not say it; may be a fraction. A resumed run may have another"
+                            + " number, as for max_steps.")
             .changeable();
     public static final Option<Long> SEED = Option.ofLong(
             "seed", 42, "Determines the adapter's first values, the row order of every epoch and the dropout.");
@@ -241,6 +246,12 @@ public final class TrainOptions {
     public static final Option<Boolean> GREATER_IS_BETTER = Option.ofBoolean(
                     "greater_is_better", null, "Whether a greater metric_for_best_model is better.")
             .otherwise("as the metric is");
+    public static final Option<Boolean> DRY_RUN = Option.ofBoolean(
+                    "dry_run",
+                    false,
+                    "Do everything up to the first step, show what would be trained on what and how much memory it needs, and"
+                            + " write nothing.")
+            .changeable();
     public static final Option<Integer> THREADS = Option.ofInt(
                     "threads",
                     0,
@@ -260,6 +271,7 @@ public final class TrainOptions {
                     OUTPUT_DIR,
                     OVERWRITE_OUTPUT_DIR,
                     RESUME_FROM_CHECKPOINT,
+                    DRY_RUN,
                     LORA_R,
                     LORA_ALPHA,
                     LORA_DROPOUT,

@@ -20,7 +20,7 @@ import java.util.Optional;
  * @param trainableParameters numbers that are trained
  * @param data the training rows, with how many were cut and dropped
  * @param evalData the evaluation rows, if there is an {@code eval_file}
- * @param preview the first row as the model gets it, with what is learned of it
+ * @param previews the first rows as the model gets them, with what is learned of them
  * @param batches which rows make up which step
  * @param schedule the learning rate, with the number of steps of the run
  * @param milestones when it logs, evaluates and saves
@@ -36,7 +36,7 @@ public record TrainPlan(
         long trainableParameters,
         Dataset data,
         Optional<Dataset> evalData,
-        List<Dataset.Piece> preview,
+        List<List<Dataset.Piece>> previews,
         BatchPlan batches,
         Schedule schedule,
         Milestones milestones,
@@ -47,7 +47,12 @@ public record TrainPlan(
     /** Copies the lists. */
     public TrainPlan {
         modules = List.copyOf(modules);
-        preview = List.copyOf(preview);
+        previews = previews.stream().map(List::copyOf).toList();
+    }
+
+    /** Returns the first row as the model gets it. */
+    public List<Dataset.Piece> preview() {
+        return previews.getFirst();
     }
 
     /** Returns the optimizer steps of the whole run. */

@@ -3,12 +3,15 @@ package io.lora4j.train;
 import io.lora4j.formats.PeftAdapter;
 import io.lora4j.kernels.Device;
 import io.lora4j.kernels.Queue;
+import io.lora4j.train.checkpoint.Chain;
 import io.lora4j.train.checkpoint.CheckpointStore;
+import io.lora4j.train.checkpoint.Fingerprint;
 import io.lora4j.train.checkpoint.MetricsLog;
 import io.lora4j.train.checkpoint.OptimizerFile;
 import io.lora4j.train.checkpoint.RunIdentity;
 import io.lora4j.train.checkpoint.TrainerState;
 import io.lora4j.train.data.BatchPlan;
+import io.lora4j.train.data.DataFolder;
 import io.lora4j.train.data.Dataset;
 import io.lora4j.train.model.Adapter;
 import io.lora4j.train.model.BatchLoss;
@@ -47,8 +50,7 @@ public final class Trainer {
     private final Sources sources;
     private final OutputDir output;
     private final TrainPlan plan;
-    private final Map<String, String> hashes;
-    private final @Nullable TrainerState saved;
+    private final CheckpointStore.@Nullable Saved saved;
     private volatile boolean cancelled;
 
     private Trainer(
@@ -56,13 +58,11 @@ public final class Trainer {
             Sources sources,
             OutputDir output,
             TrainPlan plan,
-            Map<String, String> hashes,
-            @Nullable TrainerState saved) {
+            CheckpointStore.@Nullable Saved saved) {
         this.settings = settings;
         this.sources = sources;
         this.output = output;
         this.plan = plan;
-        this.hashes = hashes;
         this.saved = saved;
     }
 
@@ -74,23 +74,59 @@ public final class Trainer {
      * @throws IOException if a file is missing or not what it should be
      */
     public static Trainer open(Settings settings) throws IOException {
+        return open(settings, Clock.systemDefaultZone());
+    }
+
+    /** Opens a run that begins at another time; what it says counts for a new run only. */
+    static Trainer open(Settings settings, Clock now) throws IOException {
         TrainOptions.check(settings);
         Sources sources = Sources.of(settings);
         OutputDir output =
                 new OutputDir(settings.get(TrainOptions.OUTPUT_DIR), settings.get(TrainOptions.SAVE_TOTAL_LIMIT));
         output.requireUsable(settings, sources);
         Optional<Path> resumeFrom = output.resumePoint(settings);
-        TrainerState saved = resumeFrom.isPresent() ? CheckpointStore.read(resumeFrom.get()) : null;
-        ZonedDateTime clock = saved == null
-                ? ChatOptions.clock(settings, Clock.systemDefaultZone())
-                : ZonedDateTime.parse(saved.clock());
-        TrainPlan plan = new PlanBuilder(settings, sources).build(resumeFrom, clock);
-        Map<String, String> hashes = RunIdentity.of(
-                sources.model().dir(), plan.data().file(), settings.find(ChatOptions.CHAT_TEMPLATE_PATH));
+        CheckpointStore.Saved saved = resumeFrom.isPresent() ? CheckpointStore.read(resumeFrom.get()) : null;
         if (resumeFrom.isPresent() && saved != null) {
-            RunIdentity.requireSame(resumeFrom.get(), saved, settings, hashes);
+            RunIdentity.requireSame(resumeFrom.get(), saved, settings, inputs(settings, sources));
         }
-        return new Trainer(settings, sources, output, plan, hashes, saved);
+        ZonedDateTime clock = saved == null
+                ? ChatOptions.clock(settings, now)
+                : ZonedDateTime.parse(saved.chain().identity().clock());
+        TrainPlan plan = new PlanBuilder(settings, sources).build(resumeFrom, clock);
+        if (resumeFrom.isPresent() && saved != null) {
+            requireGoesOn(resumeFrom.get(), saved, plan);
+        }
+        return new Trainer(settings, sources, output, plan, saved);
+    }
+
+    private static void requireGoesOn(Path checkpoint, CheckpointStore.Saved saved, TrainPlan plan) throws IOException {
+        int done = saved.chain().step();
+        if (done > plan.totalSteps()) {
+            throw new TrainException(checkpoint + ": is of step " + done + ", but the run is to have "
+                    + plan.totalSteps()
+                    + " steps only; raise max_steps or num_train_epochs, or go on from an older checkpoint");
+        }
+        // Evaluations change no step, but they choose the adapter that the run ends with.
+        Fingerprint evalData = saved.state().evalData();
+        if (plan.settings().get(TrainOptions.LOAD_BEST_MODEL_AT_END)
+                && evalData != null
+                && plan.evalData().isPresent()) {
+            Path file = plan.evalData().get().file();
+            Optional<String> difference = evalData.differenceOf(file, false);
+            if (difference.isPresent()) {
+                throw new TrainException(checkpoint + ": load_best_model_at_end compares evaluations, but eval: " + file
+                        + " " + difference.get() + "; restore it, or start a new run in another output_dir");
+            }
+        }
+    }
+
+    /** Returns where the input files of a run are. */
+    static RunIdentity.Inputs inputs(Settings settings, Sources sources) throws IOException {
+        return new RunIdentity.Inputs(
+                sources.model().dir(),
+                DataFolder.train(settings.get(TrainOptions.TRAIN_FILE)),
+                sources.adapter(),
+                settings.find(ChatOptions.CHAT_TEMPLATE_PATH));
     }
 
     /** Returns what the run is going to do. */
@@ -110,24 +146,35 @@ public final class Trainer {
      * @throws IOException if a file cannot be read or written
      */
     public TrainResult run(TrainListener listener) throws IOException {
+        if (settings.get(TrainOptions.DRY_RUN)) {
+            throw new OptionException("option dry_run: the run is only planned; take it away to train");
+        }
         plan.memory().requireFits();
+        Chain chain = saved != null
+                ? saved.chain()
+                : Chain.start(
+                        RunIdentity.of(inputs(settings, sources), plan.clock().toString()));
+        Fingerprint evalData = plan.evalData().isPresent()
+                ? Fingerprint.of(plan.evalData().get().file())
+                : null;
         try (Device device = Device.cpu();
                 Queue queue = Queue.create(device, settings.get(TrainOptions.THREADS));
                 LlamaModel model = LlamaModel.open(sources.model().dir(), queue, WeightMode.BORROW);
-                Adapter adapter = openAdapter(model)) {
-            int done = saved == null ? 0 : saved.globalStep();
+                Adapter adapter = openAdapter(model, plan, sources)) {
+            int done = saved == null ? 0 : saved.chain().step();
             output.prepare(done, settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR));
             try (TrainingStep step = new TrainingStep(model, adapter, settings);
                     MetricsLog log = MetricsLog.open(output.path(), done)) {
-                return new Run(model, adapter, step, log, listener).from(done);
+                return new Run(model, adapter, step, log, listener, chain, evalData).from(done);
             }
         }
     }
 
-    private Adapter openAdapter(LlamaModel model) throws IOException {
+    /** Returns the adapter that a run's next step begins with: a new one, one to go on with, or a checkpoint's with its optimizer. */
+    static Adapter openAdapter(LlamaModel model, TrainPlan plan, Sources sources) throws IOException {
         Path from = plan.resumeFrom().or(sources::adapter).orElse(null);
         if (from == null) {
-            return Adapter.create(model, plan.adapter(), settings.get(TrainOptions.SEED));
+            return Adapter.create(model, plan.adapter(), plan.settings().get(TrainOptions.SEED));
         }
         Adapter adapter;
         try (Arena copies = Arena.ofConfined()) {
@@ -135,7 +182,7 @@ public final class Trainer {
                     plan.adapter(), PeftAdapter.read(from, copies).modules());
             adapter = Adapter.of(model, peft, from.toString(), true);
         }
-        if (saved != null) {
+        if (plan.resumeFrom().isPresent()) {
             OptimizerFile.read(from, adapter);
         }
         return adapter;
@@ -150,15 +197,28 @@ public final class Trainer {
         private final TrainListener listener;
         private final Metrics.Window window;
         private final BestModel best;
+        private final @Nullable Fingerprint evalData;
         private final BatchPlan batches = plan.batches();
 
-        private Run(LlamaModel model, Adapter adapter, TrainingStep step, MetricsLog log, TrainListener listener) {
+        private Chain chain;
+
+        private Run(
+                LlamaModel model,
+                Adapter adapter,
+                TrainingStep step,
+                MetricsLog log,
+                TrainListener listener,
+                Chain chain,
+                @Nullable Fingerprint evalData) {
             this.model = model;
             this.adapter = adapter;
             this.step = step;
             this.log = log;
             this.listener = listener;
-            Map<String, Double> progress = saved == null ? Map.of() : saved.progress();
+            this.chain = chain;
+            this.evalData = evalData;
+            Map<String, Double> progress =
+                    saved == null ? Map.of() : saved.state().progress();
             this.window = new Metrics.Window(progress);
             this.best = new BestModel(BestModel.Metric.of(settings.get(TrainOptions.METRIC_FOR_BEST_MODEL)), progress);
         }
@@ -197,10 +257,15 @@ public final class Trainer {
                 if (loadsBest && best.step().isPresent()) {
                     output.takeAdapterOf(output.best(best.step().getAsInt()));
                 }
+                chain = output.seal(chain, now, total);
             }
             try (Stream<Path> files = Files.list(output.path())) {
                 return new TrainResult(
-                        now >= total, now, checkpoint, files.sorted().toList());
+                        now >= total,
+                        now,
+                        checkpoint,
+                        chain.hash(),
+                        files.sorted().toList());
             }
         }
 
@@ -247,12 +312,14 @@ public final class Trainer {
             TrainerState state = new TrainerState(
                     now,
                     batches.epochAfter(now),
-                    plan.clock().toString(),
                     progress,
                     settings.toMap(),
-                    hashes,
-                    Map.of());
-            Path checkpoint = output.checkpoints().save(state, OutputDir.checkpointBody(adapter), protectedSteps());
+                    settings.given(),
+                    evalData,
+                    Path.of("").toAbsolutePath().toString());
+            chain = output.checkpoints()
+                    .save(state, chain, plan.totalSteps(), OutputDir.checkpointBody(adapter), protectedSteps());
+            Path checkpoint = output.checkpoints().path(now);
             listener.onSave(now, checkpoint);
             return checkpoint;
         }

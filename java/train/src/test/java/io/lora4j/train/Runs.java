@@ -3,10 +3,16 @@ package io.lora4j.train;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Clock;
+import java.time.Instant;
+import java.time.ZoneOffset;
 import java.util.ArrayList;
 import java.util.List;
 
-/** Small runs over tiny-llama for the tests. As a program it is a run that can be killed: arguments are {@code name=value}. */
+/**
+ * Small runs over tiny-llama for the tests. As a program it is a run that can be killed: arguments are {@code name=value}, and
+ * {@code now=<time>} for the time at which it begins.
+ */
 public final class Runs {
     static final Path TINY = Path.of(System.getProperty("lora4j.root"), "test-data", "tiny-llama");
 
@@ -14,11 +20,18 @@ public final class Runs {
 
     public static void main(String[] args) throws IOException {
         Settings.Builder builder = TrainOptions.builder();
+        Clock clock = Clock.systemUTC();
         for (String arg : args) {
             int equals = arg.indexOf('=');
-            builder.put(arg.substring(0, equals), arg.substring(equals + 1));
+            String name = arg.substring(0, equals);
+            String value = arg.substring(equals + 1);
+            if (name.equals("now")) {
+                clock = Clock.fixed(Instant.parse(value), ZoneOffset.UTC);
+            } else {
+                builder.put(name, value);
+            }
         }
-        TrainResult result = Trainer.open(builder.build()).run(new TrainListener() {
+        TrainResult result = Trainer.open(builder.build(), clock).run(new TrainListener() {
             @Override
             public void onStart(TrainPlan plan, int firstStep) {
                 System.out.println("start " + firstStep);
@@ -48,6 +61,16 @@ public final class Runs {
         return command;
     }
 
+    /** Makes a folder of tiny-llama's files, in which single ones can be replaced. */
+    static Path model(Path dir) throws IOException {
+        Files.createDirectories(dir);
+        for (String name : List.of(
+                "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja")) {
+            Files.copy(TINY.resolve(name), dir.resolve(name));
+        }
+        return dir;
+    }
+
     /** Writes rows of different lengths. */
     static Path data(Path dir) throws IOException {
         List<String> lines = new ArrayList<>();
@@ -57,6 +80,17 @@ public final class Runs {
                     + " and slept.\"}");
         }
         return Files.write(dir.resolve("train.jsonl"), lines);
+    }
+
+    /** Writes rows of messages for a template that prints the date. */
+    static Path chats(Path dir) throws IOException {
+        List<String> lines = new ArrayList<>();
+        String[] colours = {"white", "red", "green", "blue", "black", "brown", "yellow"};
+        for (String colour : colours) {
+            lines.add("{\"messages\": [{\"role\": \"user\", \"content\": \"What colour is the " + colour
+                    + " book?\"}, {\"role\": \"assistant\", \"content\": \"It is " + colour + ".\"}]}");
+        }
+        return Files.write(dir.resolve("chats.jsonl"), lines);
     }
 
     /** Returns a run of a few quick steps: 7 rows, 2 in a micro-batch, so 4 steps in an epoch. */

@@ -5,6 +5,7 @@ import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
 import io.lora4j.formats.FormatException;
+import io.lora4j.train.checkpoint.Chain;
 import io.lora4j.train.checkpoint.CheckpointStore;
 import io.lora4j.train.checkpoint.RunIdentity;
 import io.lora4j.train.checkpoint.Sha256;
@@ -104,6 +105,7 @@ class TrainerTest {
                 .containsExactly(
                         "adapter_config.json",
                         "adapter_model.safetensors",
+                        "chain.json",
                         "chat_template.jinja",
                         "checkpoint-20",
                         "metrics.jsonl",
@@ -275,7 +277,38 @@ class TrainerTest {
         Files.writeString(data, Files.readString(data).replace("fox", "fix"));
         assertThatThrownBy(() -> Runs.run(small("out").set(TrainOptions.RESUME_FROM_CHECKPOINT, "last")))
                 .isInstanceOf(TrainException.class)
-                .hasMessageContaining("data had the sha256 ");
+                .hasMessageContaining("data: " + data + " has changed in line 1: sha256 was ");
+        Runs.data(dir);
+        assertThatThrownBy(() -> Runs.run(small("out")
+                        .set(TrainOptions.RESUME_FROM_CHECKPOINT, "last")
+                        .set(TrainOptions.MAX_STEPS, 5)))
+                .isInstanceOf(TrainException.class)
+                .hasMessageContaining("is of step 6, but the run is to have 5 steps only");
+    }
+
+    /** What was a step's schedule is kept; the steps that are left follow the new one. */
+    @Test
+    void aLongerRunHasTheNewSchedule() throws Exception {
+        Runs.run(small("out").set(TrainOptions.SAVE_STEPS, 3));
+        Runs.run(small("out").set(TrainOptions.MAX_STEPS, 9).set(TrainOptions.RESUME_FROM_CHECKPOINT, "true"));
+        List<JsonNode> metrics = metrics("out");
+        for (int step = 1; step <= 9; step++) {
+            Schedule schedule = new Schedule(Schedule.Type.LINEAR, 2e-3, 0, step <= 6 ? 6 : 9);
+            assertThat(metrics.get(step - 1).path("learning_rate").asDouble()).isEqualTo(schedule.at(step));
+        }
+        assertThat(Verifier.open(dir.resolve("out"), Map.of()).replay(0, 9, step -> {}))
+                .isEmpty();
+    }
+
+    @Test
+    void aDryRunIsNotRun() throws Exception {
+        Trainer trainer =
+                Trainer.open(small("out").set(TrainOptions.DRY_RUN, true).build());
+        assertThat(trainer.plan().previews()).hasSize(3);
+        assertThatThrownBy(() -> trainer.run(TrainListener.NONE))
+                .isInstanceOf(OptionException.class)
+                .hasMessageContaining("option dry_run");
+        assertThat(dir.resolve("out")).doesNotExist();
     }
 
     @Test
@@ -292,8 +325,11 @@ class TrainerTest {
         Runs.run(templated("out", template));
         Path out = dir.resolve("out");
         assertThat(out.resolve("chat_template.jinja")).hasContent(jinja);
-        String state = Files.readString(out.resolve("checkpoint-1/trainer_state.json"));
-        assertThat(state).contains("\"clock\": \"2026-03-07T00:00Z\"");
+        Chain chain = Chain.read(out.resolve("checkpoint-1"));
+        assertThat(chain.identity().clock()).isEqualTo("2026-03-07T00:00Z");
+        assertThat(chain.identity().files().get("template")).containsOnlyKeys("own.jinja");
+        assertThat(Chain.read(out).files()).containsKey("chat_template.jinja");
+        assertThat(Verifier.open(out, Map.of()).replay(0, 1, step -> {})).isEmpty();
 
         // The clock of a run that goes on is the one that it began with; its template must not be another one.
         Settings.Builder resumed = templated("out", template).set(TrainOptions.RESUME_FROM_CHECKPOINT, "last");
@@ -307,7 +343,7 @@ class TrainerTest {
                         .set(TrainOptions.RESUME_FROM_CHECKPOINT, "last")
                         .build()))
                 .isInstanceOf(TrainException.class)
-                .hasMessageContaining("template had the sha256 ");
+                .hasMessageContaining("template: " + template + " has changed: sha256 was ");
     }
 
     private Settings.Builder templated(String output, Path template) {

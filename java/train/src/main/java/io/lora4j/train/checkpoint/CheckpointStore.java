@@ -5,6 +5,7 @@ import io.lora4j.formats.FormatException;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -71,20 +72,37 @@ public final class CheckpointStore {
         return Optional.ofNullable(list().lastEntry()).map(Map.Entry::getValue);
     }
 
+    /** Returns the place of a step's checkpoint. */
+    public Path path(int step) {
+        return outputDir.resolve("checkpoint-" + step);
+    }
+
     /**
      * Saves a checkpoint, replacing one of the same step, and deletes those that are too many.
      *
-     * @param state where the run stands; the hashes of the files are filled in
+     * @param state where the run stands
+     * @param chain the links up to the checkpoint before it
+     * @param totalSteps steps of the whole run
      * @param body writes the other files
      * @param needed steps whose checkpoints stay, as the new one does, even if these are more than are to be kept
-     * @return the checkpoint
+     * @return the chain with the checkpoint's link
      * @throws FormatException if the disk is full; then the older checkpoints are as they were
      */
-    public Path save(TrainerState state, AtomicDirectory.Body body, Set<Integer> needed) throws IOException {
-        Path target = outputDir.resolve("checkpoint-" + state.globalStep());
-        AtomicDirectory.write(target, dir -> {
+    public Chain save(TrainerState state, Chain chain, int totalSteps, AtomicDirectory.Body body, Set<Integer> needed)
+            throws IOException {
+        Map<String, Fingerprint> files = new LinkedHashMap<>();
+        Path metrics = outputDir.resolve(MetricsLog.FILE_NAME);
+        if (Files.exists(metrics)) {
+            files.put("../" + MetricsLog.FILE_NAME, Fingerprint.of(metrics));
+        }
+        List<Chain> linked = new ArrayList<>();
+        AtomicDirectory.write(path(state.globalStep()), dir -> {
             body.writeTo(dir);
-            state.withFiles(hashes(dir)).write(dir);
+            state.write(dir);
+            files.putAll(fingerprints(dir));
+            Chain next = chain.extend(state.globalStep(), totalSteps, files);
+            next.write(dir);
+            linked.add(next);
         });
         NavigableMap<Integer, Path> all = list();
         int tooMany = keep == 0 ? 0 : all.size() - keep;
@@ -94,7 +112,7 @@ public final class CheckpointStore {
                 tooMany--;
             }
         }
-        return target;
+        return linked.getFirst();
     }
 
     /** Deletes the checkpoints after a step, which a run that goes on from there makes anew. */
@@ -112,32 +130,66 @@ public final class CheckpointStore {
     }
 
     /**
+     * A checkpoint as it was read.
+     *
+     * @param state where the run stood
+     * @param chain the links up to this one
+     */
+    public record Saved(TrainerState state, Chain chain) {}
+
+    /**
      * Reads where a checkpoint stands and checks that its files are as they were written.
      *
      * @throws FormatException if it is none, or a file is missing or has changed
      */
-    public static TrainerState read(Path checkpoint) throws IOException {
+    public static Saved read(Path checkpoint) throws IOException {
         TrainerState state = TrainerState.read(checkpoint);
-        for (Map.Entry<String, String> file : state.files().entrySet()) {
-            String now = Sha256.of(checkpoint.resolve(file.getKey()));
-            if (!now.equals(file.getValue())) {
-                throw new FormatException(
-                        checkpoint.resolve(file.getKey()) + ": has changed since it was saved: sha256 " + now
-                                + ", saved with " + file.getValue() + "; resume from another checkpoint");
+        Chain chain = Chain.read(checkpoint);
+        for (Map.Entry<String, Fingerprint> entry : chain.files().entrySet()) {
+            // What lies outside, such as the metrics, need not have come along with a checkpoint.
+            if (entry.getKey().startsWith("..")) {
+                continue;
+            }
+            Path file = checkpoint.resolve(entry.getKey());
+            Optional<String> difference = entry.getValue().differenceOf(file, false);
+            if (difference.isPresent()) {
+                throw new FormatException(file + ": " + difference.get() + "; resume from another checkpoint");
             }
         }
-        return state;
+        if (state.globalStep() != chain.step()) {
+            throw new FormatException(checkpoint + ": " + TrainerState.FILE_NAME + " is of step " + state.globalStep()
+                    + ", " + Chain.FILE_NAME + " of step " + chain.step() + "; resume from another checkpoint");
+        }
+        return new Saved(state, chain);
     }
 
-    private static Map<String, String> hashes(Path dir) throws IOException {
+    /** Returns the fingerprints of all files of a folder. */
+    static Map<String, Fingerprint> fingerprints(Path dir) throws IOException {
         List<Path> files;
         try (Stream<Path> entries = Files.list(dir)) {
             files = entries.sorted().toList();
         }
-        Map<String, String> hashes = new LinkedHashMap<>();
+        Map<String, Fingerprint> fingerprints = new LinkedHashMap<>();
         for (Path file : files) {
-            hashes.put(file.getFileName().toString(), Sha256.of(file));
+            fingerprints.put(file.getFileName().toString(), Fingerprint.of(file));
         }
-        return hashes;
+        return fingerprints;
+    }
+
+    /**
+     * Binds a finished run: writes the chain beside the adapter, with a link for the files there.
+     *
+     * @param step the step that the run ended with
+     * @param totalSteps steps of the whole run
+     * @param names the files that belong to the adapter
+     */
+    public Chain seal(Chain chain, int step, int totalSteps, List<String> names) throws IOException {
+        Map<String, Fingerprint> files = new LinkedHashMap<>();
+        for (String name : names) {
+            files.put(name, Fingerprint.of(outputDir.resolve(name)));
+        }
+        Chain sealed = chain.extend(step, totalSteps, files);
+        sealed.write(outputDir);
+        return sealed;
     }
 }

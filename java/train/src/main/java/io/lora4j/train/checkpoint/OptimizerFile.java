@@ -10,10 +10,12 @@ import io.lora4j.kernels.Tensor;
 import io.lora4j.train.model.Adapter;
 import io.lora4j.train.model.LoraLinear;
 import java.io.IOException;
+import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
@@ -62,6 +64,48 @@ public final class OptimizerFile {
                 }
             }
         }
+    }
+
+    /** Returns the moments of a trainable adapter by the names that the file has for them. */
+    public static Map<String, Tensor> moments(Adapter adapter) {
+        Map<String, Tensor> moments = new LinkedHashMap<>();
+        adapter.parameterList().forEach(parameter -> moments.putAll(moments(parameter)));
+        return moments;
+    }
+
+    /** Returns the parameters of an adapter by the names that PEFT's file has for them. */
+    public static Map<String, Tensor> parameters(Adapter adapter) {
+        Map<String, Tensor> parameters = new LinkedHashMap<>();
+        adapter.parameterList().forEach(parameter -> parameters.put(parameter.name(), parameter.value()));
+        return parameters;
+    }
+
+    /**
+     * Compares tensors with a file, bit for bit.
+     *
+     * @return a text for each tensor that is missing or different
+     */
+    public static List<String> differences(Path path, Map<String, Tensor> tensors) throws IOException {
+        List<String> differences = new ArrayList<>();
+        try (Checkpoint file = Checkpoint.open(path);
+                Arena copies = Arena.ofConfined()) {
+            for (Map.Entry<String, Tensor> entry : tensors.entrySet()) {
+                String where = path + ": tensor " + entry.getKey();
+                if (!file.tensors().containsKey(entry.getKey())) {
+                    differences.add(where + " is missing");
+                    continue;
+                }
+                // The REF64 tier computes in float64; files are float32.
+                Tensor value =
+                        Tensor.allocate(copies, DType.F32, entry.getValue().shape());
+                value.copyFrom(entry.getValue());
+                long at = value.data().mismatch(file.data(entry.getKey()));
+                if (at >= 0) {
+                    differences.add(where + " is not what the steps come to, from element " + at / Float.BYTES + " on");
+                }
+            }
+        }
+        return differences;
     }
 
     private static Map<String, Tensor> moments(LoraLinear.Parameter parameter) {

@@ -11,7 +11,9 @@ import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.Collections;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
+import org.jspecify.annotations.Nullable;
 import tools.jackson.core.JacksonException;
 import tools.jackson.databind.JsonNode;
 import tools.jackson.databind.json.JsonMapper;
@@ -22,38 +24,32 @@ import tools.jackson.databind.json.JsonMapper;
  *
  * @param globalStep optimizer steps done
  * @param epoch passes over the data done, with a fraction
- * @param clock the time that chat templates with a date in them show, in ISO 8601
  * @param progress running sums of the metrics, by name, so that they go on as if nothing had happened
- * @param options the options of the run as users write them
- * @param hashes SHA-256 of what the run depends on (base, data, tokenizer, …), by name
- * @param files SHA-256 of the other files of the checkpoint, by file name
+ * @param options the options of the run as users write them, defaults included
+ * @param given the names of the options that the user gave
+ * @param evalData the evaluation file as it was; null if there is none
+ * @param workingDirectory the folder that relative paths among the options start from
  */
 public record TrainerState(
         int globalStep,
         double epoch,
-        String clock,
         Map<String, Double> progress,
         Map<String, String> options,
-        Map<String, String> hashes,
-        Map<String, String> files) {
+        List<String> given,
+        @Nullable Fingerprint evalData,
+        String workingDirectory) {
 
     /** The name of the file. */
     public static final String FILE_NAME = "trainer_state.json";
 
-    private static final int VERSION = 1;
+    private static final int VERSION = 2;
     private static final JsonMapper MAPPER = new JsonMapper();
 
     /** Copies the maps, keeping their order. */
     public TrainerState {
         progress = Collections.unmodifiableMap(new LinkedHashMap<>(progress));
         options = Collections.unmodifiableMap(new LinkedHashMap<>(options));
-        hashes = Collections.unmodifiableMap(new LinkedHashMap<>(hashes));
-        files = Collections.unmodifiableMap(new LinkedHashMap<>(files));
-    }
-
-    /** Returns a copy that records the checkpoint's other files. */
-    TrainerState withFiles(Map<String, String> hashesOfFiles) {
-        return new TrainerState(globalStep, epoch, clock, progress, options, hashes, hashesOfFiles);
+        given = List.copyOf(given);
     }
 
     /** Writes the file into a directory. */
@@ -62,11 +58,11 @@ public record TrainerState(
         json.put("version", VERSION);
         json.put("global_step", globalStep);
         json.put("epoch", epoch);
-        json.put("clock", clock);
         json.put("progress", progress);
         json.put("options", options);
-        json.put("sha256", hashes);
-        json.put("files", files);
+        json.put("given", given);
+        json.put("eval_data", evalData == null ? null : evalData.toJson());
+        json.put("working_directory", workingDirectory);
         PythonJson form = new PythonJson(true, "  ", ",", ": ", false);
         AtomicFile.write(dir.resolve(FILE_NAME), (form.write(json) + "\n").getBytes(StandardCharsets.UTF_8));
     }
@@ -99,19 +95,18 @@ public record TrainerState(
         json.path("progress")
                 .properties()
                 .forEach(e -> progress.put(e.getKey(), e.getValue().asDouble()));
+        Map<String, String> options = new LinkedHashMap<>();
+        json.path("options")
+                .properties()
+                .forEach(e -> options.put(e.getKey(), e.getValue().asString()));
+        JsonNode eval = json.path("eval_data");
         return new TrainerState(
                 json.path("global_step").intValue(),
                 json.path("epoch").asDouble(),
-                json.path("clock").asString(),
                 progress,
-                strings(json.path("options")),
-                strings(json.path("sha256")),
-                strings(json.path("files")));
-    }
-
-    private static Map<String, String> strings(JsonNode object) {
-        Map<String, String> map = new LinkedHashMap<>();
-        object.properties().forEach(e -> map.put(e.getKey(), e.getValue().asString()));
-        return map;
+                options,
+                json.path("given").values().stream().map(JsonNode::asString).toList(),
+                eval.isObject() ? Fingerprint.ofJson(eval, file + ": eval_data") : null,
+                json.path("working_directory").asString(""));
     }
 }

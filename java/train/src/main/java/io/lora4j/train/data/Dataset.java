@@ -32,6 +32,9 @@ public record Dataset(
         int rowsSplit,
         int rowsDropped) {
 
+    private static final int MAX_RANGES = 10;
+    private static final int[] NICE = {1, 2, 5};
+
     /** Copies the list. */
     public Dataset {
         rows = List.copyOf(rows);
@@ -123,12 +126,35 @@ public record Dataset(
     }
 
     /**
-     * Returns the first row as the model gets it, so that a user can see what is learned.
+     * Rows of about the same length.
      *
-     * @param tokenizer the one that made the row
+     * @param from the least number of tokens
+     * @param to the largest number of tokens
+     * @param rows how many rows there are
      */
-    public List<Piece> preview(Tokenizer tokenizer) {
-        return preview(rows.getFirst(), tokenizer);
+    public record Lengths(int from, int to, int rows) {}
+
+    /** Returns how many rows have how many tokens, in at most ten ranges of one width: 1, 2 or 5 times a power of ten. */
+    public List<Lengths> histogram() {
+        int longest = longest();
+        int width = 1;
+        for (int tens = 1; Math.ceilDiv(longest, width) > MAX_RANGES; tens *= 10) {
+            for (int nice : NICE) {
+                width = nice * tens;
+                if (Math.ceilDiv(longest, width) <= MAX_RANGES) {
+                    break;
+                }
+            }
+        }
+        int[] counts = new int[Math.ceilDiv(longest, width)];
+        for (Row row : rows) {
+            counts[(row.length() - 1) / width]++;
+        }
+        List<Lengths> ranges = new ArrayList<>();
+        for (int i = 0; i < counts.length; i++) {
+            ranges.add(new Lengths(i * width + 1, (i + 1) * width, counts[i]));
+        }
+        return ranges;
     }
 
     /** Returns a row as the model gets it. */

@@ -32,16 +32,27 @@ class CheckpointStoreTest {
         return new TrainerState(
                 step,
                 0.1 * step,
-                "2026-01-02T03:04:05Z",
                 Map.of("loss", 1.0 / 3),
                 Map.of("lora_r", "8"),
-                Map.of("base", "abc"),
-                Map.of());
+                List.of("lora_r"),
+                null,
+                "/somewhere");
     }
 
+    private final Chain start = Chain.start(new RunIdentity("2026-01-02T03:04:05Z", Map.of()));
+
     private Path save(int step) throws IOException {
+        save(step, start);
+        return store.path(step);
+    }
+
+    private Chain save(int step, Chain chain) throws IOException {
         return store.save(
-                state(step), to -> AtomicFile.write(to.resolve("adapter"), new byte[] {1, 2, (byte) step}), Set.of());
+                state(step),
+                chain,
+                12,
+                to -> AtomicFile.write(to.resolve("adapter"), new byte[] {1, 2, (byte) step}),
+                Set.of());
     }
 
     private static List<String> names(Path dir) throws IOException {
@@ -52,12 +63,14 @@ class CheckpointStoreTest {
 
     @Test
     void stateComesBackBitForBit() throws Exception {
-        TrainerState read = CheckpointStore.read(save(7));
+        CheckpointStore.Saved saved = CheckpointStore.read(save(7));
+        TrainerState read = saved.state();
         assertThat(read.progress()).isEqualTo(state(7).progress());
         assertThat(read.epoch()).isEqualTo(0.1 * 7);
         assertThat(read.options()).isEqualTo(state(7).options());
-        assertThat(read.hashes()).isEqualTo(state(7).hashes());
-        assertThat(read.files()).containsOnlyKeys("adapter");
+        assertThat(read).isEqualTo(state(7));
+        assertThat(saved.chain().files()).containsOnlyKeys("adapter", "trainer_state.json");
+        assertThat(saved.chain().identity()).isEqualTo(start.identity());
     }
 
     @Test
@@ -74,9 +87,9 @@ class CheckpointStoreTest {
     @Test
     void replacesACheckpointOfTheSameStep() throws Exception {
         save(3);
-        store.save(state(3), to -> AtomicFile.write(to.resolve("other"), new byte[1]), Set.of());
+        store.save(state(3), start, 12, to -> AtomicFile.write(to.resolve("other"), new byte[1]), Set.of());
         assertThat(names(dir)).containsExactly("checkpoint-3");
-        assertThat(names(dir.resolve("checkpoint-3"))).containsExactly("other", "trainer_state.json");
+        assertThat(names(dir.resolve("checkpoint-3"))).containsExactly("chain.json", "other", "trainer_state.json");
     }
 
     @Test
@@ -84,6 +97,8 @@ class CheckpointStoreTest {
         save(1);
         assertThatThrownBy(() -> store.save(
                         state(2),
+                        start,
+                        12,
                         to -> {
                             AtomicFile.write(to.resolve("adapter"), new byte[9]);
                             throw new IOException("No space left on device");
@@ -102,9 +117,13 @@ class CheckpointStoreTest {
         Assumptions.assumeTrue(mounted, "mounting a small tmpfs needs root");
         try {
             CheckpointStore small = new CheckpointStore(mount, 2);
-            small.save(state(1), to -> AtomicFile.write(to.resolve("adapter"), new byte[8]), Set.of());
+            small.save(state(1), start, 12, to -> AtomicFile.write(to.resolve("adapter"), new byte[8]), Set.of());
             assertThatThrownBy(() -> small.save(
-                            state(2), to -> AtomicFile.write(to.resolve("adapter"), new byte[100_000]), Set.of()))
+                            state(2),
+                            start,
+                            12,
+                            to -> AtomicFile.write(to.resolve("adapter"), new byte[100_000]),
+                            Set.of()))
                     .isInstanceOf(FormatException.class)
                     .hasMessageContaining("no space left");
             assertThat(names(mount)).containsExactly("checkpoint-1");
@@ -139,9 +158,9 @@ class CheckpointStoreTest {
         Files.write(checkpoint.resolve("adapter"), new byte[] {1, 3, 4});
         assertThatThrownBy(() -> CheckpointStore.read(checkpoint))
                 .isInstanceOf(FormatException.class)
-                .hasMessageContaining("adapter: has changed since it was saved");
+                .hasMessageContaining("adapter: has changed: sha256 was ");
         Files.delete(checkpoint.resolve("adapter"));
-        assertThatThrownBy(() -> CheckpointStore.read(checkpoint)).hasMessageContaining("adapter: no such file");
+        assertThatThrownBy(() -> CheckpointStore.read(checkpoint)).hasMessageContaining("adapter: is missing");
         assertThatThrownBy(() -> CheckpointStore.read(dir.resolve("checkpoint-99")))
                 .hasMessageContaining("is not a checkpoint");
         Files.writeString(checkpoint.resolve("trainer_state.json"), "{");
@@ -164,6 +183,38 @@ class CheckpointStoreTest {
             log.write(Map.of("step", 3));
         }
         assertThat(Files.readString(file)).isEqualTo("{\"step\": 1}\n{\"step\": 2}\n{\"step\": 3}\n");
+    }
+
+    /** A deleted checkpoint leaves no hole, and the same start and states make the same chain. */
+    @Test
+    void linksFollowFromEachOther() throws Exception {
+        Chain three = save(3, save(2, save(1, start)));
+        assertThat(three.links()).extracting(Chain.Link::step).containsExactly(0, 1, 2, 3);
+        assertThat(store.list()).containsOnlyKeys(2, 3);
+        assertThat(Chain.read(store.path(3))).isEqualTo(three);
+        assertThat(Chain.read(store.path(2)).links()).isEqualTo(three.links().subList(0, 3));
+        Chain again = save(3, save(2, save(1, start)));
+        assertThat(again).isEqualTo(three);
+        Chain other = save(3, save(2, start));
+        assertThat(other.files()).isEqualTo(three.files());
+        assertThat(other.hash()).isNotEqualTo(three.hash());
+        Chain elsewhen = Chain.start(new RunIdentity("2026-01-03T03:04:05Z", Map.of()));
+        assertThat(elsewhen.hash()).isNotEqualTo(start.hash());
+    }
+
+    @Test
+    void everyByteOfTheChainCounts() throws Exception {
+        Path file = save(2).resolve(Chain.FILE_NAME);
+        byte[] good = Files.readAllBytes(file);
+        for (int at = 0; at < good.length; at++) {
+            byte[] bad = good.clone();
+            bad[at] ^= 1;
+            Files.write(file, bad);
+            assertThatThrownBy(() -> Chain.read(store.path(2)))
+                    .as("byte %d", at)
+                    .isInstanceOf(FormatException.class)
+                    .hasMessageContaining("chain.json");
+        }
     }
 
     @Test
