@@ -31,6 +31,7 @@ public final class Main {
             new TrainCommand(),
             new EvalCommand(),
             new GenerateCommand(),
+            new VerifyCommand(),
             new InspectCommand(),
             new DoctorCommand());
 

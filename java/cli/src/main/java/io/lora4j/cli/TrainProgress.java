@@ -10,6 +10,7 @@ import io.lora4j.train.model.BatchLoss;
 import java.io.PrintWriter;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.util.List;
 import java.util.Locale;
 import java.util.TreeSet;
 import me.tongfei.progressbar.ConsoleProgressBarConsumer;
@@ -82,14 +83,15 @@ final class TrainProgress implements TrainListener, AutoCloseable {
                 Text.number(plan.settings().get(TrainOptions.LEARNING_RATE)),
                 plan.schedule().warmupSteps());
         err.println("memory\n" + plan.memory());
-        err.println("first row, «learned»:\n  " + shown(plan));
+        err.println("first row, «learned»:\n  " + shown(plan.preview()));
         plan.resumeFrom().ifPresent(from -> err.println("goes on from " + from));
         err.flush();
     }
 
-    private static String shown(TrainPlan plan) {
+    /** Returns the beginning of a row, with what is learned marked. */
+    static String shown(List<Dataset.Piece> row) {
         StringBuilder text = new StringBuilder();
-        for (Dataset.Piece piece : plan.preview()) {
+        for (Dataset.Piece piece : row) {
             text.append(piece.learned() ? "«" + piece.text() + "»" : piece.text());
         }
         String all = text.toString();

@@ -176,7 +176,7 @@ class OptionsTest {
     @CsvSource(
             delimiter = '|',
             value = {
-                "fine-tune | 2 | unknown command fine-tune; expected one of quickstart, train, eval, generate, inspect, doctor",
+                "fine-tune | 2 | unknown command fine-tune; expected one of quickstart, train, eval, generate, verify, inspect, doctor",
                 "--verbose | 2 | unexpected --verbose",
                 "inspect a b | 2 | unexpected b; inspect takes options as --name value; see lora4j inspect --help",
                 "inspect | 2 | option path is missing",
@@ -196,6 +196,7 @@ class OptionsTest {
                 "train", new TrainCommand().table(),
                 "eval", new EvalCommand().table(),
                 "generate", new GenerateCommand().table(),
+                "verify", new VerifyCommand().table(),
                 "inspect", new InspectCommand().table(),
                 "doctor", new DoctorCommand().table(),
                 "quickstart", new QuickstartCommand().table());
@@ -239,7 +240,7 @@ class OptionsTest {
     @Test
     void topLevelHelpAndVersion() {
         assertThat(out("--help"))
-                .contains("quickstart", "train", "eval", "generate", "inspect", "doctor", "Exit status");
+                .contains("quickstart", "train", "eval", "generate", "verify", "inspect", "doctor", "Exit status");
         assertThat(out("--version")).startsWith("lora4j ");
     }
 

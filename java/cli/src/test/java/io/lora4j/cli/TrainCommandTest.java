@@ -30,6 +30,7 @@ class TrainCommandTest {
         Cli.Result result = Cli.run(
                 Cli.train(data, output, "--max_steps", 5, "--eval_file", data, "--lr_scheduler_type", "cosine"));
         assertThat(result.status()).as(result.err()).isZero();
+        assertThat(result.err()).containsPattern("peak memory \\S+ [MG]iB, planned \\S+ [MG]iB");
         assertThat(result.out()).contains("adapter  " + output, "curve    " + output.resolve("loss.png"));
         assertThat(result.err())
                 .contains(
@@ -41,6 +42,7 @@ class TrainCommandTest {
                 .containsExactly(
                         "adapter_config.json",
                         "adapter_model.safetensors",
+                        "chain.json",
                         "chat_template.jinja",
                         "checkpoint-5",
                         "loss.png",
@@ -113,6 +115,8 @@ class TrainCommandTest {
         assertThat(json.get("checkpoint").stringValue())
                 .isEqualTo(output.resolve("checkpoint-2").toString());
         assertThat(json.get("metrics").size()).isEqualTo(2);
+        assertThat(json.get("chain").stringValue()).hasSize(64);
+        assertThat(json.get("memory_bytes").get("planned").longValue()).isPositive();
         List<String> files = new ArrayList<>();
         json.get("files").forEach(file -> files.add(file.stringValue()));
         try (Stream<Path> written = Files.list(output)) {
@@ -120,6 +124,81 @@ class TrainCommandTest {
                     .containsExactlyElementsOf(
                             written.sorted().map(Path::toString).toList());
         }
+    }
+
+    @Test
+    void aDryRunShowsEverythingAndWritesNothing() throws IOException {
+        Path output = dir.resolve("out");
+        Object[] args = Cli.train(
+                Cli.data(dir),
+                output,
+                "--max_steps",
+                20,
+                "--warmup_steps",
+                2,
+                "--rank_pattern",
+                "{\"q_proj\": 2}",
+                "--max_length",
+                11,
+                "--dry_run");
+        Cli.Result shown = Cli.run(args);
+        assertThat(shown.status()).as(shown.err()).isZero();
+        assertThat(shown.out())
+                .contains(
+                        "7 rows read (prompt and completion), 4 rows cut to max_length, 0 dropped without targets",
+                        "; 7 used: ")
+                .contains(
+                        "   8 x q_proj     [192, 192]  r 2, alpha 32.0",
+                        "   8 x down_proj  [192, 512]  r 4, alpha 32.0")
+                .contains("steps     20, 4 in an epoch; linear schedule, 2 of warm-up")
+                .contains("step 1: learning rate 0.0000", "step 3: learning rate 0.0020")
+                .contains("  peak ", "  available (", "first rows, «learned»:", "The owl« ran home")
+                .contains("nothing was trained or written");
+
+        Cli.Result result =
+                Cli.run(Stream.concat(Stream.of(args), Stream.of("--json")).toArray());
+        JsonNode json = result.json();
+        JsonNode data = json.get("data");
+        assertThat(data.get("rows_read").intValue()).isEqualTo(7);
+        int counted = 0;
+        for (JsonNode range : data.get("lengths")) {
+            counted += range.get("rows").intValue();
+        }
+        assertThat(counted).isEqualTo(7);
+        assertThat(data.get("longest").intValue()).isEqualTo(11);
+        assertThat(json.get("first_rows").size()).isEqualTo(3);
+        assertThat(json.get("first_rows").get(1).get(1).get("learned").booleanValue())
+                .isTrue();
+        assertThat(json.get("adapter").get("modules").size()).isEqualTo(56);
+        JsonNode module = json.get("adapter").get("modules").get(0);
+        assertThat(module.get("name").stringValue()).isEqualTo("model.layers.0.self_attn.q_proj");
+        assertThat(module.get("r").intValue()).isEqualTo(2);
+        assertThat(module.get("scaling").doubleValue()).isEqualTo(16);
+        assertThat(json.get("adapter").get("trainable_share").doubleValue()).isBetween(0.0, 0.2);
+        assertThat(json.get("schedule").get("steps_per_epoch").intValue()).isEqualTo(4);
+        assertThat(json.get("schedule").get("learning_rate_at").get("3").doubleValue())
+                .isEqualTo(2e-3);
+        long sum = 0;
+        for (JsonNode part : json.get("memory_bytes").get("parts")) {
+            sum += part.longValue();
+        }
+        assertThat(json.get("memory_bytes").get("peak").longValue()).isEqualTo(sum);
+        assertThat(output).doesNotExist();
+    }
+
+    /** The shapes of the weights are looked at before the first step of a real run; so they are in a dry one. */
+    @Test
+    void aDryRunFindsWeightsOfAnotherModel() throws IOException {
+        Path model = Cli.model(dir.resolve("model"));
+        Path config = model.resolve("config.json");
+        Files.writeString(
+                config,
+                Files.readString(config).replaceFirst("\"intermediate_size\": \\d+", "\"intermediate_size\": 256"));
+        Object[] args = Cli.train(Cli.data(dir), dir.resolve("out"), "--dry_run");
+        args[2] = model;
+        Cli.Result result = Cli.run(args);
+        assertThat(result.status()).isEqualTo(1);
+        assertThat(result.err()).contains("gate_proj.weight has shape [512, 192]; config.json implies [256, 192]");
     }
 
     /** What is learned: the content, the end of the turn and what the template prints after it; EOS once. */
