@@ -28,7 +28,7 @@ class QuickstartCommandTest {
         assertThat(json.get("model_bytes").longValue()).isEqualTo(Files.size(Cli.TINY.resolve("model.safetensors")));
         assertThat(json.get("adapter_bytes").longValue())
                 .isEqualTo(Files.size(output.resolve("adapter_model.safetensors")));
-        assertThat(json.get("files").size()).isEqualTo(11);
+        assertThat(json.get("files").size()).isEqualTo(13);
         json.get("files")
                 .forEach(file -> assertThat(Path.of(file.stringValue())).isNotEmptyFile());
         assertThat(json.get("seconds").doubleValue()).isLessThan(300);
