@@ -204,7 +204,8 @@ class BadInputTest {
                         Files.writeString(model.resolve("config.json"), "{\n\"hidden_size\": 1x}");
                         return List.of();
                     },
-                    "config.json:2: not valid JSON"),
+                    "config.json:2: not valid JSON",
+                    "correct it, or fetch the file again"),
             folder("weights a folder", "model.safetensors"),
             folder("config a folder", "config.json"),
             folder("tokenizer a folder", "tokenizer.json"),

@@ -32,7 +32,10 @@ final class Json {
         try {
             node = MAPPER.readTree(bytes);
         } catch (JacksonException e) {
-            throw new FormatException(where + line(e) + ": not valid JSON: " + InputFile.jsonProblem(e), e);
+            throw new FormatException(
+                    where + line(e) + ": not valid JSON: " + InputFile.jsonProblem(e)
+                            + "; correct it, or fetch the file again",
+                    e);
         }
         if (node instanceof ObjectNode object) {
             return object;
