@@ -1,7 +1,17 @@
 package io.lora4j.cli;
 
+import static io.lora4j.cli.BadInput.adapter;
+import static io.lora4j.cli.BadInput.config;
+import static io.lora4j.cli.BadInput.folder;
+import static io.lora4j.cli.BadInput.index;
+import static io.lora4j.cli.BadInput.offsets;
+import static io.lora4j.cli.BadInput.options;
+import static io.lora4j.cli.BadInput.rows;
+import static io.lora4j.cli.BadInput.tensor;
+import static io.lora4j.cli.BadInput.weights;
 import static org.assertj.core.api.Assertions.assertThat;
 
+import io.lora4j.cli.BadInput.Case;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -11,7 +21,6 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.FieldSource;
 import tools.jackson.databind.json.JsonMapper;
-import tools.jackson.databind.node.ArrayNode;
 import tools.jackson.databind.node.ObjectNode;
 
 /**
@@ -21,116 +30,10 @@ import tools.jackson.databind.node.ObjectNode;
 class BadInputTest {
     private static final String QUERY = "model.layers.3.self_attn.q_proj.weight";
     private static final String NORM = "model.norm.weight";
+    private static final String PROBE = "base_model.model.model.layers.2.self_attn.k_proj.lora_A.weight";
 
     @TempDir
     Path dir;
-
-    /** Damages a model, the data, or the options of a training. */
-    private interface Damage {
-        /** Returns options that are put behind the others. */
-        List<?> to(Path model, Path data) throws IOException;
-    }
-
-    /** A row of the table. */
-    private record Case(String what, int status, Damage damage, String... said) {
-        @Override
-        public String toString() {
-            return what;
-        }
-    }
-
-    private static Case options(String what, int status, List<?> options, String... said) {
-        return new Case(what, status, (model, data) -> options, said);
-    }
-
-    private static Case weights(String what, Change change, String... said) {
-        return new Case(
-                what,
-                1,
-                (model, data) -> {
-                    change.make(new SafetensorsEditor(model.resolve("model.safetensors")));
-                    return List.of();
-                },
-                said);
-    }
-
-    private static Case config(String what, String field, Object value, String... said) {
-        return new Case(
-                what,
-                1,
-                (model, data) -> {
-                    Path file = model.resolve("config.json");
-                    ObjectNode config = (ObjectNode) new JsonMapper().readTree(Files.readString(file));
-                    Files.writeString(file, config.putPOJO(field, value).toString());
-                    return List.of();
-                },
-                said);
-    }
-
-    private static Case rows(String what, String rows, List<?> options, String... said) {
-        return new Case(
-                what,
-                1,
-                (model, data) -> {
-                    Files.writeString(data, rows);
-                    return options;
-                },
-                said);
-    }
-
-    private static Case folder(String what, String name) {
-        return new Case(
-                what,
-                1,
-                (model, data) -> {
-                    Files.delete(model.resolve(name));
-                    Files.createDirectory(model.resolve(name));
-                    return List.of();
-                },
-                name + ": is a folder; expected a file");
-    }
-
-    private static Case index(String what, String index, String... said) {
-        return new Case(
-                what,
-                1,
-                (model, data) -> {
-                    Files.delete(model.resolve("model.safetensors"));
-                    Files.writeString(model.resolve("model.safetensors.index.json"), index);
-                    return List.of();
-                },
-                said);
-    }
-
-    private static Case adapter(String what, Path from, Change change, String... said) {
-        return new Case(
-                what,
-                1,
-                (model, data) -> {
-                    Path adapter = Files.createDirectory(model.resolveSibling("adapter"));
-                    for (String name : List.of("adapter_config.json", "adapter_model.safetensors")) {
-                        Files.copy(from.resolve(name), adapter.resolve(name));
-                    }
-                    change.make(new SafetensorsEditor(adapter.resolve("adapter_model.safetensors")));
-                    return List.of("--adapter", adapter);
-                },
-                said);
-    }
-
-    private interface Change {
-        void make(SafetensorsEditor file) throws IOException;
-    }
-
-    private static ObjectNode tensor(ObjectNode header, String name) {
-        return (ObjectNode) header.get(name);
-    }
-
-    private static void offsets(ObjectNode header, String name, long from, long to) {
-        ArrayNode offsets = tensor(header, name).putArray("data_offsets");
-        offsets.add(from).add(to);
-    }
-
-    private static final String PROBE = "base_model.model.model.layers.2.self_attn.k_proj.lora_A.weight";
 
     static final List<Case> CASES = List.of(
             // Options
