@@ -47,6 +47,11 @@ class OutputDirTest {
                 .contains("notes.txt", "checkpoint-2")
                 .doesNotContain("checkpoint-6", "special_tokens_map.json");
 
+        Path older = Files.createDirectory(output.resolve("checkpoint-400"));
+        Files.writeString(older.resolve("trainer_state.json"), "{\"version\": 1, \"global_step\": 400}");
+        Runs.run(again);
+        assertThat(older).doesNotExist();
+
         Path foreign = Files.createDirectory(output.resolve("checkpoint-500"));
         Files.writeString(foreign.resolve("trainer_state.json"), "{\"global_step\": 500}");
         refusesToOverwrite(again, foreign);

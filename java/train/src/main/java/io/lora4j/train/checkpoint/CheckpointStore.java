@@ -57,14 +57,9 @@ public final class CheckpointStore {
         return found;
     }
 
-    /** Returns whether a folder is a checkpoint of lora4j; other tools name theirs the same way. */
+    /** Returns whether a folder is a checkpoint of any release of lora4j; other tools name theirs the same way. */
     public static boolean isCheckpoint(Path dir) throws IOException {
-        try {
-            TrainerState.read(dir);
-            return true;
-        } catch (FormatException e) {
-            return false;
-        }
+        return TrainerState.isIn(dir);
     }
 
     /** Returns the newest checkpoint. */

@@ -74,9 +74,30 @@ public record TrainerState(
      */
     static TrainerState read(Path dir) throws IOException {
         Path file = dir.resolve(FILE_NAME);
-        JsonNode json;
+        JsonNode json = parse(dir, file);
+        if (!isOurs(json) || json.path("version").intValue() != VERSION) {
+            throw new FormatException(
+                    file + ": has version " + json.path("version") + "; this release reads version " + VERSION);
+        }
+        return of(json, file);
+    }
+
+    /** Returns whether a directory is a checkpoint of any release of lora4j; other tools write a file of this name too. */
+    static boolean isIn(Path dir) throws IOException {
         try {
-            json = MAPPER.readTree(Files.readAllBytes(file));
+            return isOurs(parse(dir, dir.resolve(FILE_NAME)));
+        } catch (FormatException e) {
+            return false;
+        }
+    }
+
+    private static boolean isOurs(JsonNode json) {
+        return json.path("version").isInt() && json.path("global_step").isInt();
+    }
+
+    private static JsonNode parse(Path dir, Path file) throws IOException {
+        try {
+            return MAPPER.readTree(Files.readAllBytes(file));
         } catch (NoSuchFileException e) {
             throw new FormatException(
                     dir + ": is not a checkpoint of lora4j, it has no " + FILE_NAME
@@ -86,11 +107,9 @@ public record TrainerState(
             throw new FormatException(
                     file + ": not valid JSON: " + InputFile.jsonProblem(e) + "; the checkpoint is damaged", e);
         }
-        if (json.path("version").asInt(-1) != VERSION
-                || !json.path("global_step").isInt()) {
-            throw new FormatException(
-                    file + ": has version " + json.path("version") + "; this release reads version " + VERSION);
-        }
+    }
+
+    private static TrainerState of(JsonNode json, Path file) throws FormatException {
         Map<String, Double> progress = new LinkedHashMap<>();
         json.path("progress")
                 .properties()
