@@ -1,8 +1,8 @@
 /*
- * The loops around the micro-kernel, after Goto & van de Geijn 2008: a packed panel of B stays in L1, packed rows of A in L2.
- * Threads pack a stretch of B together, meet, and share its tiles out in a fixed grid; while the tiles of one panel of B are
- * computed, the next panel is fetched from L3 or memory into L2. With few rows of A each thread instead streams its own columns
- * of B once, without meeting the others.
+ * The loops around the micro-kernel, after Goto & van de Geijn 2008: a packed panel of B stays in L1, packed rows of A in L2; while
+ * the tiles of one panel of B are computed, the next panel is fetched from L3 or memory into L2. Where A is packed already, each
+ * thread streams its own columns of B once, without meeting the others. Otherwise, or with too few columns for the threads, they
+ * pack a stretch of B together, meet, and share its tiles out in a fixed grid.
  */
 #include "gemm.h"
 
@@ -54,6 +54,15 @@ static inline void gemm_fetch_next(const gemm_piece *piece, int64_t part, int64_
     }
 }
 
+/* Asks for the tile of C at row m and column n: its lines are a stride apart and often on pages of their own. */
+static inline void gemm_fetch_c(const gemm_product *p, int64_t m, int64_t n) {
+    const float *c = p->c + m * p->ldc + n;
+    int64_t rows = l4j_min64(p->height, p->m - m);
+    for (int64_t i = 0; i < rows; i++, c += p->ldc) {
+        for (int v = 0; v < GEMM_NV; v++) _mm_prefetch((const char *)(c + v * L4J_PANEL), _MM_HINT_T1);
+    }
+}
+
 /* Tiles of panels [i0, i1) and columns [j0, j1) of one block, whose columns start at n of C. */
 static void gemm_run_group(const gemm_product *p, const gemm_piece *block, int count, bool first, int64_t i0,
                            int64_t i1, int64_t n, int64_t j0, int64_t j1) {
@@ -63,6 +72,11 @@ static void gemm_run_group(const gemm_product *p, const gemm_piece *block, int c
         int cols = (int)l4j_min64(GEMM_NR, p->n - n - j);
         for (int64_t i = i0; i < i1; i++) {
             int64_t m = i * p->height;
+            if (i + 1 < i1) {
+                gemm_fetch_c(p, m + p->height, n + j);
+            } else if (j + GEMM_NR < j1) {
+                gemm_fetch_c(p, i0 * p->height, n + j + GEMM_NR);
+            }
             gemm_piece piece[2];
             for (int q = 0; q < count; q++) {
                 piece[q] = block[q];
@@ -76,7 +90,7 @@ static void gemm_run_group(const gemm_product *p, const gemm_piece *block, int c
     }
 }
 
-/* ---- many rows: shared stretches ---- */
+/* ---- shared stretches ---- */
 
 enum { GEMM_BLOCKS = 64 };
 
@@ -193,9 +207,10 @@ static void gemm_run_blocked(gemm_team *team, const gemm_product *p) {
     }
 }
 
-/* ---- few rows: each thread streams its own columns ---- */
+/* ---- each thread streams its own columns ---- */
 
-/* Columns taken at once: of rows of a weight enough for whole cache lines to follow one another, otherwise one tile. */
+/* Columns taken at once: one tile, which stays in L1 while all rows pass; of a weight whose rows lie across the contraction enough for
+   whole cache lines to follow one another. */
 static int64_t gemm_stream_columns(const gemm_product *p) {
     for (int s = 0; s < p->segments; s++) {
         const gemm_b *b = &p->segment[s].b;

@@ -158,15 +158,16 @@ static inline bool gemm_b_is_rows(const gemm_b *b) {
     return b->kind == GEMM_B_WEIGHT_TRANS && b->weight->layout == L4J_LAYOUT_ROWS;
 }
 
-/* Whether a product whose A is packed lets each thread stream its own columns: few rows, and columns to occupy the threads. */
+/* Whether a product whose A is packed lets each thread stream its own columns: there are columns to occupy the threads, or too few
+   rows to share. */
 static inline bool gemm_streams(int64_t m, int64_t n, int threads) {
     int64_t units = gemm_ceil(n, GEMM_NR) / GEMM_NR, each = (units + threads - 1) / threads;
-    return m <= 2 * GEMM_MR || (m <= GEMM_MC && 8 * units >= 7 * each * threads);
+    return m <= 2 * GEMM_MR || 8 * units >= 7 * each * threads;
 }
 
 /* Sizes in floats of a team's buffers: a[i] where a product has m rows packed on the way, b[i] and own. */
 enum {
-    GEMM_STREAM = 128, /* columns streamed at once from the rows of a weight */
+    GEMM_STREAM = 256, /* columns streamed at once from the rows of a weight */
     GEMM_B_FLOATS = 1 << 20,
     GEMM_OWN_FLOATS = (GEMM_KC + GEMM_SMALL) * GEMM_STREAM
 };

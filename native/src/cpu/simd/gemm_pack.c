@@ -44,18 +44,19 @@ static inline int64_t pack_size(int32_t dtype) { return dtype == L4J_F32 ? 4 : 2
 
 /* ---- B from weights ---- */
 
-/* Up to sixteen rows, `stride` elements apart, transposed: out[k * 16 + i] = row i, column k; +0 where i ≥ live. The rows that lie
-   `ahead` bytes behind are fetched on the way: too many streams, and too short ones, for the processor to see by itself. */
+/* Up to sixteen rows, `stride` elements apart, transposed: out[k * 16 + i] = row i, column k; +0 where i ≥ live. Eight rows go a
+   whole cache line at a time: rows a power of two apart share one set of the cache, which holds no more. The rows that lie `ahead`
+   bytes behind are fetched on the way: too many streams, and too short ones, for the processor to see by itself. */
 #define PACK_ROWS_TRANSPOSED(load8, line)                                                                           \
-    for (; k + 8 <= steps; k += 8) {                                                                                \
-        if (ahead && k % line == 0) {                                                                               \
-            for (int i = 0; i < L4J_PANEL; i++)                                                                     \
-                _mm_prefetch((const char *)row[i] + k * (64 / line) + ahead, _MM_HINT_T1);                          \
-        }                                                                                                           \
-        for (int h = 0; h < 2; h++) {                                                                               \
-            const void *const *r = row + 8 * h;                                                                     \
-            pack_transpose8(out + k * L4J_PANEL + 8 * h, L4J_PANEL, load8(r[0], k), load8(r[1], k), load8(r[2], k), \
-                            load8(r[3], k), load8(r[4], k), load8(r[5], k), load8(r[6], k), load8(r[7], k));        \
+    for (; k + line <= steps; k += line) {                                                                          \
+        for (int h = 0; h < L4J_PANEL; h += 8) {                                                                    \
+            const void *const *r = row + h;                                                                         \
+            for (int i = 0; i < 8 && ahead; i++)                                                                    \
+                _mm_prefetch((const char *)r[i] + k * (64 / line) + ahead, _MM_HINT_T1);                            \
+            for (int64_t j = k; j < k + line; j += 8) {                                                             \
+                pack_transpose8(out + j * L4J_PANEL + h, L4J_PANEL, load8(r[0], j), load8(r[1], j), load8(r[2], j), \
+                                load8(r[3], j), load8(r[4], j), load8(r[5], j), load8(r[6], j), load8(r[7], j));    \
+            }                                                                                                       \
         }                                                                                                           \
     }
 
@@ -125,26 +126,41 @@ static void pack_slices(float *out, const void *data, int32_t dtype, int64_t fir
     }
 }
 
+/* The last columns of a panel's row: out[i * 16 + j] = lane i of column j, +0 where j >= live. */
+static void pack_ragged(float *out, const l4j_weight *w, int64_t at, int64_t live) {
+    for (int64_t i = 0; i < L4J_PANEL; i++) {
+        for (int64_t j = 0; j < L4J_PANEL; j++)
+            out[i * L4J_PANEL + j] = j < live ? gemm_read(w->data, w->dtype, at + j * L4J_PANEL + i) : 0;
+    }
+}
+
 /* B[k, n] = W[k, n] from panels, whose lanes are the contraction: blocks of sixteen steps are transposed. */
+#define PACK_PANELS_TRANSPOSED(load8)                                                                  \
+    for (int h = 0; h < 4; h++) {                                                                      \
+        int64_t f = at + (h & 1) * 8 * L4J_PANEL + (h >> 1) * 8;                                       \
+        pack_transpose8(target + (h >> 1) * 8 * L4J_PANEL + (h & 1) * 8, L4J_PANEL, load8(w->data, f), \
+                        load8(w->data, f + 16), load8(w->data, f + 32), load8(w->data, f + 48),        \
+                        load8(w->data, f + 64), load8(w->data, f + 80), load8(w->data, f + 96),        \
+                        load8(w->data, f + 112));                                                      \
+    }
+
 static void pack_weight_panels(float *out, const l4j_weight *w, int64_t k, int64_t steps, int64_t n, int64_t cols) {
     for (int64_t s = 0; s < steps; s += L4J_PANEL) {
         int64_t live = l4j_min64(L4J_PANEL, steps - s), from = ((k + s) / L4J_PANEL * w->cols + n) * L4J_PANEL;
         float *to = out + s * L4J_PANEL;
         for (int64_t j = 0; j < cols; j += L4J_PANEL, to += steps * L4J_PANEL) {
-            float in[L4J_PANEL * L4J_PANEL], block[L4J_PANEL * L4J_PANEL];
-            for (int64_t i = 0; i < L4J_PANEL; i++) {
-                v16_store(in + i * L4J_PANEL,
-                          j + i < cols ? pack_load16(w->data, w->dtype, from + (j + i) * L4J_PANEL) : v16_zero());
+            float block[L4J_PANEL * L4J_PANEL], *target = live == L4J_PANEL ? to : block;
+            int64_t at = from + j * L4J_PANEL;
+            if (cols - j < L4J_PANEL) {
+                pack_ragged(target, w, at, cols - j);
+            } else if (w->dtype == L4J_F32) {
+                PACK_PANELS_TRANSPOSED(pack_load8_f32)
+            } else if (w->dtype == L4J_BF16) {
+                PACK_PANELS_TRANSPOSED(pack_load8_bf16)
+            } else {
+                PACK_PANELS_TRANSPOSED(pack_load8_f16)
             }
-            float *target = live == L4J_PANEL ? to : block;
-            for (int h = 0; h < 4; h++) {
-                const float *r = in + (h & 1) * 8 * L4J_PANEL + (h >> 1) * 8;
-                pack_transpose8(target + (h >> 1) * 8 * L4J_PANEL + (h & 1) * 8, L4J_PANEL, _mm256_loadu_ps(r),
-                                _mm256_loadu_ps(r + 16), _mm256_loadu_ps(r + 32), _mm256_loadu_ps(r + 48),
-                                _mm256_loadu_ps(r + 64), _mm256_loadu_ps(r + 80), _mm256_loadu_ps(r + 96),
-                                _mm256_loadu_ps(r + 112));
-            }
-            for (int64_t i = 0; i < live * L4J_PANEL && target == block; i++) to[i] = block[i];
+            if (target == block) memcpy(to, block, sizeof(float) * (size_t)(live * L4J_PANEL));
         }
     }
 }
@@ -205,11 +221,15 @@ void gemm_pack_b(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t 
 
 /* ---- A ---- */
 
-/* Four rows (`live` of them real) transposed into a panel: out[k * height + i]. Only `live` floats of a step are written. */
+/* Four rows (`live` of them real) transposed into a panel: out[k * height + i]. Only `live` floats of a step are written. The rows
+   that lie `ahead` bytes behind are fetched on the way. */
 static inline __attribute__((always_inline)) void pack_quad(float *out, int height, const float *const rows[4],
-                                                            const int live, int64_t steps) {
+                                                            const int live, int64_t steps, int64_t ahead) {
     int64_t k = 0;
     for (; k + 8 <= steps; k += 8) {
+        if (ahead && k % 16 == 0) {
+            for (int i = 0; i < live; i++) _mm_prefetch((const char *)(rows[i] + k) + ahead, _MM_HINT_T0);
+        }
         __m256 r0 = _mm256_loadu_ps(rows[0] + k), r1 = live > 1 ? _mm256_loadu_ps(rows[1] + k) : r0;
         __m256 r2 = live > 2 ? _mm256_loadu_ps(rows[2] + k) : r0, r3 = live > 3 ? _mm256_loadu_ps(rows[3] + k) : r0;
         __m256 t0 = _mm256_unpacklo_ps(r0, r1), t1 = _mm256_unpackhi_ps(r0, r1);
@@ -231,13 +251,13 @@ static inline __attribute__((always_inline)) void pack_quad(float *out, int heig
     }
 }
 
-static void pack_panel(float *out, int height, const float *const rows[GEMM_MR], int64_t steps) {
+static void pack_panel(float *out, int height, const float *const rows[GEMM_MR], int64_t steps, int64_t ahead) {
     int i = 0;
-    for (; i + 4 <= height; i += 4) pack_quad(out + i, height, rows + i, 4, steps);
+    for (; i + 4 <= height; i += 4) pack_quad(out + i, height, rows + i, 4, steps, ahead);
     switch (height - i) {
-    case 3: pack_quad(out + i, height, rows + i, 3, steps); break;
-    case 2: pack_quad(out + i, height, rows + i, 2, steps); break;
-    case 1: pack_quad(out + i, height, rows + i, 1, steps); break;
+    case 3: pack_quad(out + i, height, rows + i, 3, steps, ahead); break;
+    case 2: pack_quad(out + i, height, rows + i, 2, steps, ahead); break;
+    case 1: pack_quad(out + i, height, rows + i, 1, steps, ahead); break;
     default: break;
     }
 }
@@ -272,5 +292,5 @@ void gemm_pack_a(float *out, int height, const gemm_a *a, int64_t m, int rows, i
             row[i] = buffer[i];
         }
     }
-    pack_panel(out, height, row, steps);
+    pack_panel(out, height, row, steps, plain ? (int64_t)sizeof(float) * height * a->row_stride : 0);
 }

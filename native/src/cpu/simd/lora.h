@@ -66,9 +66,10 @@ static inline gemm_b lora_b(const l4j_tensor *t, bool transposed) {
                     .col_stride = t->stride[transposed ? 0 : 1]};
 }
 
-/* Rows of x or dy that are packed at once: about 16 MiB, in even chunks. */
+/* Rows of x or dy that are packed at once, in even chunks: about 16 MiB, and no more than what a block of the contraction may take
+   of L3 while columns stream past it. */
 static inline int64_t lora_chunk(int64_t m, int64_t width) {
-    int64_t most = l4j_max64((4 << 20) / width, 2 * GEMM_MC), chunks = (m + most - 1) / most;
+    int64_t most = l4j_min64(l4j_max64((4 << 20) / width, 2 * GEMM_MC), 2048), chunks = (m + most - 1) / most;
     return chunks ? gemm_ceil((m + chunks - 1) / chunks, GEMM_MR) : 0;
 }
 
