@@ -9,7 +9,7 @@
 
 enum {
     LCE_LOGITS = 12 << 20, /* floats of a chunk's logits: 48 MiB */
-    LCE_ROWS = 256,        /* rows of a chunk at most */
+    LCE_ROWS = 128,        /* rows of a chunk at most */
     LCE_SCAN = 256         /* logits between two looks at the maximum */
 };
 

@@ -30,7 +30,7 @@ final class PlanBuilder {
     /** Bounds of the kernels' workspace: logits of a chunk of tokens, and packed panels. */
     private static final long LOGITS = 48L << 20;
 
-    private static final int LOGITS_ROWS = 256;
+    private static final int LOGITS_ROWS = 128;
     private static final long PANELS = 16L << 20;
 
     /** What the JVM needs beside its heap where it cannot be measured. */
@@ -206,7 +206,7 @@ final class PlanBuilder {
         }
         long logits = Math.min(LOGITS, Math.min(tokens, LOGITS_ROWS) * (long) model.vocabSize() * Float.BYTES);
         Map<String, Long> parts = new LinkedHashMap<>();
-        parts.put("weights (mapped file)", weights);
+        parts.put("weights", weights);
         long buffers = ADAPTER_BUFFERS * parameters * Float.BYTES;
         parts.put("adapter, gradients, optimizer, copy", buffers);
         parts.put("activations (" + tokens + " tokens)", activations);

@@ -159,7 +159,7 @@ public final class Trainer {
                 : null;
         try (Device device = Device.cpu();
                 Queue queue = Queue.create(device, settings.get(TrainOptions.THREADS));
-                LlamaModel model = LlamaModel.open(sources.model().dir(), queue, WeightMode.BORROW);
+                LlamaModel model = LlamaModel.open(sources.model().dir(), queue, WeightMode.PACK);
                 Adapter adapter = openAdapter(model, plan, sources)) {
             int done = saved == null ? 0 : saved.chain().step();
             output.prepare(done, settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR));

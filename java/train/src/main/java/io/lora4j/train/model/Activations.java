@@ -108,7 +108,7 @@ final class Activations {
         private Gradients(Activations a) {
             ModelConfig c = a.config;
             stream = a.real(a.tokens, c.hiddenSize());
-            normed = a.real(a.tokens, c.hiddenSize());
+            normed = a.delta; // Neither outlives the operation after the one that writes it.
             inner = a.real(a.tokens, c.intermediateSize());
             attention = a.real(a.tokens, c.numAttentionHeads(), c.headDim());
             query = a.real(a.tokens, c.numAttentionHeads(), c.headDim());
@@ -121,7 +121,7 @@ final class Activations {
 
     final int tokens;
     final Purpose purpose;
-    /** Output of the last half block, not yet added to the residual stream, [M, H]. */
+    /** Output of the last half block, not yet added to the residual stream, [M, H]; backward, {@link Gradients#normed}. */
     final Tensor delta;
     /** Output of the last norm, [M, H]. */
     final Tensor normed;

@@ -86,6 +86,9 @@ final class LlamaWeights implements AutoCloseable {
             Weight weight =
                     mode == WeightMode.PACK ? Weight.pack(queue, values) : Weight.borrow(queue.device(), values);
             opened.add(weight);
+            if (mode == WeightMode.PACK && values.data().isMapped()) {
+                values.data().unload(); // The packed copy replaces the file's pages in memory.
+            }
             return weight;
         } catch (NumericException e) {
             throw new FormatException(
