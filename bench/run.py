@@ -5,8 +5,8 @@
     python3 bench/run.py --isa avx2 --threads 2       every side capped to AVX2
     python3 bench/run.py --only gemm,lora --quick     a part, few shapes and rounds
 
-Writes bench/results/<cpu>.json (every median, spread and sample), .md (what was to be shown and whether it is, then all figures) and
-.svg. A section that is run again replaces its earlier figures of the same tier and number of threads; the others stay. Ends with
+Writes bench/results/<cpu>.json (every median, spread and sample), .md (what was to be shown and whether it is, then all figures).
+A section that is run again replaces its earlier figures of the same tier and number of threads; the others stay. Ends with
 status 1 when an entry failed. To use some of the CPUs only, put taskset before the command. bench/README.md says what is needed.
 """
 import argparse, datetime, json, os, pathlib, shutil, subprocess, sys
@@ -87,18 +87,17 @@ def main():
     failed = 0
     for section in chosen:
         print(section, flush=True)
-        results = []
+        results, about = [], {"commit": machine.commit(ROOT), "date": datetime.date.today().isoformat(), "quick": args.quick}
+        if section == "step":
+            versions.update(step.versions(args))
         for case in step.run(here, plan, args) if section == "step" else cases.SECTIONS[section](here, args.quick):
             results.append(case if section == "step" else rounds.measure(case, workers, plan))
             show(results[-1])
             failed += sum("error" in entry for entry in results[-1]["entries"].values())
-        if section == "step":
-            versions = {**versions, **step.versions(args)}
-        about = {"commit": machine.commit(ROOT), "date": datetime.date.today().isoformat(), "quick": args.quick, "versions": versions}
-        report.save(out, here, args.isa, args.threads, section, {**about, "cases": results})
+            report.save(out, here, args.isa, args.threads, section, {**about, "versions": versions, "cases": results})
     for worker in workers.values():
         worker.close()
-    print(f"{out}.json, .md, .svg" + (f"; {failed} entries FAILED" if failed else ""))
+    print(f"{out}.json, .md" + (f"; {failed} entries FAILED" if failed else ""))
     sys.exit(failed > 0)
 
 

@@ -1,5 +1,6 @@
 #include "library.h"
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <stdexcept>
@@ -57,9 +58,10 @@ std::shared_ptr<void> random_values(int32_t dtype, int64_t count, float scale) {
     size_t size = static_cast<size_t>(count) * (dtype == L4J_F32 ? 4 : 2);
     std::shared_ptr<void> memory(aligned_alloc(64, (size + 64) / 64 * 64), free);
     if (!memory) throw std::bad_alloc();
-    // The sign and the mantissa are random, the exponent is that of 0.5.
+    // The sign and the mantissa are random, the exponent is that of 0.5. After a million values they begin again.
+    const int64_t kPeriod = 1 << 20;
     uint32_t u = 1;
-    for (int64_t i = 0; i < count; i++) {
+    for (int64_t i = 0; i < std::min(count, kPeriod); i++) {
         u = u * 1664525u + 1013904223u;
         if (dtype == L4J_F32) {
             uint32_t bits = (u & 0x807fffffu) | 0x3f000000u;
@@ -71,6 +73,10 @@ std::shared_ptr<void> random_values(int32_t dtype, int64_t count, float scale) {
             static_cast<uint16_t *>(memory.get())[i] =
                 static_cast<uint16_t>(dtype == L4J_BF16 ? (high & 0x807fu) | 0x3f00u : (high & 0x83ffu) | 0x3800u);
         }
+    }
+    size_t period = size / static_cast<size_t>(count) * static_cast<size_t>(kPeriod);
+    for (size_t done = period; done < size; done += period) {
+        memcpy(static_cast<char *>(memory.get()) + done, memory.get(), std::min(period, size - done));
     }
     return memory;
 }

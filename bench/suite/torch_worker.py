@@ -37,7 +37,8 @@ def in_turn(weights, run):
 
 def gemm(spec):
     m, k, n = (spec.number(key) for key in "mkn")
-    weights = [torch.randn(n, k, dtype=dtype(spec)) for _ in range(spec.number("copies", 1))]
+    weight = torch.randn(n, k, dtype=dtype(spec))
+    weights = [weight.clone() for _ in range(spec.number("copies", 1))]
     if spec["op"] == "nt":
         x = torch.randn(m, k, dtype=dtype(spec))
         return in_turn(weights, lambda w: F.linear(x, w))
