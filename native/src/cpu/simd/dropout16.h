@@ -5,23 +5,34 @@
 #include "../dropout.h"
 #include "vec16.h"
 
+/* The keys of the ten rounds in every lane: the same for all calls of one stream. */
+typedef struct dropout_keys {
+    __m256i k0[10], k1[10];
+} dropout_keys;
+
+static inline void dropout_keys_init(dropout_keys *keys, const l4j_dropout *d) {
+    uint32_t k0 = d->key[0], k1 = d->key[1];
+    for (int round = 0; round < 10; round++, k0 += 0x9E3779B9u, k1 += 0xBB67AE85u) {
+        keys->k0[round] = _mm256_set1_epi64x(k0);
+        keys->k1[round] = _mm256_set1_epi64x(k1);
+    }
+}
+
 /* The same bits as l4j_dropout_bits. */
-static inline void dropout_bits16(const l4j_dropout *d, uint32_t token, int64_t block,
+static inline void dropout_bits16(const l4j_dropout *d, const dropout_keys *keys, uint32_t token, int64_t block,
                                   uint16_t bits[L4J_DROPOUT_BLOCK]) {
     const __m256i mul0 = _mm256_set1_epi64x(0xD2511F53u), mul1 = _mm256_set1_epi64x(0xCD9E8D57u);
     /* Only the low half of a lane counts; what a product leaves in the high half is never read. */
     __m256i c0 = _mm256_set1_epi64x(token),
             c1 = _mm256_add_epi64(_mm256_set1_epi64x(4 * block), _mm256_setr_epi64x(0, 1, 2, 3));
     __m256i c2 = _mm256_set1_epi64x(d->stream), c3 = _mm256_set1_epi64x(d->step);
-    uint32_t k0 = d->key[0], k1 = d->key[1];
+#pragma GCC unroll 10
     for (int round = 0; round < 10; round++) {
         __m256i p0 = _mm256_mul_epu32(mul0, c0), p1 = _mm256_mul_epu32(mul1, c2);
-        c0 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p1, 32), c1), _mm256_set1_epi64x(k0));
-        c2 = _mm256_xor_si256(_mm256_xor_si256(_mm256_srli_epi64(p0, 32), c3), _mm256_set1_epi64x(k1));
+        c0 = _mm256_xor_si256(_mm256_xor_si256(c1, keys->k0[round]), _mm256_srli_epi64(p1, 32));
+        c2 = _mm256_xor_si256(_mm256_xor_si256(c3, keys->k1[round]), _mm256_srli_epi64(p0, 32));
         c1 = p1;
         c3 = p0;
-        k0 += 0x9E3779B9u;
-        k1 += 0xBB67AE85u;
     }
     /* Words of t = 0..3 side by side: eight columns for each c. */
     const __m256i order = _mm256_setr_epi32(0, 2, 4, 6, 1, 3, 5, 7);

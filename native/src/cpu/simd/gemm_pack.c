@@ -100,7 +100,7 @@ static void pack_weight_trans(float *out, const l4j_weight *w, int64_t k, int64_
 
 enum {
     PACK_COLUMNS = 256, /* written side by side: more panels at once would fight for the cache */
-    PACK_AHEAD = 4      /* rows: they may lie on pages of their own, where no hardware prefetcher goes */
+    PACK_AHEAD = 1024 /* values, in whole rows: they may lie on pages of their own, where no hardware prefetcher goes */
 };
 
 /* B[k, n] at data[first + k * stride + n]: slices of sixteen columns. */
@@ -108,9 +108,9 @@ static void pack_slices(float *out, const void *data, int32_t dtype, int64_t fir
                         int64_t cols) {
     int64_t whole = cols / L4J_PANEL * L4J_PANEL;
     for (int64_t begin = 0; begin < whole; begin += PACK_COLUMNS) {
-        int64_t end = l4j_min64(begin + PACK_COLUMNS, whole);
+        int64_t end = l4j_min64(begin + PACK_COLUMNS, whole), rows = PACK_AHEAD / (end - begin);
         for (int64_t s = 0; s < steps; s++) {
-            int64_t from = first + s * stride, ahead = first + l4j_min64(s + PACK_AHEAD, steps - 1) * stride;
+            int64_t from = first + s * stride, ahead = first + l4j_min64(s + rows, steps - 1) * stride;
             float *to = out + begin * steps + s * L4J_PANEL;
             for (int64_t j = begin; j < end; j += L4J_PANEL, to += steps * L4J_PANEL) {
                 _mm_prefetch((const char *)data + (ahead + j) * pack_size(dtype), _MM_HINT_T0);
@@ -190,10 +190,12 @@ static void pack_strided(float *out, const gemm_b *b, int64_t k, int64_t steps, 
 /* Dropout over packed panels of columns [n, n + cols), n a multiple of 16. */
 static void pack_drop(float *panels, const l4j_dropout *d, int64_t k, int64_t steps, int64_t n, int64_t cols) {
     int64_t first = n / L4J_DROPOUT_BLOCK, last = (n + cols - 1) / L4J_DROPOUT_BLOCK;
+    dropout_keys keys;
+    dropout_keys_init(&keys, d);
     for (int64_t block = first; block <= last; block++) {
         for (int64_t s = 0; s < steps; s++) {
             uint16_t bits[L4J_DROPOUT_BLOCK];
-            dropout_bits16(d, d->token_index[k + s], block, bits);
+            dropout_bits16(d, &keys, d->token_index[k + s], block, bits);
             for (int half = 0; half < 2; half++) {
                 int64_t j = block * L4J_DROPOUT_BLOCK + half * L4J_PANEL - n;
                 if (j < 0 || j >= cols) continue;
@@ -262,17 +264,22 @@ static void pack_panel(float *out, int height, const float *const rows[GEMM_MR],
     }
 }
 
-/* One row of A, contiguous and with dropout. */
-static void pack_gather(float *out, const gemm_a *a, int64_t m, int64_t k, int64_t steps) {
+/* One row of A, contiguous and with dropout; keys are NULL without. `out` has room for whole dropout blocks. */
+static void pack_gather(float *out, const gemm_a *a, const dropout_keys *keys, int64_t m, int64_t k, int64_t steps) {
     const float *from = a->data + m * a->row_stride + k * a->col_stride;
-    for (int64_t s = 0; s < steps; s++) out[s] = from[s * a->col_stride];
-    if (!a->dropout || !a->dropout->threshold) return;
+    if (a->col_stride != 1) {
+        for (int64_t s = 0; s < steps; s++) out[s] = from[s * a->col_stride];
+        from = out;
+    }
+    if (!keys) return;
     for (int64_t s = 0; s < steps; s += L4J_DROPOUT_BLOCK) {
         uint16_t bits[L4J_DROPOUT_BLOCK];
-        dropout_bits16(a->dropout, a->dropout->token_index[m], (k + s) / L4J_DROPOUT_BLOCK, bits);
-        for (int half = 0; half < 2; half++) { /* `out` has room for whole dropout blocks */
-            float *p = out + s + half * L4J_PANEL;
-            v16_store(p, v16_keep(v16_load(p), bits + half * L4J_PANEL, (uint16_t)a->dropout->threshold));
+        dropout_bits16(a->dropout, keys, a->dropout->token_index[m], (k + s) / L4J_DROPOUT_BLOCK, bits);
+        for (int half = 0; half < L4J_DROPOUT_BLOCK; half += L4J_PANEL) {
+            int64_t left = steps - s - half;
+            if (left <= 0) break;
+            v16 x = gemm_load(from + s + half, (int)l4j_min64(left, L4J_PANEL));
+            v16_store(out + s + half, v16_keep(x, bits + half, (uint16_t)a->dropout->threshold));
         }
     }
 }
@@ -280,7 +287,9 @@ static void pack_gather(float *out, const gemm_a *a, int64_t m, int64_t k, int64
 void gemm_pack_a(float *out, int height, const gemm_a *a, int64_t m, int rows, int64_t k, int64_t steps) {
     float buffer[GEMM_MR + 1][GEMM_KC];
     const float *row[GEMM_MR];
-    bool plain = a->col_stride == 1 && !(a->dropout && a->dropout->threshold);
+    bool drops = a->dropout && a->dropout->threshold, plain = a->col_stride == 1 && !drops;
+    dropout_keys keys;
+    if (drops) dropout_keys_init(&keys, a->dropout);
     if (rows < height) memset(buffer[GEMM_MR], 0, sizeof(buffer[0]));
     for (int i = 0; i < height; i++) {
         if (i >= rows) {
@@ -288,7 +297,7 @@ void gemm_pack_a(float *out, int height, const gemm_a *a, int64_t m, int rows, i
         } else if (plain) {
             row[i] = a->data + (m + i) * a->row_stride + k;
         } else {
-            pack_gather(buffer[i], a, m + i, k, steps);
+            pack_gather(buffer[i], a, drops ? &keys : NULL, m + i, k, steps);
             row[i] = buffer[i];
         }
     }

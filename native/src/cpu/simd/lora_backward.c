@@ -26,6 +26,7 @@ typedef struct {
     float *b[2];
 } backward_task;
 
+enum { DA_COLUMNS = GEMM_STREAM / 2 }; /* of x packed at once: whole lines follow one another, and they stay in L2 */
 enum { SCRATCH_FLOATS = GEMM_KC * L4J_PANEL }; /* ≥ GEMM_MR * L4J_DROPOUT_BLOCK */
 
 static void backward_layout(l4j_arena *arena, int threads, const l4j_lora *args, backward_task *task) {
@@ -179,12 +180,12 @@ static void backward_low_rank(const backward_task *task, const lora_adapter *ada
 }
 
 /* Row m of dx, columns [k, k + cols): the masked t is assigned, or added. */
-static void backward_term(const backward_task *task, const l4j_dropout *drop, const float *t, bool add, int64_t m,
-                          int64_t k, int64_t cols) {
+static void backward_term(const backward_task *task, const l4j_dropout *drop, const dropout_keys *keys, const float *t,
+                          bool add, int64_t m, int64_t k, int64_t cols) {
     const l4j_tensor *dx = task->args->dx;
     float *out = (float *)dx->data + m * dx->stride[0] + k;
     uint16_t bits[L4J_DROPOUT_BLOCK] = {0};
-    if (drop->threshold) dropout_bits16(drop, drop->token_index[m], k / L4J_DROPOUT_BLOCK, bits);
+    if (drop->threshold) dropout_bits16(drop, keys, drop->token_index[m], k / L4J_DROPOUT_BLOCK, bits);
     for (int64_t j = 0; j < cols; j += L4J_PANEL) {
         int n = (int)l4j_min64(L4J_PANEL, cols - j);
         v16 v = v16_load(t + j);
@@ -200,15 +201,20 @@ static void backward_start_run(const backward_task *task, float *tile, int heigh
     const l4j_lora *args = task->args;
     int64_t K = args->x->shape[1];
     int32_t one = task->ranks.row[m0 + from];
+    l4j_dropout drop[LORA_PROJECTIONS];
+    dropout_keys keys[LORA_PROJECTIONS];
+    for (int g = 0; g < args->projection_count && one >= 0; g++) {
+        drop[g] = l4j_lora_dropout(args, one, g);
+        if (drop[g].threshold) dropout_keys_init(&keys[g], &drop[g]);
+    }
     for (int64_t k = 0; k < K; k += L4J_DROPOUT_BLOCK) {
         int64_t cols = l4j_min64(L4J_DROPOUT_BLOCK, K - k);
         bool add = (args->flags & L4J_LORA_ACCUMULATE_DX) != 0;
         for (int g = 0; g < args->projection_count && one >= 0; g++) {
             if (!task->ranks.adapter[one].rank[g]) continue;
-            l4j_dropout drop = l4j_lora_dropout(args, one, g);
             backward_low_rank(task, &task->ranks.adapter[one], g, height, m, from - m, (int)(to - from), k, tile);
             for (int64_t i = from; i < to; i++) {
-                backward_term(task, &drop, tile + (i - from) * L4J_DROPOUT_BLOCK, add, m0 + i, k, cols);
+                backward_term(task, &drop[g], &keys[g], tile + (i - from) * L4J_DROPOUT_BLOCK, add, m0 + i, k, cols);
             }
             add = true;
         }
@@ -309,8 +315,8 @@ static void backward_da(const backward_task *task, const gemm_team *team, int32_
     const l4j_lora *args = task->args;
     int64_t K = args->x->shape[1], begin, end;
     l4j_partition(K, L4J_DROPOUT_BLOCK, team->thread, team->threads, &begin, &end);
-    for (int64_t k = begin; k < end; k += L4J_DROPOUT_BLOCK) {
-        int64_t cols = l4j_min64(L4J_DROPOUT_BLOCK, end - k);
+    for (int64_t k = begin; k < end; k += DA_COLUMNS) {
+        int64_t cols = l4j_min64(DA_COLUMNS, end - k);
         for (int64_t m = from, steps; m < to; m += steps) {
             steps = l4j_min64(gemm_block(to - from), to - m);
             bool packed = false;
