@@ -254,6 +254,15 @@ static bool gemm_is_few(const gemm_team *team, const gemm_product *p) {
     return few;
 }
 
+static bool gemm_is_row(const gemm_product *p) {
+    bool row = p->m <= 2;
+    for (int s = 0; s < p->segments; s++) {
+        const gemm_b *b = &p->segment[s].b;
+        row &= b->kind == GEMM_B_WEIGHT_TRANS || (b->kind == GEMM_B_STRIDED && p->segment[s].k <= GEMM_KC);
+    }
+    return row;
+}
+
 static bool gemm_is_packed(const gemm_product *p) {
     for (int s = 0; s < p->segments; s++) {
         if (!p->segment[s].packed) return false;
@@ -263,7 +272,9 @@ static bool gemm_is_packed(const gemm_product *p) {
 
 void gemm_run(gemm_team *team, const gemm_product *product) {
     if (product->m == 0 || product->n == 0) return;
-    if (gemm_is_packed(product) && gemm_is_few(team, product)) {
+    if (gemm_is_packed(product) && gemm_is_row(product)) {
+        gemm_run_row(team, product);
+    } else if (gemm_is_packed(product) && gemm_is_few(team, product)) {
         gemm_run_few(team, product);
     } else if (gemm_is_packed(product) && gemm_streams(product->m, product->n, team->threads)) {
         gemm_run_streamed(team, product);

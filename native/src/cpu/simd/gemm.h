@@ -84,6 +84,7 @@ typedef struct gemm_team {
 #define gemm_pack_b L4J_NAME(gemm_pack_b)
 #define gemm_run L4J_NAME(gemm_run)
 #define gemm_run_few L4J_NAME(gemm_run_few)
+#define gemm_run_row L4J_NAME(gemm_run_row)
 #define gemm_outer L4J_NAME(gemm_outer)
 #define gemm_tile_half L4J_NAME(gemm_tile_half)
 
@@ -152,7 +153,9 @@ void gemm_run(gemm_team *team, const gemm_product *product);
 
 /* The same for up to 16 rows of A, all packed, and operands B whose columns lie along the contraction, unpacked. */
 void gemm_run_few(gemm_team *team, const gemm_product *product);
-/* Whether B may be one of them. */
+/* The same for one or two rows of A and weights of any layout; other operands B of up to GEMM_KC steps. No barrier. */
+void gemm_run_row(gemm_team *team, const gemm_product *product);
+/* Whether B may be an operand of gemm_run_few. */
 static inline bool gemm_b_is_rows(const gemm_b *b) {
     if (b->kind == GEMM_B_STRIDED) return b->row_stride == 1 && !b->dropout;
     return b->kind == GEMM_B_WEIGHT_TRANS && b->weight->layout == L4J_LAYOUT_ROWS;

@@ -1,39 +1,20 @@
 /* Packing of operands: from rows or panels, fp32 or stored halves, plain or transposed, with dropout. */
 #include "dropout16.h"
 #include "gemm.h"
+#include "transpose8.h"
 #include <string.h>
-
-/* ---- transposition ---- */
-
-/* out[k * step + i] = rows[i][k], eight by eight. */
-static inline void pack_transpose8(float *out, int64_t step, __m256 r0, __m256 r1, __m256 r2, __m256 r3, __m256 r4,
-                                   __m256 r5, __m256 r6, __m256 r7) {
-    __m256 a0 = _mm256_unpacklo_ps(r0, r1), a1 = _mm256_unpackhi_ps(r0, r1), a2 = _mm256_unpacklo_ps(r2, r3),
-           a3 = _mm256_unpackhi_ps(r2, r3), a4 = _mm256_unpacklo_ps(r4, r5), a5 = _mm256_unpackhi_ps(r4, r5),
-           a6 = _mm256_unpacklo_ps(r6, r7), a7 = _mm256_unpackhi_ps(r6, r7);
-    __m256 b0 = _mm256_shuffle_ps(a0, a2, 0x44), b1 = _mm256_shuffle_ps(a0, a2, 0xEE),
-           b2 = _mm256_shuffle_ps(a1, a3, 0x44), b3 = _mm256_shuffle_ps(a1, a3, 0xEE),
-           b4 = _mm256_shuffle_ps(a4, a6, 0x44), b5 = _mm256_shuffle_ps(a4, a6, 0xEE),
-           b6 = _mm256_shuffle_ps(a5, a7, 0x44), b7 = _mm256_shuffle_ps(a5, a7, 0xEE);
-    _mm256_storeu_ps(out + 0 * step, _mm256_permute2f128_ps(b0, b4, 0x20));
-    _mm256_storeu_ps(out + 1 * step, _mm256_permute2f128_ps(b1, b5, 0x20));
-    _mm256_storeu_ps(out + 2 * step, _mm256_permute2f128_ps(b2, b6, 0x20));
-    _mm256_storeu_ps(out + 3 * step, _mm256_permute2f128_ps(b3, b7, 0x20));
-    _mm256_storeu_ps(out + 4 * step, _mm256_permute2f128_ps(b0, b4, 0x31));
-    _mm256_storeu_ps(out + 5 * step, _mm256_permute2f128_ps(b1, b5, 0x31));
-    _mm256_storeu_ps(out + 6 * step, _mm256_permute2f128_ps(b2, b6, 0x31));
-    _mm256_storeu_ps(out + 7 * step, _mm256_permute2f128_ps(b3, b7, 0x31));
-}
 
 /* ---- stored values ---- */
 
-static inline __m256 pack_load8_f32(const void *p, int64_t i) { return _mm256_loadu_ps((const float *)p + i); }
-static inline __m256 pack_load8_bf16(const void *p, int64_t i) {
-    __m128i h = _mm_loadu_si128((const __m128i *)((const uint16_t *)p + i));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
-}
-static inline __m256 pack_load8_f16(const void *p, int64_t i) {
-    return _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)((const uint16_t *)p + i)));
+/* Eight rows from element k on, transposed: out[i * step] = column k + i. */
+static inline __attribute__((always_inline)) void pack_transpose8(float *out, int64_t step, const int32_t dtype,
+                                                                  const void *const row[8], int64_t k) {
+    __m256 r[8];
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) r[i] = load8(dtype, row[i], k);
+    transpose8(r);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) _mm256_storeu_ps(out + i * step, r[i]);
 }
 static inline v16 pack_load16(const void *data, int32_t dtype, int64_t i) {
     if (dtype == L4J_F32) return v16_load((const float *)data + i);
@@ -47,18 +28,20 @@ static inline int64_t pack_size(int32_t dtype) { return dtype == L4J_F32 ? 4 : 2
 /* Up to sixteen rows, `stride` elements apart, transposed: out[k * 16 + i] = row i, column k; +0 where i ≥ live. Eight rows go a
    whole cache line at a time: rows a power of two apart share one set of the cache, which holds no more. The rows that lie `ahead`
    bytes behind are fetched on the way: too many streams, and too short ones, for the processor to see by itself. */
-#define PACK_ROWS_TRANSPOSED(load8, line)                                                                           \
-    for (; k + line <= steps; k += line) {                                                                          \
-        for (int h = 0; h < L4J_PANEL; h += 8) {                                                                    \
-            const void *const *r = row + h;                                                                         \
-            for (int i = 0; i < 8 && ahead; i++)                                                                    \
-                _mm_prefetch((const char *)r[i] + k * (64 / line) + ahead, _MM_HINT_T1);                            \
-            for (int64_t j = k; j < k + line; j += 8) {                                                             \
-                pack_transpose8(out + j * L4J_PANEL + h, L4J_PANEL, load8(r[0], j), load8(r[1], j), load8(r[2], j), \
-                                load8(r[3], j), load8(r[4], j), load8(r[5], j), load8(r[6], j), load8(r[7], j));    \
-            }                                                                                                       \
-        }                                                                                                           \
+static inline __attribute__((always_inline)) int64_t
+pack_lines(float *out, const int32_t dtype, const void *const row[L4J_PANEL], int64_t steps, int64_t ahead) {
+    const int64_t line = dtype == L4J_F32 ? 16 : 32;
+    int64_t k = 0;
+    for (; k + line <= steps; k += line) {
+        for (int h = 0; h < L4J_PANEL; h += 8) {
+            for (int i = h; i < h + 8 && ahead; i++)
+                _mm_prefetch((const char *)row[i] + k * (64 / line) + ahead, _MM_HINT_T1);
+            for (int64_t j = k; j < k + line; j += 8)
+                pack_transpose8(out + j * L4J_PANEL + h, L4J_PANEL, dtype, row + h, j);
+        }
     }
+    return k;
+}
 
 static void pack_rows_transposed(float *out, const void *data, int32_t dtype, int64_t first, int64_t stride,
                                  int64_t live, int64_t steps, int64_t ahead) {
@@ -66,14 +49,9 @@ static void pack_rows_transposed(float *out, const void *data, int32_t dtype, in
     for (int64_t i = 0; i < L4J_PANEL; i++) { /* rows past the end repeat the last one, then become zero */
         row[i] = (const char *)data + (first + l4j_min64(i, live - 1) * stride) * pack_size(dtype);
     }
-    int64_t k = 0;
-    if (dtype == L4J_F32) {
-        PACK_ROWS_TRANSPOSED(pack_load8_f32, 16)
-    } else if (dtype == L4J_BF16) {
-        PACK_ROWS_TRANSPOSED(pack_load8_bf16, 32)
-    } else {
-        PACK_ROWS_TRANSPOSED(pack_load8_f16, 32)
-    }
+    int64_t k = dtype == L4J_F32    ? pack_lines(out, L4J_F32, row, steps, ahead)
+                : dtype == L4J_BF16 ? pack_lines(out, L4J_BF16, row, steps, ahead)
+                                    : pack_lines(out, L4J_F16, row, steps, ahead);
     for (; k < steps; k++) {
         for (int i = 0; i < L4J_PANEL; i++) out[k * L4J_PANEL + i] = gemm_read(row[i], dtype, k);
     }
@@ -134,16 +112,18 @@ static void pack_ragged(float *out, const l4j_weight *w, int64_t at, int64_t liv
     }
 }
 
-/* B[k, n] = W[k, n] from panels, whose lanes are the contraction: blocks of sixteen steps are transposed. */
-#define PACK_PANELS_TRANSPOSED(load8)                                                                  \
-    for (int h = 0; h < 4; h++) {                                                                      \
-        int64_t f = at + (h & 1) * 8 * L4J_PANEL + (h >> 1) * 8;                                       \
-        pack_transpose8(target + (h >> 1) * 8 * L4J_PANEL + (h & 1) * 8, L4J_PANEL, load8(w->data, f), \
-                        load8(w->data, f + 16), load8(w->data, f + 32), load8(w->data, f + 48),        \
-                        load8(w->data, f + 64), load8(w->data, f + 80), load8(w->data, f + 96),        \
-                        load8(w->data, f + 112));                                                      \
+/* Sixteen columns of sixteen lanes from element `at` on, transposed. */
+static inline __attribute__((always_inline)) void pack_square(float *out, const int32_t dtype, const void *data,
+                                                              int64_t at) {
+    for (int h = 0; h < L4J_PANEL; h += 8) {
+        const void *column[8];
+        for (int i = 0; i < 8; i++) column[i] = (const char *)data + (at + (h + i) * L4J_PANEL) * pack_size(dtype);
+        pack_transpose8(out + h, L4J_PANEL, dtype, column, 0);
+        pack_transpose8(out + h + 8 * L4J_PANEL, L4J_PANEL, dtype, column, 8);
     }
+}
 
+/* B[k, n] = W[k, n] from panels, whose lanes are the contraction: blocks of sixteen steps are transposed. */
 static void pack_weight_panels(float *out, const l4j_weight *w, int64_t k, int64_t steps, int64_t n, int64_t cols) {
     for (int64_t s = 0; s < steps; s += L4J_PANEL) {
         int64_t live = l4j_min64(L4J_PANEL, steps - s), from = ((k + s) / L4J_PANEL * w->cols + n) * L4J_PANEL;
@@ -154,11 +134,11 @@ static void pack_weight_panels(float *out, const l4j_weight *w, int64_t k, int64
             if (cols - j < L4J_PANEL) {
                 pack_ragged(target, w, at, cols - j);
             } else if (w->dtype == L4J_F32) {
-                PACK_PANELS_TRANSPOSED(pack_load8_f32)
+                pack_square(target, L4J_F32, w->data, at);
             } else if (w->dtype == L4J_BF16) {
-                PACK_PANELS_TRANSPOSED(pack_load8_bf16)
+                pack_square(target, L4J_BF16, w->data, at);
             } else {
-                PACK_PANELS_TRANSPOSED(pack_load8_f16)
+                pack_square(target, L4J_F16, w->data, at);
             }
             if (target == block) memcpy(to, block, sizeof(float) * (size_t)(live * L4J_PANEL));
         }
