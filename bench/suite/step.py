@@ -64,7 +64,7 @@ def run_process(command, environment):
 def ours(folder, work, checkpointing, plan, args, environment):
     out = work / "run"
     _, peak = run_process([args.lora4j, "train", "--model", folder, "--data", work / "data.jsonl", "--output_dir", out, "--overwrite_output_dir",
-                           "--lora_r", "8", "--lora_alpha", "16", "--lora_target_modules", "all-linear", "--per_device_train_batch_size", "4",
+                           "--lora_r", "8", "--lora_dropout", "0", "--lora_alpha", "16", "--lora_target_modules", "all-linear", "--per_device_train_batch_size", "4",
                            "--max_length", "256", "--max_steps", STEPS, "--logging_steps", "1", "--save_steps", "0", "--threads", plan.threads,
                            "--gradient_checkpointing", checkpointing, "--json"], environment)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
