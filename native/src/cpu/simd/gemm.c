@@ -209,14 +209,13 @@ static void gemm_run_blocked(gemm_team *team, const gemm_product *p) {
 
 /* ---- each thread streams its own columns ---- */
 
-/* Columns taken at once: one tile, which stays in L1 while all rows pass; of a weight whose rows lie across the contraction enough for
-   whole cache lines to follow one another. */
+/* Columns taken at once; of a weight whose rows lie across the contraction enough for whole cache lines to follow one another. */
 static int64_t gemm_stream_columns(const gemm_product *p) {
     for (int s = 0; s < p->segments; s++) {
         const gemm_b *b = &p->segment[s].b;
         if (b->kind == GEMM_B_WEIGHT && b->weight->layout == L4J_LAYOUT_ROWS) return GEMM_STREAM;
     }
-    return GEMM_NR;
+    return GEMM_STRIP;
 }
 
 static void gemm_run_streamed(gemm_team *team, const gemm_product *p) {
