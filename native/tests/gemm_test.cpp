@@ -45,7 +45,7 @@ TEST(GemmTest, ManyRowsInEveryLayoutAndDtype) {
 TEST(GemmTest, FewRowsInEveryLayoutAndDtype) {
     for (int32_t dtype : {L4J_F32, L4J_BF16, L4J_F16}) {
         for (int32_t mode : {L4J_WEIGHT_BORROW, L4J_WEIGHT_PACK}) {
-            for (int64_t M : {1, 2, 8, 13}) {
+            for (int64_t M : {1, 2, 3, 4, 8, 13}) {
                 l4j::LoraSpec spec = plain(M, 205, 333);
                 spec.dtype = dtype;
                 spec.mode = mode;

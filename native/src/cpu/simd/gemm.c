@@ -275,6 +275,8 @@ void gemm_run(gemm_team *team, const gemm_product *product) {
         gemm_run_row(team, product);
     } else if (gemm_is_packed(product) && gemm_is_few(team, product)) {
         gemm_run_few(team, product);
+    } else if (gemm_is_across(product)) {
+        gemm_run_across(team, product);
     } else if (gemm_is_packed(product) && gemm_streams(product->m, product->n, team->threads)) {
         gemm_run_streamed(team, product);
     } else {

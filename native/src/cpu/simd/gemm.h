@@ -85,6 +85,8 @@ typedef struct gemm_team {
 #define gemm_run L4J_NAME(gemm_run)
 #define gemm_run_few L4J_NAME(gemm_run_few)
 #define gemm_run_row L4J_NAME(gemm_run_row)
+#define gemm_is_across L4J_NAME(gemm_is_across)
+#define gemm_run_across L4J_NAME(gemm_run_across)
 #define gemm_outer L4J_NAME(gemm_outer)
 #define gemm_tile_half L4J_NAME(gemm_tile_half)
 
@@ -155,6 +157,10 @@ void gemm_run(gemm_team *team, const gemm_product *product);
 void gemm_run_few(gemm_team *team, const gemm_product *product);
 /* The same for one or two rows of A and weights of any layout; other operands B of up to GEMM_KC steps. No barrier. */
 void gemm_run_row(gemm_team *team, const gemm_product *product);
+/* The same for few rows of A, all packed, and operands B whose columns lie across the contraction, unpacked; whether it may be. */
+enum { GEMM_ACROSS = 4 };
+void gemm_run_across(gemm_team *team, const gemm_product *product);
+bool gemm_is_across(const gemm_product *product);
 /* Whether B may be an operand of gemm_run_few. */
 static inline bool gemm_b_is_rows(const gemm_b *b) {
     if (b->kind == GEMM_B_STRIDED) return b->row_stride == 1 && !b->dropout;
