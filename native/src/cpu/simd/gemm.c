@@ -63,9 +63,49 @@ static inline void gemm_fetch_c(const gemm_product *p, int64_t m, int64_t n) {
     }
 }
 
+/* Stored values that are packed next: `rows` stretches of `lines` cache lines each. They are fetched into L2 while tiles are computed,
+   so that packing does not wait for memory. */
+typedef struct {
+    const char *row;
+    int64_t stride, rows, lines, line;
+} gemm_fetch;
+
+static inline void gemm_fetch_lines(gemm_fetch *next, int64_t count) {
+    for (; count > 0 && next->rows > 0; count--) {
+        _mm_prefetch(next->row + 64 * next->line, _MM_HINT_T1);
+        if (++next->line == next->lines) {
+            next->line = 0;
+            next->row += next->stride;
+            next->rows--;
+        }
+    }
+}
+
+/* Where steps [k, k + steps) and columns [n, n + cols) of a weight lie; nothing for other operands. */
+static gemm_fetch gemm_find(const gemm_b *b, int64_t k, int64_t steps, int64_t n, int64_t cols) {
+    if (b->kind == GEMM_B_STRIDED) return (gemm_fetch){0};
+    const l4j_weight *w = b->weight;
+    bool trans = b->kind == GEMM_B_WEIGHT_TRANS;
+    int64_t size = w->dtype == L4J_F32 ? 4 : 2, row = trans ? n : k, col = trans ? k : n;
+    int64_t rows = l4j_min64(trans ? cols : steps, w->rows - row),
+            width = l4j_min64(trans ? steps : cols, w->cols - col);
+    if (w->layout == L4J_LAYOUT_ROWS) {
+        return (gemm_fetch){.row = (const char *)w->data + (row * w->row_stride + col) * size,
+                            .stride = w->row_stride * size,
+                            .rows = rows,
+                            .lines = (width * size + 63) / 64};
+    }
+    return (gemm_fetch){.row = (const char *)w->data + (row / L4J_PANEL * w->cols + col) * L4J_PANEL * size,
+                        .stride = w->cols * L4J_PANEL * size,
+                        .rows = (rows + L4J_PANEL - 1) / L4J_PANEL,
+                        .lines = (width * L4J_PANEL * size + 63) / 64};
+}
+
 /* Tiles of panels [i0, i1) and columns [j0, j1) of one block, whose columns start at n of C. */
 static void gemm_run_group(const gemm_product *p, const gemm_piece *block, int count, bool first, int64_t i0,
-                           int64_t i1, int64_t n, int64_t j0, int64_t j1) {
+                           int64_t i1, int64_t n, int64_t j0, int64_t j1, gemm_fetch *next) {
+    int64_t tiles = (i1 - i0) * (gemm_ceil(j1 - j0, GEMM_NR) / GEMM_NR);
+    int64_t share = next->rows * next->lines / l4j_max64(tiles, 1) + 1;
     const float *start = first ? p->start : p->c;
     int64_t start_stride = first ? p->start_stride : p->ldc;
     for (int64_t j = j0; j < j1; j += GEMM_NR) {
@@ -77,6 +117,7 @@ static void gemm_run_group(const gemm_product *p, const gemm_piece *block, int c
             } else if (j + GEMM_NR < j1) {
                 gemm_fetch_c(p, i0 * p->height, n + j + GEMM_NR);
             }
+            gemm_fetch_lines(next, share);
             gemm_piece piece[2];
             for (int q = 0; q < count; q++) {
                 piece[q] = block[q];
@@ -199,8 +240,9 @@ static void gemm_run_blocked(gemm_team *team, const gemm_product *p) {
             }
             for (int k = 0; k < stretch.blocks; k++) {
                 for (int64_t i = i0; i < i1; i += group) {
+                    gemm_fetch none = {0};
                     gemm_run_group(p, stretch.piece[k], stretch.count[k], first && k == 0, i, l4j_min64(i + group, i1),
-                                   n, j0, j1);
+                                   n, j0, j1, &none);
                 }
             }
         }
@@ -216,6 +258,23 @@ static int64_t gemm_stream_columns(const gemm_product *p) {
         if (b->kind == GEMM_B_WEIGHT && b->weight->layout == L4J_LAYOUT_ROWS) return GEMM_STREAM;
     }
     return GEMM_STRIP;
+}
+
+/* What a thread packs after the block that ends at `at` of the columns from n on. */
+static gemm_fetch gemm_stream_next(const gemm_product *p, gemm_cursor at, int64_t n, int64_t width, int64_t end) {
+    gemm_part part[2];
+    int count = gemm_next(p, &at, part);
+    if (count == 0 && n + width < end) {
+        at = (gemm_cursor){0};
+        n += width;
+        count = gemm_next(p, &at, part);
+    }
+    gemm_fetch next = {0};
+    /* Hundreds of short stretches a page apart stay in L2 only while few tiles come between. */
+    if (width == GEMM_STREAM && p->m > GEMM_MC) return next;
+    for (int q = 0; q < count && !next.rows; q++)
+        next = gemm_find(&part[q].segment->b, part[q].k, part[q].steps, n, l4j_min64(width, end - n));
+    return next;
 }
 
 static void gemm_run_streamed(gemm_team *team, const gemm_product *p) {
@@ -242,7 +301,8 @@ static void gemm_run_streamed(gemm_team *team, const gemm_product *p) {
                     own += gemm_ceil(cols, L4J_PANEL) * part[q].steps;
                 }
             }
-            gemm_run_group(p, piece, count, first, 0, panels, n, 0, cols);
+            gemm_fetch next = gemm_stream_next(p, at, n, width, end);
+            gemm_run_group(p, piece, count, first, 0, panels, n, 0, cols, &next);
         }
     }
 }
