@@ -87,6 +87,20 @@ static inline v16 v16_scale2(v16 a, v16 magic) {
     return (v16){l4j_scale2_(a.lo, magic.lo), l4j_scale2_(a.hi, magic.hi)};
 }
 
+/* a · 2^n, exactly: the low bits of `magic` hold n, and neither a nor the result leaves the normal numbers. */
+static inline v16 v16_add_exponent(v16 a, v16 magic) {
+    __m256i lo = _mm256_slli_epi32(_mm256_castps_si256(magic.lo), 23);
+    __m256i hi = _mm256_slli_epi32(_mm256_castps_si256(magic.hi), 23);
+    return (v16){_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.lo), lo)),
+                 _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(a.hi), hi))};
+}
+/* Whether |a| < limit in every lane; false where one is NaN. */
+static inline bool v16_all_within(v16 a, float limit) {
+    __m256 sign = _mm256_set1_ps(-0.0f), l = _mm256_set1_ps(limit);
+    return _mm256_movemask_ps(_mm256_and_ps(_mm256_cmp_ps(_mm256_andnot_ps(sign, a.lo), l, _CMP_LT_OQ),
+                                            _mm256_cmp_ps(_mm256_andnot_ps(sign, a.hi), l, _CMP_LT_OQ))) == 0xFF;
+}
+
 /* The tree of the contract: 8, 4, 2, 1. */
 static inline float v16_sum(v16 a) {
     __m256 s8 = _mm256_add_ps(a.lo, a.hi);

@@ -41,6 +41,15 @@ static inline v16 v16_keep(v16 a, const uint16_t *bits, uint16_t threshold) {
 static inline __m512 l4j_pow2_(__m512i n) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));
 }
+/* a · 2^n, exactly: the low bits of `magic` hold n, and neither a nor the result leaves the normal numbers. */
+static inline v16 v16_add_exponent(v16 a, v16 magic) {
+    __m512i n = _mm512_slli_epi32(_mm512_castps_si512(magic), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(a), n));
+}
+/* Whether |a| < limit in every lane; false where one is NaN. */
+static inline bool v16_all_within(v16 a, float limit) {
+    return _mm512_cmp_ps_mask(_mm512_abs_ps(a), _mm512_set1_ps(limit), _CMP_LT_OQ) == 0xFFFF;
+}
 static inline v16 v16_scale2(v16 a, v16 magic) {
     __m512i n = _mm512_sub_epi32(_mm512_castps_si512(magic), _mm512_set1_epi32(0x4B400000));
     __m512i half = _mm512_srai_epi32(n, 1);

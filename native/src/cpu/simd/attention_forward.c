@@ -8,7 +8,7 @@
 
 #include <math.h>
 
-enum { FORWARD_TILES = 16 }; /* most tiles of rows in a block */
+enum { FORWARD_TILES = 32 }; /* most tiles of rows in a block */
 
 typedef struct {
     attention_packs packs;

@@ -5,6 +5,8 @@
 #include "../math.h"
 #include "vec16.h"
 
+#define L4J_EXP_INNER 86.0f /* exp of it and of its negative is far from the largest and the smallest normal number */
+
 static inline v16 v16_exp(v16 x) {
     v16 offset = v16_set1(L4J_EXP_MAGIC);
     v16 magic = v16_fma(x, v16_set1(L4J_EXP_LOG2E), offset);
@@ -17,6 +19,8 @@ static inline v16 v16_exp(v16 x) {
     p = v16_fma(p, r, v16_set1(L4J_EXP_C2));
     p = v16_fma(p, r, v16_set1(1.0f));
     p = v16_fma(p, r, v16_set1(1.0f));
+    /* Mostly no lane is near the ends of the range, and 2^n is an addition to the exponent. */
+    if (v16_all_within(x, L4J_EXP_INNER)) return v16_add_exponent(p, magic);
     p = v16_scale2(p, magic); /* a NaN stays one; lanes out of range are replaced below */
     p = v16_select_lt(x, v16_set1(L4J_EXP_LOW), v16_zero(), p);
     return v16_select_lt(v16_set1(L4J_EXP_HIGH), x, v16_set1(INFINITY), p);
