@@ -106,7 +106,7 @@ TEST(WeightTest, BadOptionsAreRefused) {
         void (*change)(l4j_weight_options *, l4j_tensor *);
     } cases[] = {
         {L4J_EABI, "struct_size is 1", [](l4j_weight_options *o, l4j_tensor *) { o->struct_size = 1; }},
-        {L4J_ENOTSUP, "scheme 7", [](l4j_weight_options *o, l4j_tensor *) { o->scheme = 7; }},
+        {L4J_ENOTSUP, "scheme 77", [](l4j_weight_options *o, l4j_tensor *) { o->scheme = 77; }},
         {L4J_EINVAL, "mode is 9", [](l4j_weight_options *o, l4j_tensor *) { o->mode = 9; }},
         {L4J_EINVAL, "found 2 parts", [](l4j_weight_options *o, l4j_tensor *) { o->part_count = 2; }},
         {L4J_ENOTSUP, "dtype 5", [](l4j_weight_options *, l4j_tensor *t) { t->dtype = L4J_I8; }},

@@ -187,8 +187,61 @@ L4J_API int32_t l4j_queue_threads(const l4j_queue *queue);
 
 /* -------------------------------------------------------------------------------------------------------- base weights */
 
-enum { L4J_SCHEME_DENSE = 1 };
-enum { L4J_ROLE_VALUES = 1 };
+/**
+ * How the values of a base weight [N, K] are stored. w is the value that operations compute with, in fp32; every step is rounded to
+ * fp32 and nothing is fused, as the format's owner does it. The parts of each scheme are listed as role: dtype [shape]; "float" is F32,
+ * F16 or BF16. Parts are contiguous; [A] may also be given as [A, 1].
+ *
+ * DENSE      VALUES: float [N, K], innermost stride 1, rows may be padded.
+ * NF4, FP4   bitsandbytes, 4 bits, blocks of 32 to 4096 (a power of two) over the flattened weight, so that blocks may straddle rows:
+ *            VALUES: U8 [ceil(N·K / 2)], the even element in the high nibble;  SCALES (absmax): F32 [ceil(N·K / block)];
+ *            BLOCK_SIZE: I64 [1];  QUANT_MAP: F32 [16], optional.  w = map[q] · absmax.
+ *            Double quantization: SCALES: U8 [blocks];  NESTED_SCALES: F32 [ceil(blocks / nested block)];  NESTED_QUANT_MAP: F32 [256];
+ *            NESTED_OFFSET: F32 [1];  NESTED_BLOCK_SIZE: I64 [1].  absmax = nested map[SCALES] · nested scale + offset.
+ * LLM_INT8   bitsandbytes: VALUES: I8 [N, K];  SCALES (SCB): F32 [N].  w = (q · SCB) · 0.007874015718698502, the fp32 nearest to 1 / 127.
+ * INT8       VALUES: I8 [N, K];  SCALES: float [N] or [N, groups], groups divides K.  w = q · scale.
+ * GPTQ, GPTQ_V2   4 bits: VALUES (qweight): I32 [K / 8, N];  ZEROS (qzeros): I32 [groups, ceil(N / 8)];  SCALES: float [groups, N];
+ *            GROUP_INDEX (g_idx): I32 [K], optional where groups divides K.  w = (q − zero) · scale; GPTQ (version 1) stores zero − 1.
+ * AWQ        4 bits, GEMM layout: VALUES: I32 [K, N / 8];  ZEROS: I32 [groups, N / 8];  SCALES: float [groups, N]; groups divides K.
+ * FP8_E4M3   VALUES: U8 [N, K];  SCALES: float [1], [N] or [ceil(N / 128), ceil(K / 128)].  w = value · scale.
+ * GGUF_*     256 + the ggml type: VALUES: U8 [N, bytes of a row]; K is a multiple of the block, 32 or (_K) 256 values. ggml-quants.c.
+ */
+enum {
+    L4J_SCHEME_DENSE = 1,
+    L4J_SCHEME_NF4 = 2,
+    L4J_SCHEME_FP4 = 3,
+    L4J_SCHEME_LLM_INT8 = 4,
+    L4J_SCHEME_INT8 = 5,
+    L4J_SCHEME_GPTQ = 6,
+    L4J_SCHEME_GPTQ_V2 = 7,
+    L4J_SCHEME_AWQ = 8,
+    L4J_SCHEME_FP8_E4M3 = 9,
+    L4J_SCHEME_GGUF_Q4_0 = 258,
+    L4J_SCHEME_GGUF_Q4_1 = 259,
+    L4J_SCHEME_GGUF_Q5_0 = 262,
+    L4J_SCHEME_GGUF_Q5_1 = 263,
+    L4J_SCHEME_GGUF_Q8_0 = 264,
+    L4J_SCHEME_GGUF_Q2_K = 266,
+    L4J_SCHEME_GGUF_Q3_K = 267,
+    L4J_SCHEME_GGUF_Q4_K = 268,
+    L4J_SCHEME_GGUF_Q5_K = 269,
+    L4J_SCHEME_GGUF_Q6_K = 270,
+    L4J_SCHEME_GGUF_IQ4_NL = 276,
+    L4J_SCHEME_GGUF_MXFP4 = 295
+};
+/** What a part of a weight is; see the schemes. */
+enum {
+    L4J_ROLE_VALUES = 1,
+    L4J_ROLE_SCALES = 2,
+    L4J_ROLE_ZEROS = 3,
+    L4J_ROLE_GROUP_INDEX = 4,
+    L4J_ROLE_BLOCK_SIZE = 5,
+    L4J_ROLE_QUANT_MAP = 6,
+    L4J_ROLE_NESTED_SCALES = 7,
+    L4J_ROLE_NESTED_QUANT_MAP = 8,
+    L4J_ROLE_NESTED_OFFSET = 9,
+    L4J_ROLE_NESTED_BLOCK_SIZE = 10
+};
 enum {
     L4J_WEIGHT_BORROW = 1, /**< use the caller's memory as it is; it must outlive the handle */
     L4J_WEIGHT_PACK = 2    /**< make a copy in the layout of the kernels; the caller's memory may go afterwards */
@@ -198,15 +251,14 @@ enum { L4J_WEIGHT_ALLOW_NONFINITE = 1 /**< flag: do not check for NaN and Inf */
 /** A base weight [N, K], dense or quantized: a scheme and a list of {role, tensor}. */
 typedef struct l4j_weight_options {
     uint32_t struct_size;
-    int32_t
-        scheme;   /**< L4J_SCHEME_DENSE: one part, L4J_ROLE_VALUES, F32, F16 or BF16, [N, K] with innermost stride 1 */
-    int32_t mode; /**< L4J_WEIGHT_BORROW or L4J_WEIGHT_PACK */
+    int32_t scheme; /**< L4J_SCHEME_...; it says which parts there are */
+    int32_t mode;   /**< L4J_WEIGHT_BORROW or L4J_WEIGHT_PACK */
     uint32_t flags;
     int64_t rows; /**< N */
     int64_t cols; /**< K */
     int32_t part_count;
     int32_t reserved0;
-    const int32_t *part_roles;     /**< [part_count] */
+    const int32_t *part_roles;     /**< [part_count], each role once */
     const l4j_tensor *part_values; /**< [part_count] */
     int64_t reserved[4];
 } l4j_weight_options;
@@ -215,15 +267,16 @@ typedef struct l4j_weight_info {
     uint32_t struct_size; /**< set by the caller */
     int32_t scheme;
     int32_t mode;
-    int32_t dtype; /**< of dense values as stored */
+    int32_t dtype; /**< of dense values as stored; 0 for other schemes */
     int64_t rows;
     int64_t cols;
     int64_t bytes_held; /**< memory that the handle owns; 0 when it borrows */
     int64_t reserved[4];
 } l4j_weight_info;
 
-/** Creates an immutable weight. A NaN or Inf is L4J_ENUMERIC with its row and column, unless the flag allows it. `queue` lends its
-    threads for checking and packing; NULL uses the calling thread. */
+/** Creates an immutable weight. A value that is NaN or Inf is L4J_ENUMERIC with its row and column, unless the flag allows it. `queue`
+    lends its threads for checking and packing; NULL uses the calling thread. Codes stay as they are stored: operations decode them
+    where they read them, with the same bits as from the decoded weight. */
 L4J_API l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_weight_options *options,
                                      l4j_weight **weight, l4j_error *error);
 /** The caller makes sure that no operation uses the weight any more. NULL is fine. */

@@ -12,6 +12,9 @@ static const struct {
 
 static bool known_dtype(int32_t dtype) { return dtype >= L4J_F32 && dtype <= L4J_BOOL; }
 
+const char *l4j_dtype_name(int32_t dtype) { return known_dtype(dtype) ? dtypes[dtype].name : "unknown"; }
+int l4j_dtype_bytes(int32_t dtype) { return dtypes[dtype].bytes; }
+
 const char *l4j_describe(const l4j_tensor *t, char *text, size_t capacity) {
     int n = known_dtype(t->dtype) ? snprintf(text, capacity, "%s [", dtypes[t->dtype].name)
                                   : snprintf(text, capacity, "dtype %d [", t->dtype);

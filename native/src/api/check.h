@@ -29,6 +29,8 @@ l4j_status l4j_check_struct(const char *op, uint32_t found, size_t expected, con
 l4j_status l4j_check_pointer(const char *op, const char *name, const void *pointer, l4j_error *error);
 l4j_status l4j_check_weight(const l4j_device *device, const char *op, const char *name, const l4j_weight *weight,
                             int64_t rows, int64_t cols, l4j_error *error);
+const char *l4j_dtype_name(int32_t dtype);
+int l4j_dtype_bytes(int32_t dtype); /* of a known one */
 /* "F32 [4, 576]" */
 const char *l4j_describe(const l4j_tensor *tensor, char *text, size_t capacity);
 

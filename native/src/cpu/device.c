@@ -22,10 +22,12 @@ L4J_OPERATIONS(OP)
 #undef OP
 
 #define OP(op, args_t) L4J_FILL(ref, op)
-static const l4j_kernels ref_kernels = {L4J_OPERATIONS(OP).isa = L4J_ISA_REF, .name = "ref"};
+static const l4j_kernels ref_kernels = {L4J_OPERATIONS(OP).isa = L4J_ISA_REF, .name = "ref",
+                                        .decode_row = l4j_ref_decode_row};
 #undef OP
 #define OP(op, args_t) L4J_FILL(ref64, op)
-static const l4j_kernels ref64_kernels = {L4J_OPERATIONS(OP).isa = L4J_ISA_REF64, .name = "ref64"};
+static const l4j_kernels ref64_kernels = {L4J_OPERATIONS(OP).isa = L4J_ISA_REF64, .name = "ref64",
+                                          .decode_row = l4j_ref64_decode_row};
 #undef OP
 
 #if defined(L4J_HAS_X86_TIERS)
@@ -36,10 +38,12 @@ L4J_OPERATIONS(OP)
 L4J_OPERATIONS(OP)
 #undef OP
 #define OP(op, args_t) L4J_FILL(avx2, op)
-static const l4j_kernels avx2_kernels = {L4J_OPERATIONS(OP).isa = L4J_ISA_AVX2, .name = "avx2"};
+static const l4j_kernels avx2_kernels = {L4J_OPERATIONS(OP).isa = L4J_ISA_AVX2, .name = "avx2",
+                                         .decode_row = l4j_avx2_decode_row};
 #undef OP
 #define OP(op, args_t) L4J_FILL(avx512, op)
-static const l4j_kernels avx512_kernels = {L4J_OPERATIONS(OP).isa = L4J_ISA_AVX512, .name = "avx512"};
+static const l4j_kernels avx512_kernels = {L4J_OPERATIONS(OP).isa = L4J_ISA_AVX512, .name = "avx512",
+                                           .decode_row = l4j_avx512_decode_row};
 #undef OP
 #endif
 

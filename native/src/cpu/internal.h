@@ -10,6 +10,8 @@
 #ifndef L4J_INTERNAL_H
 #define L4J_INTERNAL_H
 
+#include "quant/format.h"
+
 #include <lora4j/lora4j.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -58,6 +60,7 @@ typedef struct l4j_kernels {
     l4j_status (*op)(l4j_queue * queue, const args_t *args, void *workspace, l4j_error *error);
     L4J_OPERATIONS(L4J_MEMBER)
 #undef L4J_MEMBER
+    void (*decode_row)(const l4j_weight *weight, int64_t n, int64_t k, int64_t count, float *out);
 } l4j_kernels;
 
 /* Pastes the tier's name: L4J_NAME(rope_forward) is l4j_avx2_rope_forward where L4J_TIER is avx2. */
@@ -90,6 +93,7 @@ void l4j_queue_release(l4j_queue *queue);
 typedef enum {
     L4J_LAYOUT_ROWS,   /* value (n, k) at data[n * row_stride + k] */
     L4J_LAYOUT_PANELS, /* value (n, k) at data[((n / 16) * cols + k) * 16 + n % 16]; lanes past the last row are zero */
+    L4J_LAYOUT_CODES,  /* quantized: decode_row gives rows */
 } l4j_layout;
 
 enum { L4J_PANEL = 16 }; /* rows of a panel, and lanes of a reduction */
@@ -106,10 +110,18 @@ struct l4j_weight {
     l4j_layout layout;
     int64_t rows, cols; /* N, K */
     int64_t row_stride; /* L4J_LAYOUT_ROWS */
-    const void *data;
+    const void *data;   /* L4J_LAYOUT_ROWS and L4J_LAYOUT_PANELS */
+    l4j_quant quant;    /* L4J_LAYOUT_CODES: row n of the weight is row first_row + n of this */
+    int64_t first_row;
     void *owned; /* what destroy frees */
     int64_t bytes_held;
 };
+
+/* Columns [k, k + count) of row n of a weight in L4J_LAYOUT_CODES as fp32; k is a multiple of 16. Every tier gives the same bits. */
+#define L4J_DECODE_ROW(tier) \
+    void l4j_##tier##_decode_row(const l4j_weight *weight, int64_t n, int64_t k, int64_t count, float *out);
+#define L4J_DECODE_ROW_OF(tier, isa) L4J_DECODE_ROW(tier)
+L4J_TIERS(L4J_DECODE_ROW_OF)
 
 /* ---- threads: static partition, every thread runs the same task ---- */
 typedef void (*l4j_task)(void *context, int thread, int threads);

@@ -1,5 +1,5 @@
 /* Base weights: checked once, then read by any number of operations. */
-#include "api/check.h"
+#include "weight.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -7,24 +7,8 @@
 
 static int64_t element_bytes(int32_t dtype) { return dtype == L4J_F32 ? 4 : 2; }
 
-static const char *float_name(int32_t dtype) { return dtype == L4J_F32 ? "F32" : dtype == L4J_F16 ? "F16" : "BF16"; }
-
-/* Runs the task on the queue's threads, or on this one. */
-static void run(l4j_queue *queue, l4j_task task, void *context) {
-    if (queue) {
-        l4j_run(queue, task, context);
-    } else {
-        task(context, 0, 1);
-    }
-}
-
 /* ---- finiteness: the exponent is not all ones ---- */
-typedef struct {
-    const l4j_weight *weight; /* in rows */
-    _Atomic int64_t first;    /* lowest index n * K + k of a NaN or Inf */
-} finite_check;
-
-static int64_t first_nonfinite(const void *row, int32_t dtype, int64_t n) {
+int64_t l4j_first_nonfinite(const void *row, int32_t dtype, int64_t n) {
     uint32_t found = 0;
     if (dtype == L4J_F32) {
         const uint32_t *v = row;
@@ -40,18 +24,29 @@ static int64_t first_nonfinite(const void *row, int32_t dtype, int64_t n) {
     return -1;
 }
 
+void l4j_found_nonfinite(l4j_finite_check *check, int64_t index) {
+    int64_t old = atomic_load(&check->first);
+    while (index < old && !atomic_compare_exchange_weak(&check->first, &old, index)) {
+    }
+}
+
+l4j_status l4j_finite_result(const l4j_finite_check *check, l4j_error *error) {
+    int64_t first = atomic_load(&check->first), cols = check->weight->cols;
+    if (first == INT64_MAX) return L4J_OK;
+    return l4j_fail(error, L4J_ENUMERIC, "weight_create: value [%lld, %lld] is NaN or Inf; expected finite weights",
+                    (long long)(first / cols), (long long)(first % cols));
+}
+
 static void check_finite(void *context, int thread, int threads) {
-    finite_check *c = context;
+    l4j_finite_check *c = context;
     const l4j_weight *w = c->weight;
     int64_t begin, end;
     l4j_partition(w->rows, 1, thread, threads, &begin, &end);
     for (int64_t n = begin; n < end; n++) {
         const char *row = (const char *)w->data + n * w->row_stride * element_bytes(w->dtype);
-        int64_t k = first_nonfinite(row, w->dtype, w->cols);
+        int64_t k = l4j_first_nonfinite(row, w->dtype, w->cols);
         if (k < 0) continue;
-        int64_t index = n * w->cols + k, old = atomic_load(&c->first);
-        while (index < old && !atomic_compare_exchange_weak(&c->first, &old, index)) {
-        }
+        l4j_found_nonfinite(c, n * w->cols + k);
         return;
     }
 }
@@ -89,19 +84,25 @@ static void pack(void *context, int thread, int threads) {
     }
 }
 
-static l4j_status to_panels(l4j_weight *w, l4j_queue *queue, l4j_error *error) {
-    int64_t bytes = (w->rows + L4J_PANEL - 1) / L4J_PANEL * L4J_PANEL * w->cols * element_bytes(w->dtype);
-    int64_t size = bytes + 64; /* a vector may be loaded past the last panel's end */
+l4j_status l4j_weight_memory(l4j_weight *w, int64_t bytes, l4j_error *error) {
+    int64_t size = bytes + 64;
     size_t alignment = size >= (4 << 20) ? (2 << 20) : 64;
     size = (size + (int64_t)alignment - 1) / (int64_t)alignment * (int64_t)alignment;
     void *memory = aligned_alloc(alignment, (size_t)size);
     if (!memory) return l4j_fail(error, L4J_ENOMEM, "weight_create: no memory for %lld bytes", (long long)size);
     if (alignment > 64) madvise(memory, (size_t)size, MADV_HUGEPAGE);
     memset((char *)memory + bytes, 0, 64);
-    pack_task task = {w, memory};
-    run(queue, pack, &task);
-    w->data = w->owned = memory;
+    w->owned = memory;
     w->bytes_held = size;
+    return L4J_OK;
+}
+
+static l4j_status to_panels(l4j_weight *w, l4j_queue *queue, l4j_error *error) {
+    int64_t bytes = (w->rows + L4J_PANEL - 1) / L4J_PANEL * L4J_PANEL * w->cols * element_bytes(w->dtype);
+    L4J_TRY(l4j_weight_memory(w, bytes, error));
+    pack_task task = {w, w->owned};
+    l4j_run_or_alone(queue, pack, &task);
+    w->data = w->owned;
     w->layout = L4J_LAYOUT_PANELS;
     w->row_stride = 0;
     return L4J_OK;
@@ -110,9 +111,9 @@ static l4j_status to_panels(l4j_weight *w, l4j_queue *queue, l4j_error *error) {
 static l4j_status check_options(const l4j_weight_options *o, l4j_error *error) {
     L4J_TRY(l4j_check_struct("weight_create", o->struct_size, sizeof *o, o->reserved, 4, error));
     if (o->reserved0) return l4j_fail(error, L4J_EINVAL, "weight_create: reserved0 is not zero");
-    if (o->scheme != L4J_SCHEME_DENSE) {
-        return l4j_fail(error, L4J_ENOTSUP, "weight_create: scheme %d is not supported; expected L4J_SCHEME_DENSE",
-                        o->scheme);
+    if (o->scheme != L4J_SCHEME_DENSE && !l4j_format_name(o->scheme)) {
+        return l4j_fail(error, L4J_ENOTSUP,
+                        "weight_create: scheme %d is not supported; expected a L4J_SCHEME_... of lora4j.h", o->scheme);
     }
     if (o->mode != L4J_WEIGHT_BORROW && o->mode != L4J_WEIGHT_PACK) {
         return l4j_fail(error, L4J_EINVAL, "weight_create: mode is %d, expected L4J_WEIGHT_BORROW or L4J_WEIGHT_PACK",
@@ -122,6 +123,16 @@ static l4j_status check_options(const l4j_weight_options *o, l4j_error *error) {
         return l4j_fail(error, L4J_EINVAL, "weight_create: flags are 0x%x, expected L4J_WEIGHT_ALLOW_NONFINITE or 0",
                         o->flags);
     }
+    if (o->rows < 1 || o->cols < 1 || o->rows > L4J_MAX_ELEMENTS / o->cols) {
+        return l4j_fail(
+            error, L4J_EINVAL,
+            "weight_create: rows and cols are %lld and %lld, expected 1 or more each, and at most 2^40 values",
+            (long long)o->rows, (long long)o->cols);
+    }
+    return L4J_OK;
+}
+
+static l4j_status check_dense(const l4j_weight_options *o, l4j_error *error) {
     if (o->part_count != 1 || !o->part_roles || !o->part_values || o->part_roles[0] != L4J_ROLE_VALUES) {
         return l4j_fail(error, L4J_EINVAL,
                         "weight_create: a dense weight has one part, L4J_ROLE_VALUES; found %d parts", o->part_count);
@@ -136,16 +147,10 @@ static l4j_status check_options(const l4j_weight_options *o, l4j_error *error) {
                         t->device_type, t->device_id);
     }
     if (t->reserved) return l4j_fail(error, L4J_EINVAL, "weight_create: values.reserved is not zero");
-    if (o->rows < 1 || o->cols < 1 || o->rows > L4J_MAX_ELEMENTS / o->cols) {
-        return l4j_fail(
-            error, L4J_EINVAL,
-            "weight_create: rows and cols are %lld and %lld, expected 1 or more each, and at most 2^40 values",
-            (long long)o->rows, (long long)o->cols);
-    }
     if (t->ndim != 2 || t->shape[0] != o->rows || t->shape[1] != o->cols) {
         return l4j_fail(error, L4J_EINVAL,
                         "weight_create: values are %s [%lld, %lld] in %d dimensions, expected [%lld, %lld]",
-                        float_name(t->dtype), (long long)t->shape[0], (long long)t->shape[1], t->ndim,
+                        l4j_dtype_name(t->dtype), (long long)t->shape[0], (long long)t->shape[1], t->ndim,
                         (long long)o->rows, (long long)o->cols);
     }
     if ((t->stride[1] != 1 && o->cols > 1) || (t->stride[0] < o->cols && o->rows > 1)) {
@@ -157,6 +162,21 @@ static l4j_status check_options(const l4j_weight_options *o, l4j_error *error) {
         return l4j_fail(error, L4J_EALIGN, "weight_create: values.data is not aligned to its element size");
     }
     return L4J_OK;
+}
+
+static l4j_status make_dense(l4j_weight *w, l4j_queue *queue, const l4j_weight_options *options, l4j_error *error) {
+    L4J_TRY(check_dense(options, error));
+    const l4j_tensor *t = &options->part_values[0];
+    w->layout = L4J_LAYOUT_ROWS;
+    w->dtype = t->dtype;
+    w->row_stride = t->stride[0];
+    w->data = t->data;
+    if (!(options->flags & L4J_WEIGHT_ALLOW_NONFINITE)) {
+        l4j_finite_check check = {w, INT64_MAX};
+        l4j_run_or_alone(queue, check_finite, &check);
+        L4J_TRY(l4j_finite_result(&check, error));
+    }
+    return options->mode == L4J_WEIGHT_PACK ? to_panels(w, queue, error) : L4J_OK;
 }
 
 l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_weight_options *options,
@@ -174,7 +194,6 @@ l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_wei
         return l4j_fail(error, L4J_EDEVICE, "weight_create: the queue belongs to another device");
     if (queue) L4J_TRY(l4j_queue_hold(queue, "weight_create", error));
 
-    const l4j_tensor *t = &options->part_values[0];
     l4j_weight *w = calloc(1, sizeof *w);
     if (!w) {
         status = l4j_fail(error, L4J_ENOMEM, "weight_create: no memory for %zu bytes", sizeof *w);
@@ -182,26 +201,14 @@ l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_wei
         *w = (l4j_weight){.device = device,
                           .scheme = options->scheme,
                           .mode = options->mode,
-                          .dtype = t->dtype,
-                          .layout = L4J_LAYOUT_ROWS,
                           .rows = options->rows,
-                          .cols = options->cols,
-                          .row_stride = t->stride[0],
-                          .data = t->data};
-        if (!(options->flags & L4J_WEIGHT_ALLOW_NONFINITE)) {
-            finite_check check = {w, INT64_MAX};
-            run(queue, check_finite, &check);
-            int64_t first = atomic_load(&check.first);
-            if (first != INT64_MAX) {
-                status = l4j_fail(error, L4J_ENUMERIC,
-                                  "weight_create: value [%lld, %lld] is NaN or Inf; expected finite weights",
-                                  (long long)(first / w->cols), (long long)(first % w->cols));
-            }
-        }
-        if (status == L4J_OK && options->mode == L4J_WEIGHT_PACK) status = to_panels(w, queue, error);
+                          .cols = options->cols};
+        bool dense = options->scheme == L4J_SCHEME_DENSE;
+        status = dense ? make_dense(w, queue, options, error) : l4j_weight_quantized(w, queue, options, error);
     }
     if (queue) l4j_queue_release(queue);
     if (status != L4J_OK) {
+        if (w) free(w->owned);
         free(w);
         return status;
     }

@@ -51,6 +51,15 @@ static inline real *real_at3(const l4j_tensor *t, int64_t i, int64_t j, int64_t 
 
 /* Row n of a weight: out[0 .. cols). */
 static inline void real_weight_row(const l4j_weight *w, int64_t n, real *out) {
+    if (w->layout == L4J_LAYOUT_CODES) {
+        for (int64_t k = 0; k < w->cols; k += 64) {
+            float values[64];
+            int64_t count = l4j_min64(64, w->cols - k);
+            L4J_NAME(decode_row)(w, n, k, count, values);
+            for (int64_t i = 0; i < count; i++) out[k + i] = values[i];
+        }
+        return;
+    }
     int64_t first = n * w->row_stride, step = 1;
     if (w->layout == L4J_LAYOUT_PANELS) {
         first = n / L4J_PANEL * w->cols * L4J_PANEL + n % L4J_PANEL;

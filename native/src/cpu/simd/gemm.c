@@ -255,7 +255,7 @@ static void gemm_run_blocked(gemm_team *team, const gemm_product *p) {
 static int64_t gemm_stream_columns(const gemm_product *p) {
     for (int s = 0; s < p->segments; s++) {
         const gemm_b *b = &p->segment[s].b;
-        if (b->kind == GEMM_B_WEIGHT && b->weight->layout == L4J_LAYOUT_ROWS) return GEMM_STREAM;
+        if (b->kind == GEMM_B_WEIGHT && b->weight->layout != L4J_LAYOUT_PANELS) return GEMM_STREAM;
     }
     return GEMM_STRIP;
 }

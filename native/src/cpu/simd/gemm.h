@@ -82,6 +82,7 @@ typedef struct gemm_team {
 #define gemm_tile L4J_NAME(gemm_tile)
 #define gemm_pack_a L4J_NAME(gemm_pack_a)
 #define gemm_pack_b L4J_NAME(gemm_pack_b)
+#define gemm_pack_codes L4J_NAME(gemm_pack_codes)
 #define gemm_run L4J_NAME(gemm_run)
 #define gemm_run_few L4J_NAME(gemm_run_few)
 #define gemm_run_row L4J_NAME(gemm_run_row)
@@ -149,6 +150,8 @@ void gemm_pack_a(float *out, int height, const gemm_a *a, int64_t m, int rows, i
 /* Columns [n, n + cols) of steps [k, k + steps) as panels: out[(j / 16) * steps * 16 + step * 16 + j % 16]. For weights k is a
    multiple of 32, n of 16; with dropout n is a multiple of 16. */
 void gemm_pack_b(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t n, int64_t cols);
+/* The same for weights in L4J_LAYOUT_CODES. */
+void gemm_pack_codes(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t n, int64_t cols);
 
 /* All threads of the pool call it with the same product; results are complete after the next barrier. */
 void gemm_run(gemm_team *team, const gemm_product *product);

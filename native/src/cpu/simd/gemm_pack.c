@@ -191,6 +191,8 @@ void gemm_pack_b(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t 
     if (b->kind == GEMM_B_STRIDED) {
         pack_strided(out, b, k, steps, n, cols);
         if (b->dropout && b->dropout->threshold) pack_drop(out, b->dropout, k, steps, n, cols);
+    } else if (b->weight->layout == L4J_LAYOUT_CODES) {
+        gemm_pack_codes(out, b, k, steps, n, cols);
     } else if (b->kind == GEMM_B_WEIGHT_TRANS) {
         pack_weight_trans(out, b->weight, k, steps, n, cols);
     } else if (b->weight->layout == L4J_LAYOUT_ROWS) {

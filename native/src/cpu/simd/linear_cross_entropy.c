@@ -118,10 +118,15 @@ static void lce_softmax(const l4j_linear_cross_entropy *args, int64_t m, float *
 static void lce_block(const lce_task *task, gemm_team *team, int64_t count, int height, int64_t v) {
     const l4j_weight *whole = task->args->weight;
     int64_t K = whole->cols, rows = l4j_min64(L4J_LCE_BLOCK, whole->rows - v);
-    int64_t first = whole->layout == L4J_LAYOUT_PANELS ? v * K : v * whole->row_stride; /* v is a multiple of a panel */
     l4j_weight block = *whole;
     block.rows = rows;
-    block.data = (const char *)whole->data + first * (whole->dtype == L4J_F32 ? 4 : 2);
+    if (whole->layout == L4J_LAYOUT_CODES) {
+        block.first_row = v;
+    } else {
+        int64_t first =
+            whole->layout == L4J_LAYOUT_PANELS ? v * K : v * whole->row_stride; /* v is a multiple of a panel */
+        block.data = (const char *)whole->data + first * (whole->dtype == L4J_F32 ? 4 : 2);
+    }
     gemm_product dx = {
         .m = count, .n = K, .height = height, .c = v == 0 ? task->dx : task->part, .ldc = K, .segments = 1};
     dx.segment[0] = (gemm_segment){

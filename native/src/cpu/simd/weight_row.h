@@ -7,6 +7,10 @@
 
 static inline void weight_row(const l4j_weight *w, int64_t n, float *out) {
     int64_t k = 0, K = w->cols;
+    if (w->layout == L4J_LAYOUT_CODES) {
+        L4J_NAME(decode_row)(w, n, 0, K, out);
+        return;
+    }
     if (w->layout == L4J_LAYOUT_PANELS) {
         int64_t first = n / L4J_PANEL * K * L4J_PANEL + n % L4J_PANEL;
         for (; k < K; k++) out[k] = gemm_read(w->data, w->dtype, first + k * L4J_PANEL);

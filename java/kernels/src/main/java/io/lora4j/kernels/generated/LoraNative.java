@@ -1041,6 +1041,186 @@ public class LoraNative extends LoraNative$shared {
     public static int L4J_SCHEME_DENSE() {
         return L4J_SCHEME_DENSE;
     }
+    private static final int L4J_SCHEME_NF4 = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_NF4 = 2
+     * }
+     */
+    public static int L4J_SCHEME_NF4() {
+        return L4J_SCHEME_NF4;
+    }
+    private static final int L4J_SCHEME_FP4 = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_FP4 = 3
+     * }
+     */
+    public static int L4J_SCHEME_FP4() {
+        return L4J_SCHEME_FP4;
+    }
+    private static final int L4J_SCHEME_LLM_INT8 = (int)4L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_LLM_INT8 = 4
+     * }
+     */
+    public static int L4J_SCHEME_LLM_INT8() {
+        return L4J_SCHEME_LLM_INT8;
+    }
+    private static final int L4J_SCHEME_INT8 = (int)5L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_INT8 = 5
+     * }
+     */
+    public static int L4J_SCHEME_INT8() {
+        return L4J_SCHEME_INT8;
+    }
+    private static final int L4J_SCHEME_GPTQ = (int)6L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_GPTQ = 6
+     * }
+     */
+    public static int L4J_SCHEME_GPTQ() {
+        return L4J_SCHEME_GPTQ;
+    }
+    private static final int L4J_SCHEME_GPTQ_V2 = (int)7L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_GPTQ_V2 = 7
+     * }
+     */
+    public static int L4J_SCHEME_GPTQ_V2() {
+        return L4J_SCHEME_GPTQ_V2;
+    }
+    private static final int L4J_SCHEME_AWQ = (int)8L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_AWQ = 8
+     * }
+     */
+    public static int L4J_SCHEME_AWQ() {
+        return L4J_SCHEME_AWQ;
+    }
+    private static final int L4J_SCHEME_FP8_E4M3 = (int)9L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_FP8_E4M3 = 9
+     * }
+     */
+    public static int L4J_SCHEME_FP8_E4M3() {
+        return L4J_SCHEME_FP8_E4M3;
+    }
+    private static final int L4J_SCHEME_GGUF_Q4_0 = (int)258L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_GGUF_Q4_0 = 258
+     * }
+     */
+    public static int L4J_SCHEME_GGUF_Q4_0() {
+        return L4J_SCHEME_GGUF_Q4_0;
+    }
+    private static final int L4J_SCHEME_GGUF_Q4_1 = (int)259L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_GGUF_Q4_1 = 259
+     * }
+     */
+    public static int L4J_SCHEME_GGUF_Q4_1() {
+        return L4J_SCHEME_GGUF_Q4_1;
+    }
+    private static final int L4J_SCHEME_GGUF_Q5_0 = (int)262L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_GGUF_Q5_0 = 262
+     * }
+     */
+    public static int L4J_SCHEME_GGUF_Q5_0() {
+        return L4J_SCHEME_GGUF_Q5_0;
+    }
+    private static final int L4J_SCHEME_GGUF_Q5_1 = (int)263L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_GGUF_Q5_1 = 263
+     * }
+     */
+    public static int L4J_SCHEME_GGUF_Q5_1() {
+        return L4J_SCHEME_GGUF_Q5_1;
+    }
+    private static final int L4J_SCHEME_GGUF_Q8_0 = (int)264L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_GGUF_Q8_0 = 264
+     * }
+     */
+    public static int L4J_SCHEME_GGUF_Q8_0() {
+        return L4J_SCHEME_GGUF_Q8_0;
+    }
+    private static final int L4J_SCHEME_GGUF_Q2_K = (int)266L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_GGUF_Q2_K = 266
+     * }
+     */
+    public static int L4J_SCHEME_GGUF_Q2_K() {
+        return L4J_SCHEME_GGUF_Q2_K;
+    }
+    private static final int L4J_SCHEME_GGUF_Q3_K = (int)267L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_GGUF_Q3_K = 267
+     * }
+     */
+    public static int L4J_SCHEME_GGUF_Q3_K() {
+        return L4J_SCHEME_GGUF_Q3_K;
+    }
+    private static final int L4J_SCHEME_GGUF_Q4_K = (int)268L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_GGUF_Q4_K = 268
+     * }
+     */
+    public static int L4J_SCHEME_GGUF_Q4_K() {
+        return L4J_SCHEME_GGUF_Q4_K;
+    }
+    private static final int L4J_SCHEME_GGUF_Q5_K = (int)269L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_GGUF_Q5_K = 269
+     * }
+     */
+    public static int L4J_SCHEME_GGUF_Q5_K() {
+        return L4J_SCHEME_GGUF_Q5_K;
+    }
+    private static final int L4J_SCHEME_GGUF_Q6_K = (int)270L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_GGUF_Q6_K = 270
+     * }
+     */
+    public static int L4J_SCHEME_GGUF_Q6_K() {
+        return L4J_SCHEME_GGUF_Q6_K;
+    }
+    private static final int L4J_SCHEME_GGUF_IQ4_NL = (int)276L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_GGUF_IQ4_NL = 276
+     * }
+     */
+    public static int L4J_SCHEME_GGUF_IQ4_NL() {
+        return L4J_SCHEME_GGUF_IQ4_NL;
+    }
+    private static final int L4J_SCHEME_GGUF_MXFP4 = (int)295L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_SCHEME_GGUF_MXFP4 = 295
+     * }
+     */
+    public static int L4J_SCHEME_GGUF_MXFP4() {
+        return L4J_SCHEME_GGUF_MXFP4;
+    }
     private static final int L4J_ROLE_VALUES = (int)1L;
     /**
      * {@snippet lang=c :
@@ -1049,6 +1229,87 @@ public class LoraNative extends LoraNative$shared {
      */
     public static int L4J_ROLE_VALUES() {
         return L4J_ROLE_VALUES;
+    }
+    private static final int L4J_ROLE_SCALES = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ROLE_SCALES = 2
+     * }
+     */
+    public static int L4J_ROLE_SCALES() {
+        return L4J_ROLE_SCALES;
+    }
+    private static final int L4J_ROLE_ZEROS = (int)3L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ROLE_ZEROS = 3
+     * }
+     */
+    public static int L4J_ROLE_ZEROS() {
+        return L4J_ROLE_ZEROS;
+    }
+    private static final int L4J_ROLE_GROUP_INDEX = (int)4L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ROLE_GROUP_INDEX = 4
+     * }
+     */
+    public static int L4J_ROLE_GROUP_INDEX() {
+        return L4J_ROLE_GROUP_INDEX;
+    }
+    private static final int L4J_ROLE_BLOCK_SIZE = (int)5L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ROLE_BLOCK_SIZE = 5
+     * }
+     */
+    public static int L4J_ROLE_BLOCK_SIZE() {
+        return L4J_ROLE_BLOCK_SIZE;
+    }
+    private static final int L4J_ROLE_QUANT_MAP = (int)6L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ROLE_QUANT_MAP = 6
+     * }
+     */
+    public static int L4J_ROLE_QUANT_MAP() {
+        return L4J_ROLE_QUANT_MAP;
+    }
+    private static final int L4J_ROLE_NESTED_SCALES = (int)7L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ROLE_NESTED_SCALES = 7
+     * }
+     */
+    public static int L4J_ROLE_NESTED_SCALES() {
+        return L4J_ROLE_NESTED_SCALES;
+    }
+    private static final int L4J_ROLE_NESTED_QUANT_MAP = (int)8L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ROLE_NESTED_QUANT_MAP = 8
+     * }
+     */
+    public static int L4J_ROLE_NESTED_QUANT_MAP() {
+        return L4J_ROLE_NESTED_QUANT_MAP;
+    }
+    private static final int L4J_ROLE_NESTED_OFFSET = (int)9L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ROLE_NESTED_OFFSET = 9
+     * }
+     */
+    public static int L4J_ROLE_NESTED_OFFSET() {
+        return L4J_ROLE_NESTED_OFFSET;
+    }
+    private static final int L4J_ROLE_NESTED_BLOCK_SIZE = (int)10L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ROLE_NESTED_BLOCK_SIZE = 10
+     * }
+     */
+    public static int L4J_ROLE_NESTED_BLOCK_SIZE() {
+        return L4J_ROLE_NESTED_BLOCK_SIZE;
     }
     private static final int L4J_WEIGHT_BORROW = (int)1L;
     /**

@@ -1,0 +1,150 @@
+/*
+ * Decoding of quantized weights: columns [k, k + count) of row n as fp32. Included once for each tier, which defines QUANT_F16 (an
+ * fp16 pattern as a float) and QUANT_NIBBLES (`quant_nibbles` below, or its own) first.
+ */
+#ifndef L4J_DECODE_H
+#define L4J_DECODE_H
+
+#include "gguf_k_blocks.h"
+
+/* Element i of stored floats. */
+static inline float quant_float(const void *data, int32_t dtype, int64_t i) {
+    if (dtype == L4J_F32) return ((const float *)data)[i];
+    uint16_t h = ((const uint16_t *)data)[i];
+    return dtype == L4J_BF16 ? l4j_bf16_to_f32(h) : QUANT_F16(h);
+}
+
+/* ---- bitsandbytes ---- */
+
+/* out[i] = map[nibble i] · scale; even nibbles are the high ones. */
+static inline void quant_nibbles(const float map[16], const uint8_t *codes, float scale, int64_t count,
+                                 float *restrict out) {
+    for (int64_t i = 0; i < count; i++) out[i] = map[i % 2 ? codes[i / 2] & 15 : codes[i / 2] >> 4] * scale;
+}
+
+static inline float quant_absmax(const l4j_quant *q, int64_t block) {
+    if (!q->nested_map) return ((const float *)q->scales)[block];
+    float scaled = q->nested_map[((const uint8_t *)q->scales)[block]] * q->nested_scales[block / q->nested_block];
+    return scaled + q->nested_offset;
+}
+
+/* Values [first, first + count) of the flattened weight: blocks may begin anywhere in a row. */
+static inline void decode_bitsandbytes_4bit(const l4j_quant *q, int64_t first, int64_t count, float *out) {
+    const uint8_t *codes = q->values;
+    while (count > 0) {
+        int64_t block = first / q->block, here = l4j_min64(count, (block + 1) * q->block - first);
+        float scale = quant_absmax(q, block);
+        if (first % 2) {
+            *out = q->map[codes[first / 2] & 15] * scale;
+            here = 1;
+        } else {
+            QUANT_NIBBLES(q->map, codes + first / 2, scale, here, out);
+        }
+        first += here;
+        out += here;
+        count -= here;
+    }
+}
+
+/* ---- integers and FP8 ---- */
+
+static inline void decode_llm_int8(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *restrict out) {
+    const int8_t *codes = (const int8_t *)q->values + n * q->cols + k;
+    float scale = ((const float *)q->scales)[n];
+    for (int64_t i = 0; i < count; i++) out[i] = (float)codes[i] * scale * 7.874015718698502e-3f;
+}
+
+static inline void decode_int8(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *restrict out) {
+    const int8_t *codes = (const int8_t *)q->values + n * q->cols;
+    for (int64_t end = k + count; k < end;) {
+        int64_t group = k / q->block, stop = l4j_min64(end, (group + 1) * q->block);
+        float scale = quant_float(q->scales, q->scale_dtype, n * q->scale_stride + group);
+        for (; k < stop; k++) *out++ = (float)codes[k] * scale;
+    }
+}
+
+/* w = (q − zero) · scale, both of the column's group: the same order of columns for GPTQ and AWQ. */
+static inline void decode_gptq(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *out) {
+    const uint32_t *codes = q->values;
+    int less = q->scheme == L4J_SCHEME_GPTQ;
+    for (int64_t i = 0; i < count; i++, k++) {
+        int64_t group = q->group_index ? q->group_index[k] : k / q->block;
+        int zero = (int)((uint32_t)q->zeros[group * q->zero_stride + n / 8] >> 4 * (n % 8) & 15) + less;
+        int code = (int)(codes[k / 8 * q->rows + n] >> 4 * (k % 8) & 15);
+        out[i] = (float)(code - zero) * quant_float(q->scales, q->scale_dtype, group * q->scale_stride + n);
+    }
+}
+
+static inline void decode_awq(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *out) {
+    static const int nibble[8] = {0, 4, 1, 5, 2, 6, 3, 7}; /* where row n % 8 lies in its word */
+    const uint32_t *codes = q->values;
+    int shift = 4 * nibble[n % 8];
+    for (int64_t i = 0; i < count; i++, k++) {
+        int64_t group = k / q->block;
+        int zero = (int)((uint32_t)q->zeros[group * q->zero_stride + n / 8] >> shift & 15);
+        int code = (int)(codes[k * q->zero_stride + n / 8] >> shift & 15);
+        out[i] = (float)(code - zero) * quant_float(q->scales, q->scale_dtype, group * q->scale_stride + n);
+    }
+}
+
+/* E4M3 (OCP 8-bit floating point): sign, 4 bits of exponent with bias 7, 3 of mantissa; no infinity, 0x7F and 0xFF are NaN. */
+static inline float quant_e4m3(uint8_t b) {
+    union {
+        uint32_t u;
+        float f;
+    } v = {.u = (uint32_t)(b & 0x7F) << 20}; /* the value times 2^-120: exponents are biased by 7 instead of 127 */
+    float x = (b & 0x7F) == 0x7F ? NAN : v.f * 0x1p120f;
+    return b & 0x80 ? -x : x;
+}
+
+static inline void decode_fp8(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *restrict out) {
+    const uint8_t *codes = (const uint8_t *)q->values + n * q->cols;
+    for (int64_t end = k + count; k < end;) {
+        int64_t group = k / q->block, stop = l4j_min64(end, (group + 1) * q->block);
+        float scale = quant_float(q->scales, q->scale_dtype, n / q->block_rows * q->scale_stride + group);
+        for (; k < stop; k++) *out++ = quant_e4m3(codes[k]) * scale;
+    }
+}
+
+/* ---- GGUF ---- */
+
+#define DECODE_GGUF(name, decoder, values, bytes)                                                            \
+    static inline void decode_##decoder(const uint8_t *row, int64_t k, int64_t count, float *restrict out) { \
+        while (count > 0) {                                                                                  \
+            const uint8_t *block = row + k / values * bytes;                                                 \
+            int unit = (int)(k % values / 32), skip = (int)(k % 32);                                         \
+            int64_t here = l4j_min64(32 - skip, count);                                                      \
+            if (here == 32) {                                                                                \
+                l4j_##decoder(block, unit, out);                                                             \
+            } else {                                                                                         \
+                float part[32];                                                                              \
+                l4j_##decoder(block, unit, part);                                                            \
+                memcpy(out, part + skip, sizeof(float) * (size_t)here);                                      \
+            }                                                                                                \
+            k += here;                                                                                       \
+            out += here;                                                                                     \
+            count -= here;                                                                                   \
+        }                                                                                                    \
+    }
+L4J_GGUF_FORMATS(DECODE_GGUF)
+
+static inline void quant_decode(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *out) {
+    const uint8_t *row = (const uint8_t *)q->values + n * q->row_bytes;
+    switch (q->scheme) {
+    case L4J_SCHEME_NF4:
+    case L4J_SCHEME_FP4: decode_bitsandbytes_4bit(q, n * q->cols + k, count, out); break;
+    case L4J_SCHEME_LLM_INT8: decode_llm_int8(q, n, k, count, out); break;
+    case L4J_SCHEME_INT8: decode_int8(q, n, k, count, out); break;
+    case L4J_SCHEME_GPTQ:
+    case L4J_SCHEME_GPTQ_V2: decode_gptq(q, n, k, count, out); break;
+    case L4J_SCHEME_AWQ: decode_awq(q, n, k, count, out); break;
+    case L4J_SCHEME_FP8_E4M3: decode_fp8(q, n, k, count, out); break;
+#define CASE(name, decoder, values, bytes) \
+    case L4J_SCHEME_GGUF_##name: decode_##decoder(row, k, count, out); break;
+        L4J_GGUF_FORMATS(CASE)
+#undef CASE
+    default: break;
+    }
+}
+
+#endif

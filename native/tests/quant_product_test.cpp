@@ -1,0 +1,131 @@
+// Operations with quantized weights: the bits of the same operations with the decoded weight, and close to fp64, on every tier.
+#include "quant_case.h"
+#include "tier_check.h"
+
+namespace {
+
+using l4j::Context;
+using l4j::Operand;
+using l4j::Outputs;
+using l4j::Parts;
+
+// A projection with an adapter and dropout, forward and backward, for M rows.
+void run_lora(const Context &context, int32_t isa, const l4j_weight *weight, int64_t N, int64_t K, int64_t M,
+              Outputs *outputs) {
+    l4j::Random random(11);
+    int64_t R = 5;
+    Operand x(isa, {M, K}, 1), a(isa, {R, K}), b(isa, {N, R}), dy(isa, {M, N});
+    x.fill(random.floats(M * K));
+    a.fill(random.floats(R * K));
+    b.fill(random.floats(N * R));
+    dy.fill(random.floats(M * N));
+    Operand y(isa, {M, N}, 3), s(isa, {M, R}), dx(isa, {M, K}, 2), da(isa, {R, K}), db(isa, {N, R});
+    float scaling = 0.75f;
+    uint64_t seed = 3;
+    int64_t step = 2;
+    std::vector<uint32_t> tokens(static_cast<size_t>(M));
+    for (size_t m = 0; m < tokens.size(); m++) tokens[m] = static_cast<uint32_t>(m);
+    int32_t module = 4, adapter = 1;
+    l4j_lora args = {};
+    args.struct_size = sizeof args;
+    args.projection_count = 1;
+    args.adapter_count = 1;
+    args.dropout_p = 0.25f;
+    args.x = x.get();
+    args.weights = &weight;
+    args.a = a.get();
+    args.b = b.get();
+    args.scaling = &scaling;
+    args.dropout_seed = &seed;
+    args.dropout_step = &step;
+    args.token_index = tokens.data();
+    args.module_id = &module;
+    args.adapter_id = &adapter;
+    args.y = y.get();
+    args.s = s.get();
+    args.dy = dy.get();
+    args.dx = dx.get();
+    args.da = da.get();
+    args.db = db.get();
+    L4J_ASSERT_OK(L4J_RUN(lora_forward, context.queue(), &args)(error));
+    L4J_ASSERT_OK(L4J_RUN(lora_backward, context.queue(), &args)(error));
+    outputs->insert(outputs->end(), {{"y", y}, {"s", s}, {"dx", dx}, {"da", da}, {"db", db}});
+}
+
+// The weight as the head of a model, and as its embedding.
+void run_head(const Context &context, int32_t isa, const l4j_weight *weight, int64_t V, int64_t K, int64_t M,
+              Outputs *outputs) {
+    l4j::Random random(12);
+    Operand x(isa, {M, K}), loss(isa, {M}), lse(isa, {M}), dx(isa, {M, K}), rows(isa, {M, K}, 1);
+    x.fill(random.floats(M * K));
+    std::vector<int32_t> targets;
+    for (int64_t m = 0; m < M; m++) targets.push_back(static_cast<int32_t>(random.below(V)));
+    l4j_linear_cross_entropy head = {};
+    head.struct_size = sizeof head;
+    head.ignore_index = -100;
+    head.x = x.get();
+    head.weight = weight;
+    head.targets = targets.data();
+    head.loss = loss.get();
+    head.lse = lse.get();
+    head.dx = dx.get();
+    L4J_ASSERT_OK(L4J_RUN(linear_cross_entropy_forward, context.queue(), &head)(error));
+    l4j_embedding embedding = {};
+    embedding.struct_size = sizeof embedding;
+    embedding.weight = weight;
+    embedding.ids = targets.data();
+    embedding.out = rows.get();
+    L4J_ASSERT_OK(L4J_RUN(embedding_forward, context.queue(), &embedding)(error));
+    outputs->insert(outputs->end(), {{"loss", loss}, {"lse", lse}, {"head dx", dx}, {"embedding", rows}});
+}
+
+Outputs run(const Context &context, int32_t isa, const l4j_weight *weight, const Parts &p, int64_t M, bool head) {
+    Outputs outputs;
+    if (head) {
+        run_head(context, isa, weight, p.rows, p.cols, M, &outputs);
+    } else {
+        run_lora(context, isa, weight, p.rows, p.cols, M, &outputs);
+    }
+    return outputs;
+}
+
+void check(const Parts &parts, int64_t M, bool head, const std::vector<int> &threads) {
+    for (int32_t mode : {L4J_WEIGHT_BORROW, L4J_WEIGHT_PACK}) {
+        SCOPED_TRACE(std::to_string(parts.rows) + "x" + std::to_string(parts.cols) + " M " + std::to_string(M) +
+                     " mode " + std::to_string(mode));
+        auto compute = [&](const Context &context, int32_t isa) {
+            l4j::QuantWeight weight(context, parts, mode);
+            Outputs got = run(context, isa, weight.get(), parts, M, head);
+            std::vector<float> values =
+                l4j::dequantized(context, isa, weight.get(), 0, parts.rows, parts.cols).floats();
+            l4j::TestWeight dense(context, parts.rows, parts.cols, values);
+            Outputs expected = run(context, isa, dense.get(), parts, M, head);
+            for (size_t i = 0; i < got.size(); i++) {
+                EXPECT_TRUE(l4j::same_bits(got[i].second.floats(), expected[i].second.floats()))
+                    << got[i].first << " on " << l4j::tier_name(isa) << ": quantized against decoded";
+            }
+            return got;
+        };
+        l4j::check_tiers(compute, 2e-5, threads);
+        if (::testing::Test::HasFailure()) return;
+    }
+}
+
+class QuantProductTest : public ::testing::TestWithParam<std::pair<int32_t, const char *>> {};
+
+TEST_P(QuantProductTest, Lora) {
+    int32_t scheme = GetParam().first;
+    // Few rows are streamed by each thread, many share packed blocks; a contraction of more than one block of steps.
+    for (int64_t M : {1, 7, 45}) check(l4j::random_parts(scheme, 37, 400, static_cast<uint64_t>(M)), M, false, {2});
+    for (int64_t rows : {1, 16, 33}) {
+        for (int64_t cols : {1, 33, 64}) check(l4j::random_parts(scheme, rows, cols, 4), 3, false, {2});
+    }
+}
+
+// More values than a block of linear_cross_entropy.
+TEST_P(QuantProductTest, HeadAndEmbedding) { check(l4j::random_parts(GetParam().first, 1040, 40, 5), 3, true, {2}); }
+
+INSTANTIATE_TEST_SUITE_P(Schemes, QuantProductTest, ::testing::ValuesIn(l4j::schemes()),
+                         [](const auto &info) { return std::string(info.param.second); });
+
+} // namespace
