@@ -1,5 +1,6 @@
 // Quantized weights: decoded exactly as their formats' owners do it, on every tier, from any row and column on; refused when wrong.
 #include "quant_case.h"
+#include "quant_golden.h"
 
 #include <set>
 
@@ -7,34 +8,7 @@ namespace {
 
 using l4j::Context;
 using l4j::Parts;
-using l4j::Stored;
-
-using Cases = std::map<std::string, std::map<std::string, Stored>>;
-
-// <scheme>.<case>.<part>
-Cases read_cases(const std::string &path) {
-    Cases cases;
-    for (auto &named : l4j::read_safetensors(path)) {
-        size_t dot = named.first.rfind('.');
-        cases[named.first.substr(0, dot)][named.first.substr(dot + 1)] = named.second;
-    }
-    return cases;
-}
-
-Parts parts_of(const std::string &name, const std::map<std::string, Stored> &stored) {
-    Parts p;
-    p.scheme = l4j::scheme_named(name.substr(0, name.find('.')));
-    p.rows = stored.at("dequantized").shape[0];
-    p.cols = stored.at("dequantized").shape[1];
-    for (int32_t role = L4J_ROLE_VALUES; role <= L4J_ROLE_NESTED_BLOCK_SIZE; role++) {
-        auto part = stored.find(l4j::role_names()[role]);
-        if (part == stored.end()) continue;
-        p.add(role, part->second.dtype, part->second.shape, part->second.bytes);
-    }
-    return p;
-}
-
-// Equal bits; a zero may have either sign (bitsandbytes' code 8 of FP4 is -0, which not every reader keeps); NaN is NaN.
+// Equal values (a zero may have either sign); NaN is NaN.
 void expect_values(const std::vector<float> &expected, const l4j::Operand &got) {
     std::vector<float> values = got.floats();
     ASSERT_EQ(expected.size(), values.size());
@@ -63,11 +37,11 @@ void expect_case(const std::string &name, const Parts &parts, const std::vector<
 }
 
 TEST(QuantTest, TestDataIsExact) {
-    Cases cases = read_cases(L4J_TEST_DATA "/quant/quant.safetensors");
+    l4j::Cases cases = l4j::read_cases(L4J_TEST_DATA "/quant/quant.safetensors");
     std::set<std::string> seen;
     for (auto &c : cases) {
         seen.insert(c.first.substr(0, c.first.find('.')));
-        expect_case(c.first, parts_of(c.first, c.second), c.second.at("dequantized").floats());
+        expect_case(c.first, l4j::parts_of(c.first, c.second), c.second.at("dequantized").floats());
     }
     EXPECT_EQ(l4j::schemes().size(), seen.size());
 }
@@ -77,69 +51,24 @@ TEST(QuantTest, OwnersValuesAreExact) {
     const char *folder = getenv("LORA4J_QUANT_GOLDEN");
     if (!folder) GTEST_SKIP() << "LORA4J_QUANT_GOLDEN is not set";
     int checked = 0;
-    for (auto &c :
-         read_cases(std::string(folder) + "/ggml_blocks.safetensors")) { // q4_K.3x512.{blocks, dequantized, w}
-        std::string type = c.first.substr(0, c.first.find('.'));
-        for (char &letter : type) letter = static_cast<char>(toupper(letter));
-        Parts p;
-        p.scheme = l4j::scheme_named("GGUF_" + type);
-        const Stored &blocks = c.second.at("blocks"), &expected = c.second.at("dequantized");
-        p.rows = expected.shape[0];
-        p.cols = expected.shape[1];
-        p.add(L4J_ROLE_VALUES, L4J_U8, {p.rows, blocks.size() / p.rows}, blocks.bytes);
-        expect_case(c.first, p, expected.floats());
+    for (auto &owned : l4j::owners_cases(folder)) {
+        // The owner's result in bf16 or fp16 is the fp32 value rounded once.
+        const Parts &p = owned.parts;
+        Context context(L4J_ISA_AUTO, 2);
+        l4j::QuantWeight weight(context, p, L4J_WEIGHT_BORROW);
+        std::vector<float> got = l4j::dequantized(context, L4J_ISA_REF, weight.get(), 0, p.rows, p.cols).floats();
+        std::vector<float> owner = owned.dequantized.floats();
+        for (size_t i = 0; i < got.size(); i++) {
+            float rounded = got[i];
+            if (owned.dequantized.dtype == L4J_F16) {
+                rounded = static_cast<float>(static_cast<l4j::Half>(rounded));
+            } else if (owned.dequantized.dtype == L4J_BF16) {
+                uint32_t u = static_cast<uint32_t>(l4j::to_bf16(rounded)) << 16;
+                memcpy(&rounded, &u, 4);
+            }
+            ASSERT_EQ(owner[i], rounded) << owned.name << " element " << i;
+        }
         checked++;
-    }
-    for (const char *file : {"/bitsandbytes_4bit.safetensors", "/bitsandbytes_4bit_more.safetensors"}) {
-        std::map<std::string, std::map<std::string, Stored>> cases; // 001.nf4.64x64.b64.float32.dq.<part>
-        for (auto &named : l4j::read_safetensors(folder + std::string(file))) {
-            size_t at = 0;
-            for (int i = 0; i < 6; i++) at = named.first.find('.', at) + 1;
-            cases[named.first.substr(0, at - 1)][named.first.substr(at)] = named.second;
-        }
-        for (auto &c : cases) {
-            bool nf4 = c.first.find(".nf4.") != std::string::npos;
-            Parts p;
-            p.scheme = nf4 ? L4J_SCHEME_NF4 : L4J_SCHEME_FP4;
-            const Stored &expected = c.second.at("dequantized"),
-                         &state = c.second.at(nf4 ? "quant_state.bitsandbytes__nf4" : "quant_state.bitsandbytes__fp4");
-            p.rows = expected.shape[0];
-            p.cols = expected.shape[1];
-            std::string json(state.bytes.begin(), state.bytes.end());
-            auto number = [&](const char *key) { return std::stod(json.substr(json.find(key) + strlen(key) + 3)); };
-            auto add = [&](int32_t role, const char *name) {
-                const Stored &s = c.second.at(name);
-                p.add(role, s.dtype, s.shape, s.bytes);
-            };
-            add(L4J_ROLE_VALUES, "packed");
-            add(L4J_ROLE_SCALES, "absmax");
-            add(L4J_ROLE_QUANT_MAP, "quant_map");
-            p.add(L4J_ROLE_BLOCK_SIZE, L4J_I64, {1}, std::vector<int64_t>{static_cast<int64_t>(number("blocksize"))});
-            if (c.second.count("nested_absmax")) {
-                add(L4J_ROLE_NESTED_SCALES, "nested_absmax");
-                add(L4J_ROLE_NESTED_QUANT_MAP, "nested_quant_map");
-                p.add(L4J_ROLE_NESTED_OFFSET, L4J_F32, {1},
-                      std::vector<float>{static_cast<float>(number("nested_offset"))});
-                p.add(L4J_ROLE_NESTED_BLOCK_SIZE, L4J_I64, {1},
-                      std::vector<int64_t>{static_cast<int64_t>(number("nested_blocksize"))});
-            }
-            // The owner's result in bf16 or fp16 is the fp32 value rounded once.
-            Context context(L4J_ISA_AUTO, 2);
-            l4j::QuantWeight weight(context, p, L4J_WEIGHT_BORROW);
-            std::vector<float> got = l4j::dequantized(context, L4J_ISA_REF, weight.get(), 0, p.rows, p.cols).floats();
-            std::vector<float> owner = expected.floats();
-            for (size_t i = 0; i < got.size(); i++) {
-                float rounded = got[i];
-                if (expected.dtype == L4J_F16) {
-                    rounded = static_cast<float>(static_cast<l4j::Half>(rounded));
-                } else if (expected.dtype == L4J_BF16) {
-                    uint32_t u = static_cast<uint32_t>(l4j::to_bf16(rounded)) << 16;
-                    memcpy(&rounded, &u, 4);
-                }
-                ASSERT_EQ(owner[i], rounded) << c.first << " element " << i;
-            }
-            checked++;
-        }
     }
     EXPECT_EQ(36 + 144 + 10, checked);
 }

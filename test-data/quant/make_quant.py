@@ -55,18 +55,138 @@ for kind, offsets in HALF_OFFSETS.items():
         blocks = gguf.quants.quantize(w, kind)
         put(f"GGUF_{kind.name}.made", w=w, VALUES=blocks, dequantized=f32(gguf.quants.dequantize(blocks, kind)))
     # Every code value under every scale of the list: many blocks of random codes.
-    rows, per_row = (9, 4) if values == 32 else (9, 1)
+    rows, per_row = (9, 2) if values == 32 else (9, 1)
     blocks = rng.integers(0, 256, (rows, per_row, size), dtype=np.uint8)
     for offset in offsets:
         half = HALVES[rng.permutation(rows * per_row) % len(HALVES)].reshape(rows, per_row, 1)
         blocks[:, :, offset : offset + 2] = half.view(np.uint8)
     if kind == Type.MXFP4:
         blocks[:, :, 0] = rng.integers(100, 150, (rows, per_row))
-        blocks[:2, :, 0] = [[0, 1, 2, 3], [127, 128, 200, 250]]
+        blocks[:4, :, 0] = [[0, 1], [2, 3], [127, 128], [200, 250]]
     blocks = blocks.reshape(rows, per_row * size)
     put(f"GGUF_{kind.name}.codes", VALUES=blocks, dequantized=f32(gguf.quants.dequantize(blocks, kind)))
 
+# ---- Q4_K and Q6_K have no quantizer in the gguf package: ggml-quants.c's quantize_row_<type>_ref, vectorised over groups of values.
+# Sums over a group are taken in ascending order and every step is rounded to fp32.
+
+
+def nearest(v):
+    return np.rint(v.astype(np.float32)).astype(np.int64)
+
+
+def total(columns):
+    acc = np.zeros(len(columns), dtype=np.float32)
+    for j in range(columns.shape[1]):
+        acc = acc + columns[:, j]
+    return acc
+
+
+def total_from_first(columns):
+    acc = columns[:, 0].copy()
+    for j in range(1, columns.shape[1]):
+        acc = acc + columns[:, j]
+    return acc
+
+
+def half(x):
+    return x.astype(np.float16).astype(np.float32)
+
+
+def q4_k(w):
+    x = w.reshape(-1, 32)
+    weight = np.sqrt(total(x * x) / np.float32(32))[:, None] + np.abs(x)
+    low, high = np.minimum(x.min(1), np.float32(0)), x.max(1)
+    flat = low == high
+    sum_w, sum_x = total_from_first(weight), total_from_first(weight * x)
+    with np.errstate(all="ignore"):
+        inverse = np.float32(15) / (high - low)
+        codes = np.clip(nearest(inverse[:, None] * (x - low[:, None])), 0, 15)
+        scale = np.float32(1) / inverse
+        difference = scale[:, None] * codes.astype(np.float32) + low[:, None] - x
+        best = total(weight * (difference * difference))
+        for step in range(21):
+            inverse = (np.float32(-1) + np.float32(0.1) * np.float32(step) + np.float32(15)) / (high - low)
+            q = np.clip(nearest(inverse[:, None] * (x - low[:, None])), 0, 15)
+            l = q.astype(np.float32)
+            sum_l, sum_l2, sum_xl = total(weight * l), total(weight * l * l), total(weight * l * x)
+            determinant = sum_w * sum_l2 - sum_l * sum_l
+            this_scale = (sum_w * sum_xl - sum_x * sum_l) / determinant
+            this_low = (sum_l2 * sum_x - sum_l * sum_xl) / determinant
+            positive = this_low > 0
+            this_scale = np.where(positive, sum_xl / sum_l2, this_scale)
+            this_low = np.where(positive, np.float32(0), this_low)
+            difference = this_scale[:, None] * l + this_low[:, None] - x
+            error = total(weight * (difference * difference))
+            better = (determinant > 0) & (error < best) & ~flat
+            best, scale, low = np.where(better, error, best), np.where(better, this_scale, scale), np.where(better, this_low, low)
+            codes = np.where(better[:, None], q, codes)
+    scale, codes = np.where(flat, np.float32(0), scale), np.where(flat[:, None], 0, codes)
+    scales, mins, codes, x = scale.reshape(-1, 8), -low.reshape(-1, 8), codes.reshape(-1, 8, 32), x.reshape(-1, 8, 32)
+    top_s, top_m = np.maximum(scales.max(1), 0), np.maximum(mins.max(1), 0)
+    with np.errstate(all="ignore"):
+        s = np.where(top_s[:, None] > 0, np.minimum(nearest((np.float32(63) / top_s)[:, None] * scales), 63), 0)
+        m = np.where(top_m[:, None] > 0, np.minimum(nearest((np.float32(63) / top_m)[:, None] * mins), 63), 0)
+        d, dmin = top_s / np.float32(63), top_m / np.float32(63)
+        ds, dm = half(d)[:, None] * s.astype(np.float32), half(dmin)[:, None] * m.astype(np.float32)
+        q = np.clip(nearest((x + dm[:, :, None]) / ds[:, :, None]), 0, 15)
+    codes = np.where(ds[:, :, None] != 0, q, codes).astype(np.uint8)
+    blocks = np.zeros((len(s), 144), dtype=np.uint8)
+    blocks[:, 0:2] = d.astype(np.float16).reshape(-1, 1).view(np.uint8)
+    blocks[:, 2:4] = dmin.astype(np.float16).reshape(-1, 1).view(np.uint8)
+    blocks[:, 4:8] = s[:, :4] | (s[:, 4:] >> 4) << 6
+    blocks[:, 8:12] = m[:, :4] | (m[:, 4:] >> 4) << 6
+    blocks[:, 12:16] = s[:, 4:] & 15 | (m[:, 4:] & 15) << 4
+    blocks[:, 16:] = (codes[:, 0::2] | codes[:, 1::2] << 4).reshape(-1, 128)
+    return blocks.reshape(len(w), -1)
+
+
+def q6_k(w):
+    x = w.reshape(-1, 16)
+    top = x[np.arange(len(x)), np.abs(x).argmax(1)]
+    tiny = np.abs(top) < np.float32(1e-15)
+    square = x * x
+    scale = best = codes = None
+    with np.errstate(all="ignore"):
+        for step in [0, *range(-9, 0), *range(1, 10)]:
+            inverse = -(np.float32(32) + np.float32(0.1) * np.float32(step)) / top
+            q = np.clip(nearest(inverse[:, None] * x), -32, 31)
+            l = q.astype(np.float32)
+            sum_lx, sum_l2 = total(square * x * l), total(square * l * l)
+            better = np.ones(len(x), dtype=bool) if codes is None else (sum_l2 > 0) & (sum_lx * sum_lx > best * sum_l2)
+            this = np.where(sum_l2 != 0, sum_lx / sum_l2, np.float32(0))
+            if codes is None:
+                scale, best, codes = this, this * sum_lx, q
+            scale, best = np.where(better, this, scale), np.where(better, this * sum_lx, best)
+            codes = np.where(better[:, None], q, codes)
+    scale = np.where(tiny, np.float32(0), scale).astype(np.float32).reshape(-1, 16)
+    codes = np.where(tiny[:, None], -32, codes).reshape(-1, 16, 16)
+    x = x.reshape(-1, 16, 16)
+    top = scale[np.arange(len(scale)), np.abs(scale).argmax(1)]
+    zero = np.abs(top) < np.float32(1e-15)
+    with np.errstate(all="ignore"):
+        inverse = np.float32(-128) / top
+        d = np.float32(1) / inverse
+        s = np.minimum(nearest(inverse[:, None] * scale), 127)
+        ds = half(d)[:, None] * s.astype(np.float32)
+        q = np.clip(nearest(x / ds[:, :, None]), -32, 31)
+    codes = (np.where(ds[:, :, None] != 0, q, codes) + 32).astype(np.uint8).reshape(-1, 2, 4, 32)
+    blocks = np.zeros((len(scale), 210), dtype=np.uint8)
+    blocks[:, :128] = (codes[:, :, :2] & 15 | (codes[:, :, 2:] & 15) << 4).reshape(-1, 128)
+    blocks[:, 128:192] = (codes[:, :, 0] >> 4 | codes[:, :, 1] >> 4 << 2 | codes[:, :, 2] >> 4 << 4 | codes[:, :, 3] >> 4 << 6).reshape(-1, 64)
+    blocks[:, 192:208] = s.astype(np.int8).view(np.uint8)
+    blocks[:, 208:] = d.astype(np.float16).reshape(-1, 1).view(np.uint8)
+    blocks[zero] = 0
+    return blocks.reshape(len(w), -1)
+
+
+for kind, quantizer in ((Type.Q4_K, q4_k), (Type.Q6_K, q6_k)):
+    w = weights(3, 512)
+    w[1, :256] = 0
+    blocks = quantizer(w)
+    put(f"GGUF_{kind.name}.made", w=w, VALUES=blocks, dequantized=f32(gguf.quants.dequantize(blocks, kind)))
+
 # ---- bitsandbytes
+
 
 def unpack(packed, count):
     codes = np.stack([packed >> 4, packed & 15], axis=-1).reshape(-1)

@@ -416,6 +416,36 @@ L4J_API l4j_status l4j_dequantize_forward_workspace(const l4j_queue *queue, cons
 L4J_API l4j_status l4j_dequantize_forward(l4j_queue *queue, const l4j_dequantize *args, void *workspace,
                                           size_t workspace_bytes, l4j_error *error);
 
+/* ------------------------------------------------------------------------------------------------------------- quantize */
+
+enum {
+    L4J_QUANTIZE_GIVEN_OFFSET =
+        1 /**< NESTED_OFFSET is read; otherwise it is written: the mean of absmax, summed in fp64 */
+};
+
+/**
+ * Values as the parts of a quantized weight, with the bits that the format's owner gives: NF4 and FP4 (bitsandbytes' CPU code, with
+ * double quantization where the nested parts are there), LLM_INT8, GGUF_Q4_0, Q4_1, Q8_0, Q4_K and Q6_K (ggml's quantize_row_<type>_ref,
+ * without fused multiply-adds). Other schemes are L4J_ENOTSUP. The parts are those of l4j_weight_create; all are written but
+ * BLOCK_SIZE and NESTED_BLOCK_SIZE, which are read. A value that is NaN or Inf, or a block that needs a scale beyond fp16, is
+ * L4J_ENUMERIC with its row and column; what the parts hold then is not said. Parts must not overlap x.
+ */
+typedef struct l4j_quantize {
+    uint32_t struct_size;
+    uint32_t flags;
+    int32_t scheme; /**< L4J_SCHEME_... */
+    int32_t part_count;
+    const l4j_tensor *x;           /**< [N, K] F32, F16 or BF16 */
+    const int32_t *part_roles;     /**< [part_count], each role once */
+    const l4j_tensor *part_values; /**< out: [part_count] */
+    int64_t reserved[4];
+} l4j_quantize;
+
+L4J_API l4j_status l4j_quantize_forward_workspace(const l4j_queue *queue, const l4j_quantize *args, size_t *bytes,
+                                                  l4j_error *error);
+L4J_API l4j_status l4j_quantize_forward(l4j_queue *queue, const l4j_quantize *args, void *workspace,
+                                        size_t workspace_bytes, l4j_error *error);
+
 /* ------------------------------------------------------------------------------------------------------------- rms_norm */
 
 /**

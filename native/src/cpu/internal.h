@@ -21,6 +21,7 @@
     OP(lora_forward, l4j_lora)                                 \
     OP(lora_backward, l4j_lora)                                \
     OP(dequantize_forward, l4j_dequantize)                     \
+    OP(quantize_forward, l4j_quantize)                         \
     OP(rms_norm_forward, l4j_rms_norm)                         \
     OP(rms_norm_backward, l4j_rms_norm)                        \
     OP(rope_forward, l4j_rope)                                 \
@@ -178,6 +179,7 @@ static inline float l4j_bf16_to_f32(uint16_t h) {
     return v.f;
 }
 float l4j_f16_to_f32(uint16_t h); /* exact, any CPU: src/cpu/convert.c */
+uint16_t l4j_f32_to_f16(float x); /* to nearest, ties to even */
 
 static inline int64_t l4j_min64(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t l4j_max64(int64_t a, int64_t b) { return a > b ? a : b; }

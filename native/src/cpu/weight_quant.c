@@ -46,6 +46,12 @@ static void copy(void *context, int thread, int threads) {
     }
 }
 
+static l4j_status open_parts(l4j_weight *w, const l4j_weight_options *options, const l4j_tensor *values,
+                             l4j_error *error) {
+    l4j_part_list list = {options->part_count, options->part_roles, values};
+    return l4j_quant_open("weight_create", w->scheme, w->rows, w->cols, list, false, &w->quant, error);
+}
+
 static l4j_status copy_parts(l4j_weight *w, l4j_queue *queue, const l4j_weight_options *options, l4j_error *error) {
     int64_t size = 0;
     for (int32_t i = 0; i < options->part_count; i++) size += (part_bytes(&options->part_values[i]) + 63) / 64 * 64;
@@ -59,14 +65,12 @@ static l4j_status copy_parts(l4j_weight *w, l4j_queue *queue, const l4j_weight_o
     }
     copy_task task = {options->part_values, parts, options->part_count};
     l4j_run_or_alone(queue, copy, &task);
-    l4j_weight_options copied = *options;
-    copied.part_values = parts;
-    return l4j_quant_open(&copied, &w->quant, error);
+    return open_parts(w, options, parts, error);
 }
 
 l4j_status l4j_weight_quantized(l4j_weight *w, l4j_queue *queue, const l4j_weight_options *options, l4j_error *error) {
     w->layout = L4J_LAYOUT_CODES;
-    L4J_TRY(l4j_quant_open(options, &w->quant, error));
+    L4J_TRY(open_parts(w, options, options->part_values, error));
     if (!(options->flags & L4J_WEIGHT_ALLOW_NONFINITE)) {
         l4j_finite_check check = {w, INT64_MAX};
         l4j_run_or_alone(queue, check_finite, &check);

@@ -54,22 +54,22 @@ const char *l4j_format_name(int32_t scheme) {
 
 const char *l4j_role_name(int32_t role) { return role > 0 && role < L4J_ROLES ? role_names[role] : "unknown"; }
 
-static l4j_status find_parts(const l4j_weight_options *o, const format *f, l4j_parts *parts, l4j_error *error) {
-    if (o->part_count < 1 || o->part_count >= L4J_ROLES || !o->part_roles || !o->part_values) {
-        return l4j_fail(error, L4J_EINVAL, "weight_create: %s has %d parts%s, expected 1 to %d with their roles",
-                        f->name, o->part_count, o->part_roles && o->part_values ? "" : " without roles or values",
+static l4j_status find_parts(l4j_part_list list, const format *f, l4j_parts *parts, l4j_error *error) {
+    if (list.count < 1 || list.count >= L4J_ROLES || !list.roles || !list.values) {
+        return l4j_fail(error, L4J_EINVAL, "%s: %s has %d parts%s, expected 1 to %d with their roles", parts->op,
+                        f->name, list.count, list.roles && list.values ? "" : " without roles or values",
                         L4J_ROLES - 1);
     }
-    for (int32_t i = 0; i < o->part_count; i++) {
-        int32_t role = o->part_roles[i];
+    for (int32_t i = 0; i < list.count; i++) {
+        int32_t role = list.roles[i];
         if (role < 1 || role >= L4J_ROLES || !(f->roles >> role & 1)) {
-            return l4j_fail(error, L4J_EINVAL, "weight_create: %s has no part of role %d (%s)", f->name, role,
+            return l4j_fail(error, L4J_EINVAL, "%s: %s has no part of role %d (%s)", parts->op, f->name, role,
                             l4j_role_name(role));
         }
         if (parts->role[role]) {
-            return l4j_fail(error, L4J_EINVAL, "weight_create: %s has two parts %s", f->name, l4j_role_name(role));
+            return l4j_fail(error, L4J_EINVAL, "%s: %s has two parts %s", parts->op, f->name, l4j_role_name(role));
         }
-        parts->role[role] = &o->part_values[i];
+        parts->role[role] = &list.values[i];
     }
     return L4J_OK;
 }
@@ -77,7 +77,7 @@ static l4j_status find_parts(const l4j_weight_options *o, const format *f, l4j_p
 l4j_status l4j_part(const l4j_parts *parts, int32_t role, uint32_t dtypes, int64_t a, int64_t b, l4j_error *error) {
     const l4j_tensor *t = parts->role[role];
     const char *name = l4j_role_name(role);
-    if (!t) return l4j_fail(error, L4J_EINVAL, "weight_create: %s needs a part %s", parts->name, name);
+    if (!t) return l4j_fail(error, L4J_EINVAL, "%s: %s needs a part %s", parts->op, parts->name, name);
     char found[128], wanted[64];
     l4j_describe(t, found, sizeof found);
     snprintf(wanted, sizeof wanted, b ? "[%lld, %lld]" : "[%lld]", (long long)a, (long long)b);
@@ -90,24 +90,22 @@ l4j_status l4j_part(const l4j_parts *parts, int32_t role, uint32_t dtypes, int64
             size_t used = strlen(types);
             snprintf(types + used, sizeof types - used, "%s%s", used ? " or " : "", l4j_dtype_name(d));
         }
-        return l4j_fail(error, L4J_EINVAL, "weight_create: %s: %s is %s, expected %s %s for a weight [%lld, %lld]",
+        return l4j_fail(error, L4J_EINVAL, "%s: %s: %s is %s, expected %s %s for a weight [%lld, %lld]", parts->op,
                         parts->name, name, found, types, wanted, (long long)parts->rows, (long long)parts->cols);
     }
     if (t->device_type != L4J_DEVICE_CPU || t->device_id != 0) {
-        return l4j_fail(error, L4J_EDEVICE,
-                        "weight_create: %s lies on device type %d, id %d; the weight's device is the CPU", name,
-                        t->device_type, t->device_id);
+        return l4j_fail(error, L4J_EDEVICE, "%s: %s lies on device type %d, id %d; the weight's device is the CPU",
+                        parts->op, name, t->device_type, t->device_id);
     }
-    if (t->reserved) return l4j_fail(error, L4J_EINVAL, "weight_create: %s.reserved is not zero", name);
-    if (!t->data) return l4j_fail(error, L4J_EINVAL, "weight_create: %s.data is NULL", name);
+    if (t->reserved) return l4j_fail(error, L4J_EINVAL, "%s: %s.reserved is not zero", parts->op, name);
+    if (!t->data) return l4j_fail(error, L4J_EINVAL, "%s: %s.data is NULL", parts->op, name);
     if ((t->shape[t->ndim - 1] > 1 && t->stride[t->ndim - 1] != 1) ||
         (t->ndim == 2 && t->shape[0] > 1 && t->stride[0] != t->shape[1])) {
-        return l4j_fail(error, L4J_EINVAL,
-                        "weight_create: %s is %s with strides [%lld, %lld], expected contiguous memory", name, found,
-                        (long long)t->stride[0], (long long)t->stride[1]);
+        return l4j_fail(error, L4J_EINVAL, "%s: %s is %s with strides [%lld, %lld], expected contiguous memory",
+                        parts->op, name, found, (long long)t->stride[0], (long long)t->stride[1]);
     }
     if ((uintptr_t)t->data % (uintptr_t)l4j_dtype_bytes(t->dtype) != 0) {
-        return l4j_fail(error, L4J_EALIGN, "weight_create: %s.data is not aligned to its element size", name);
+        return l4j_fail(error, L4J_EALIGN, "%s: %s.data is not aligned to its element size", parts->op, name);
     }
     return L4J_OK;
 }
@@ -117,15 +115,16 @@ l4j_status l4j_part_size(const l4j_parts *parts, int32_t role, int64_t least, in
     L4J_TRY(l4j_part(parts, role, L4J_DTYPE(L4J_I64), 1, 0, error));
     *size = *(const int64_t *)parts->role[role]->data;
     if (*size >= least && *size <= most && (*size & (*size - 1)) == 0) return L4J_OK;
-    return l4j_fail(error, L4J_EINVAL, "weight_create: %s: %s is %lld, expected a power of two from %lld to %lld",
+    return l4j_fail(error, L4J_EINVAL, "%s: %s: %s is %lld, expected a power of two from %lld to %lld", parts->op,
                     parts->name, l4j_role_name(role), (long long)*size, (long long)least, (long long)most);
 }
 
-l4j_status l4j_quant_open(const l4j_weight_options *options, l4j_quant *quant, l4j_error *error) {
-    const format *f = format_of(options->scheme);
-    l4j_parts parts = {.name = f->name, .scheme = f->scheme, .rows = options->rows, .cols = options->cols};
-    L4J_TRY(find_parts(options, f, &parts, error));
-    *quant = (l4j_quant){.scheme = f->scheme, .rows = options->rows, .cols = options->cols};
+l4j_status l4j_quant_open(const char *op, int32_t scheme, int64_t rows, int64_t cols, l4j_part_list list, bool out,
+                          l4j_quant *quant, l4j_error *error) {
+    const format *f = format_of(scheme);
+    l4j_parts parts = {.op = op, .name = f->name, .out = out, .scheme = scheme, .rows = rows, .cols = cols};
+    L4J_TRY(find_parts(list, f, &parts, error));
+    *quant = (l4j_quant){.scheme = scheme, .rows = rows, .cols = cols};
     L4J_TRY(f->open(&parts, quant, error));
     quant->values = parts.role[L4J_ROLE_VALUES]->data;
     if (parts.role[L4J_ROLE_SCALES]) {

@@ -59,9 +59,18 @@ typedef struct l4j_quant {
     int64_t nested_block;
 } l4j_quant;
 
+/* Parts as a caller lists them. */
+typedef struct l4j_part_list {
+    int32_t count;
+    const int32_t *roles;
+    const l4j_tensor *values;
+} l4j_part_list;
+
 /* The parts of a weight by role; data NULL where there is none. */
 typedef struct l4j_parts {
+    const char *op;
     const char *name; /* of the scheme */
+    bool out;         /* the parts are written: what they hold does not count yet, sizes of blocks excepted */
     int32_t scheme;
     int64_t rows, cols;
     const l4j_tensor *role[L4J_ROLES];
@@ -70,12 +79,15 @@ typedef struct l4j_parts {
 /* "GGUF_Q4_K"; NULL for a scheme that is not quantized. */
 const char *l4j_format_name(int32_t scheme);
 
-/* Checks a quantized weight's parts and notes where they lie. The values of small parts (block sizes, offset, code books, indices)
-   are read and checked as well; scales and codes are not. */
-l4j_status l4j_quant_open(const l4j_weight_options *options, l4j_quant *quant, l4j_error *error);
+/* Checks the parts of a quantized weight [rows, cols], for operation `op`, and notes where they lie. With `out` they are to be
+   written; otherwise the values of small parts (offset, code books, indices) are checked as well. Scales and codes are not. */
+l4j_status l4j_quant_open(const char *op, int32_t scheme, int64_t rows, int64_t cols, l4j_part_list list, bool out,
+                          l4j_quant *quant, l4j_error *error);
 
 /* The code book of NF4 or FP4, as fp32. */
 const float *l4j_bitsandbytes_map(int32_t scheme);
+/* The 256 values of the code book of double quantization, ascending, as bits of fp32. */
+const uint32_t *l4j_bitsandbytes_dynamic_map(void);
 
 #define L4J_OPEN(family) l4j_status l4j_open_##family(const l4j_parts *parts, l4j_quant *quant, l4j_error *error)
 L4J_OPEN(bitsandbytes_4bit);

@@ -13,9 +13,8 @@ L4J_OPEN(gguf) {
     size_t i = 0;
     while (blocks[i].scheme != parts->scheme) i++;
     if (parts->cols % blocks[i].values != 0) {
-        return l4j_fail(error, L4J_EINVAL,
-                        "weight_create: %s: the weight has %lld columns, expected a multiple of %lld", parts->name,
-                        (long long)parts->cols, (long long)blocks[i].values);
+        return l4j_fail(error, L4J_EINVAL, "%s: %s: the weight has %lld columns, expected a multiple of %lld",
+                        parts->op, parts->name, (long long)parts->cols, (long long)blocks[i].values);
     }
     quant->row_bytes = parts->cols / blocks[i].values * blocks[i].bytes;
     return l4j_part(parts, L4J_ROLE_VALUES, L4J_DTYPE(L4J_U8), parts->rows, quant->row_bytes, error);

@@ -11,9 +11,8 @@ static int64_t scale_rows(const l4j_parts *parts) {
 
 static l4j_status check_groups(const l4j_parts *parts, int64_t groups, l4j_error *error) {
     if (groups >= 1 && groups <= parts->cols && parts->cols % groups == 0) return L4J_OK;
-    return l4j_fail(error, L4J_EINVAL,
-                    "weight_create: %s: SCALES have %lld groups, expected a divisor of the %lld columns", parts->name,
-                    (long long)groups, (long long)parts->cols);
+    return l4j_fail(error, L4J_EINVAL, "%s: %s: SCALES have %lld groups, expected a divisor of the %lld columns",
+                    parts->op, parts->name, (long long)groups, (long long)parts->cols);
 }
 
 L4J_OPEN(int8) {
@@ -28,7 +27,7 @@ L4J_OPEN(int8) {
 
 static l4j_status check_words(const l4j_parts *parts, const char *what, int64_t size, l4j_error *error) {
     if (size % 8 == 0) return L4J_OK;
-    return l4j_fail(error, L4J_EINVAL, "weight_create: %s: the weight has %lld %s, expected a multiple of 8",
+    return l4j_fail(error, L4J_EINVAL, "%s: %s: the weight has %lld %s, expected a multiple of 8", parts->op,
                     parts->name, (long long)size, what);
 }
 
@@ -40,7 +39,7 @@ static l4j_status open_group_index(const l4j_parts *parts, l4j_quant *quant, int
     for (int64_t k = 0; k < parts->cols; k++) {
         if (index[k] < 0 || index[k] >= groups) {
             return l4j_fail(error, L4J_EINVAL,
-                            "weight_create: %s: GROUP_INDEX[%lld] is %d, expected 0 to %lld, the rows of SCALES",
+                            "%s: %s: GROUP_INDEX[%lld] is %d, expected 0 to %lld, the rows of SCALES", parts->op,
                             parts->name, (long long)k, index[k], (long long)groups - 1);
         }
         in_order = in_order && index[k] == k / (parts->cols / groups);

@@ -2217,6 +2217,143 @@ public class LoraNative extends LoraNative$shared {
         }
     }
 
+    private static final int L4J_QUANTIZE_GIVEN_OFFSET = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_QUANTIZE_GIVEN_OFFSET = 1
+     * }
+     */
+    public static int L4J_QUANTIZE_GIVEN_OFFSET() {
+        return L4J_QUANTIZE_GIVEN_OFFSET;
+    }
+
+    private static class l4j_quantize_forward_workspace {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_quantize_forward_workspace");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_quantize_forward_workspace(const l4j_queue *queue, const l4j_quantize *args, size_t *bytes, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_quantize_forward_workspace$descriptor() {
+        return l4j_quantize_forward_workspace.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_quantize_forward_workspace(const l4j_queue *queue, const l4j_quantize *args, size_t *bytes, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_quantize_forward_workspace$handle() {
+        return l4j_quantize_forward_workspace.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_quantize_forward_workspace(const l4j_queue *queue, const l4j_quantize *args, size_t *bytes, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_quantize_forward_workspace$address() {
+        return l4j_quantize_forward_workspace.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_quantize_forward_workspace(const l4j_queue *queue, const l4j_quantize *args, size_t *bytes, l4j_error *error)
+     * }
+     */
+    public static int l4j_quantize_forward_workspace(MemorySegment queue, MemorySegment args, MemorySegment bytes, MemorySegment error) {
+        var mh$ = l4j_quantize_forward_workspace.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_quantize_forward_workspace", queue, args, bytes, error);
+            }
+            return (int)mh$.invokeExact(queue, args, bytes, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class l4j_quantize_forward {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER,
+            LoraNative.C_LONG,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_quantize_forward");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_quantize_forward(l4j_queue *queue, const l4j_quantize *args, void *workspace, size_t workspace_bytes, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_quantize_forward$descriptor() {
+        return l4j_quantize_forward.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_quantize_forward(l4j_queue *queue, const l4j_quantize *args, void *workspace, size_t workspace_bytes, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_quantize_forward$handle() {
+        return l4j_quantize_forward.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_quantize_forward(l4j_queue *queue, const l4j_quantize *args, void *workspace, size_t workspace_bytes, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_quantize_forward$address() {
+        return l4j_quantize_forward.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_quantize_forward(l4j_queue *queue, const l4j_quantize *args, void *workspace, size_t workspace_bytes, l4j_error *error)
+     * }
+     */
+    public static int l4j_quantize_forward(MemorySegment queue, MemorySegment args, MemorySegment workspace, long workspace_bytes, MemorySegment error) {
+        var mh$ = l4j_quantize_forward.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_quantize_forward", queue, args, workspace, workspace_bytes, error);
+            }
+            return (int)mh$.invokeExact(queue, args, workspace, workspace_bytes, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
     private static class l4j_rms_norm_forward_workspace {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
             LoraNative.C_INT,
