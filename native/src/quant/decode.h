@@ -1,6 +1,6 @@
 /*
- * Decoding of quantized weights: columns [k, k + count) of row n as fp32. Included once for each tier, which defines QUANT_F16 (an
- * fp16 pattern as a float) and QUANT_NIBBLES (`quant_nibbles` below, or its own) first.
+ * Decoding of quantized weights: columns [k, k + count) of row n as fp32. Included once for each tier, which includes its codes16.h and
+ * defines QUANT_F16 (an fp16 pattern as a float) first.
  */
 #ifndef L4J_DECODE_H
 #define L4J_DECODE_H
@@ -17,9 +17,10 @@ static inline float quant_float(const void *data, int32_t dtype, int64_t i) {
 /* ---- bitsandbytes ---- */
 
 /* out[i] = map[nibble i] · scale; even nibbles are the high ones. */
-static inline void quant_nibbles(const float map[16], const uint8_t *codes, float scale, int64_t count,
-                                 float *restrict out) {
-    for (int64_t i = 0; i < count; i++) out[i] = map[i % 2 ? codes[i / 2] & 15 : codes[i / 2] >> 4] * scale;
+static inline void quant_nibbles(const float map[16], const uint8_t *codes, float scale, int64_t count, float *out) {
+    int64_t i = 0;
+    for (; i + 16 <= count; i += 16) c16_map(map, c16_pairs(codes + i / 2), scale, out + i);
+    for (; i < count; i++) out[i] = map[i % 2 ? codes[i / 2] & 15 : codes[i / 2] >> 4] * scale;
 }
 
 static inline float quant_absmax(const l4j_quant *q, int64_t block) {
@@ -38,7 +39,7 @@ static inline void decode_bitsandbytes_4bit(const l4j_quant *q, int64_t first, i
             *out = q->map[codes[first / 2] & 15] * scale;
             here = 1;
         } else {
-            QUANT_NIBBLES(q->map, codes + first / 2, scale, here, out);
+            quant_nibbles(q->map, codes + first / 2, scale, here, out);
         }
         first += here;
         out += here;
@@ -93,8 +94,10 @@ static inline float quant_e4m3(uint8_t b) {
         uint32_t u;
         float f;
     } v = {.u = (uint32_t)(b & 0x7F) << 20}; /* the value times 2^-120: exponents are biased by 7 instead of 127 */
-    float x = (b & 0x7F) == 0x7F ? NAN : v.f * 0x1p120f;
-    return b & 0x80 ? -x : x;
+    v.f *= 0x1p120f;
+    v.u |= (uint32_t)(b & 0x80) << 24;
+    v.u |= (b & 0x7F) == 0x7F ? 0x7FC00000u : 0;
+    return v.f;
 }
 
 static inline void decode_fp8(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *restrict out) {
@@ -108,23 +111,23 @@ static inline void decode_fp8(const l4j_quant *q, int64_t n, int64_t k, int64_t 
 
 /* ---- GGUF ---- */
 
-#define DECODE_GGUF(name, decoder, values, bytes)                                                            \
-    static inline void decode_##decoder(const uint8_t *row, int64_t k, int64_t count, float *restrict out) { \
-        while (count > 0) {                                                                                  \
-            const uint8_t *block = row + k / values * bytes;                                                 \
-            int unit = (int)(k % values / 32), skip = (int)(k % 32);                                         \
-            int64_t here = l4j_min64(32 - skip, count);                                                      \
-            if (here == 32) {                                                                                \
-                l4j_##decoder(block, unit, out);                                                             \
-            } else {                                                                                         \
-                float part[32];                                                                              \
-                l4j_##decoder(block, unit, part);                                                            \
-                memcpy(out, part + skip, sizeof(float) * (size_t)here);                                      \
-            }                                                                                                \
-            k += here;                                                                                       \
-            out += here;                                                                                     \
-            count -= here;                                                                                   \
-        }                                                                                                    \
+#define DECODE_GGUF(name, decoder, values, bytes)                                                   \
+    static inline void decode_##decoder(const uint8_t *row, int64_t k, int64_t count, float *out) { \
+        while (count > 0) {                                                                         \
+            const uint8_t *block = row + k / values * bytes;                                        \
+            int unit = (int)(k % values / 32), skip = (int)(k % 32);                                \
+            int64_t here = l4j_min64(32 - skip, count);                                             \
+            if (here == 32) {                                                                       \
+                l4j_##decoder(block, unit, out);                                                    \
+            } else {                                                                                \
+                float part[32];                                                                     \
+                l4j_##decoder(block, unit, part);                                                   \
+                memcpy(out, part + skip, sizeof(float) * (size_t)here);                             \
+            }                                                                                       \
+            k += here;                                                                              \
+            out += here;                                                                            \
+            count -= here;                                                                          \
+        }                                                                                           \
     }
 L4J_GGUF_FORMATS(DECODE_GGUF)
 

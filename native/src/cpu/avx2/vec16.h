@@ -115,6 +115,21 @@ static inline float v16_hmax(v16 a) {
     return _mm_cvtss_f32(_mm_max_ss(s2, _mm_movehdup_ps(s2)));
 }
 
+/* Sixteen signed bytes. */
+static inline v16 v16_from_i8(__m128i q) {
+    return (v16){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)),
+                 _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8)))};
+}
+/* Entry index[i] of a table of sixteen; indices are below 16. */
+static inline __m256 l4j_lookup8_(v16 table, __m256i index) {
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.lo, index), _mm256_permutevar8x32_ps(table.hi, index),
+                            _mm256_castsi256_ps(_mm256_slli_epi32(index, 28)));
+}
+static inline v16 v16_lookup(v16 table, __m128i index) {
+    return (v16){l4j_lookup8_(table, _mm256_cvtepu8_epi32(index)),
+                 l4j_lookup8_(table, _mm256_cvtepu8_epi32(_mm_srli_si128(index, 8)))};
+}
+
 /* Sixteen stored bf16 or fp16 values, exactly. */
 static inline v16 v16_load_bf16(const uint16_t *p) {
     __m256i lo = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p));

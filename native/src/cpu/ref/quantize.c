@@ -1,4 +1,5 @@
 /* quantize_forward, portable. */
+#include "quant/codes16.h"
 #include "real.h"
 
 #define QUANT_F16(h) l4j_f16_to_f32(h)

@@ -1,5 +1,5 @@
 /* quantize_forward: the portable code, compiled for the tier. */
-#include "vec16.h"
+#include "codes16.h"
 
 #define QUANT_F16(h) _cvtsh_ss(h)
 #define QUANT_TO_F16(x) _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)
