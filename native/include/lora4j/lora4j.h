@@ -204,6 +204,7 @@ L4J_API int32_t l4j_queue_threads(const l4j_queue *queue);
  *            GROUP_INDEX (g_idx): I32 [K], optional where groups divides K.  w = (q − zero) · scale; GPTQ (version 1) stores zero − 1.
  * AWQ        4 bits, GEMM layout: VALUES: I32 [K, N / 8];  ZEROS: I32 [groups, N / 8];  SCALES: float [groups, N]; groups divides K.
  * FP8_E4M3   VALUES: U8 [N, K];  SCALES: float [1], [N] or [ceil(N / 128), ceil(K / 128)].  w = value · scale.
+ *            (GPTQ and AWQ: L4J_WEIGHT_PACK turns the words round; borrowed weights are read word by word, many times slower.)
  * GGUF_*     256 + the ggml type: VALUES: U8 [N, bytes of a row]; K is a multiple of the block, 32 or (_K) 256 values. ggml-quants.c.
  */
 enum {

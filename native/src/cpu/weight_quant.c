@@ -1,6 +1,8 @@
 /* Quantized base weights: their parts checked, copied where the weight owns them, and every value decoded once to see that it is finite. */
 #include "weight.h"
 
+#include "quant/int4.h"
+
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,6 +70,74 @@ static l4j_status copy_parts(l4j_weight *w, l4j_queue *queue, const l4j_weight_o
     return open_parts(w, options, parts, error);
 }
 
+/* ---- GPTQ and AWQ, turned round: their words run across the rows that operations read ---- */
+typedef struct {
+    const l4j_quant *from;
+    uint8_t *codes;
+    float *scales;
+    int8_t *zeros;
+    int64_t row_bytes, groups;
+} turn_task;
+
+static float read_scale(const l4j_quant *q, int64_t index) {
+    if (q->scale_dtype == L4J_F32) return ((const float *)q->scales)[index];
+    uint16_t h = ((const uint16_t *)q->scales)[index];
+    return q->scale_dtype == L4J_BF16 ? l4j_bf16_to_f32(h) : l4j_f16_to_f32(h);
+}
+
+/* Eight rows at a time: they share words, or lines. */
+static void turn(void *context, int thread, int threads) {
+    turn_task *task = context;
+    const l4j_quant *q = task->from;
+    int64_t begin, end;
+    l4j_partition(q->rows, 8, thread, threads, &begin, &end);
+    for (int64_t n0 = begin; n0 < end; n0 += 8) {
+        int64_t n1 = l4j_min64(n0 + 8, end);
+        for (int64_t k = 0; k < q->cols; k += 2) {
+            for (int64_t n = n0; n < n1; n++) {
+                int low = k + 1 < q->cols ? int4_code(q, n, k + 1) : 0;
+                task->codes[n * task->row_bytes + k / 2] = (uint8_t)(int4_code(q, n, k) << 4 | low);
+            }
+        }
+        for (int64_t g = 0; g < task->groups; g++) {
+            for (int64_t n = n0; n < n1; n++) {
+                task->scales[n * task->groups + g] = read_scale(q, g * q->scale_stride + n);
+                task->zeros[n * task->groups + g] = (int8_t)int4_zero(q, n, g);
+            }
+        }
+    }
+}
+
+static l4j_status turn_int4(l4j_weight *w, l4j_queue *queue, int64_t groups, l4j_error *error) {
+    l4j_quant from = w->quant;
+    int64_t row_bytes = (w->cols + 1) / 2, index_bytes = from.group_index ? w->cols * 4 : 0;
+    l4j_arena arena = {0}; /* once for the size, once for the pieces */
+    turn_task task = {.from = &from, .row_bytes = row_bytes, .groups = groups};
+    int32_t *index = NULL;
+    for (int pass = 0; pass < 2; pass++) {
+        task.codes = l4j_take(&arena, (size_t)(w->rows * row_bytes));
+        task.scales = l4j_take(&arena, (size_t)(w->rows * groups) * sizeof(float));
+        task.zeros = l4j_take(&arena, (size_t)(w->rows * groups));
+        index = l4j_take(&arena, (size_t)index_bytes);
+        if (pass == 0) L4J_TRY(l4j_weight_memory(w, (int64_t)arena.used, error));
+        arena = (l4j_arena){.base = w->owned};
+    }
+    l4j_run_or_alone(queue, turn, &task);
+    if (index_bytes) memcpy(index, from.group_index, (size_t)index_bytes);
+    w->quant = (l4j_quant){.scheme = L4J_INT4_ROWS,
+                           .rows = w->rows,
+                           .cols = w->cols,
+                           .values = task.codes,
+                           .row_bytes = row_bytes,
+                           .scales = task.scales,
+                           .scale_dtype = L4J_F32,
+                           .scale_stride = groups,
+                           .block = from.block,
+                           .row_zeros = task.zeros,
+                           .group_index = index_bytes ? index : NULL};
+    return L4J_OK;
+}
+
 l4j_status l4j_weight_quantized(l4j_weight *w, l4j_queue *queue, const l4j_weight_options *options, l4j_error *error) {
     w->layout = L4J_LAYOUT_CODES;
     L4J_TRY(open_parts(w, options, options->part_values, error));
@@ -76,5 +146,10 @@ l4j_status l4j_weight_quantized(l4j_weight *w, l4j_queue *queue, const l4j_weigh
         l4j_run_or_alone(queue, check_finite, &check);
         L4J_TRY(l4j_finite_result(&check, error));
     }
-    return options->mode == L4J_WEIGHT_PACK ? copy_parts(w, queue, options, error) : L4J_OK;
+    if (options->mode == L4J_WEIGHT_BORROW) return L4J_OK;
+    for (int32_t i = 0; i < options->part_count && w->quant.zeros; i++) {
+        if (options->part_roles[i] != L4J_ROLE_SCALES) continue;
+        return turn_int4(w, queue, options->part_values[i].shape[0], error);
+    }
+    return copy_parts(w, queue, options, error);
 }

@@ -6,6 +6,7 @@
 #define L4J_DECODE_H
 
 #include "gguf_k_blocks.h"
+#include "int4.h"
 
 /* Element i of stored floats. */
 static inline float quant_float(const void *data, int32_t dtype, int64_t i) {
@@ -64,27 +65,29 @@ static inline void decode_int8(const l4j_quant *q, int64_t n, int64_t k, int64_t
     }
 }
 
-/* w = (q − zero) · scale, both of the column's group: the same order of columns for GPTQ and AWQ. */
-static inline void decode_gptq(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *out) {
-    const uint32_t *codes = q->values;
-    int less = q->scheme == L4J_SCHEME_GPTQ;
+/* w = (q − zero) · scale, both of the column's group */
+static inline void decode_int4(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *out) {
     for (int64_t i = 0; i < count; i++, k++) {
-        int64_t group = q->group_index ? q->group_index[k] : k / q->block;
-        int zero = (int)((uint32_t)q->zeros[group * q->zero_stride + n / 8] >> 4 * (n % 8) & 15) + less;
-        int code = (int)(codes[k / 8 * q->rows + n] >> 4 * (k % 8) & 15);
-        out[i] = (float)(code - zero) * quant_float(q->scales, q->scale_dtype, group * q->scale_stride + n);
+        int64_t group = int4_group(q, k);
+        float scale = quant_float(q->scales, q->scale_dtype, group * q->scale_stride + n);
+        out[i] = (float)(int4_code(q, n, k) - int4_zero(q, n, group)) * scale;
     }
 }
 
-static inline void decode_awq(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *out) {
-    static const int nibble[8] = {0, 4, 1, 5, 2, 6, 3, 7}; /* where row n % 8 lies in its word */
-    const uint32_t *codes = q->values;
-    int shift = 4 * nibble[n % 8];
-    for (int64_t i = 0; i < count; i++, k++) {
-        int64_t group = k / q->block;
-        int zero = (int)((uint32_t)q->zeros[group * q->zero_stride + n / 8] >> shift & 15);
-        int code = (int)(codes[k * q->zero_stride + n / 8] >> shift & 15);
-        out[i] = (float)(code - zero) * quant_float(q->scales, q->scale_dtype, group * q->scale_stride + n);
+/* The same from rows of codes, in pairs, and of scales: how the weight keeps them that it packed. */
+static inline void decode_int4_rows(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *out) {
+    const uint8_t *codes = (const uint8_t *)q->values + n * q->row_bytes;
+    const float *scales = (const float *)q->scales + n * q->scale_stride;
+    const int8_t *zeros = q->row_zeros + n * q->scale_stride;
+    for (int64_t end = k + count; k < end;) {
+        int64_t group = int4_group(q, k), stop = q->group_index ? k + 1 : l4j_min64(end, (group + 1) * q->block);
+        for (; k % 2 == 0 && k + 16 <= stop; k += 16, out += 16) {
+            c16_scale(c16_less(c16_pairs(codes + k / 2), zeros[group]), scales[group], out);
+        }
+        for (; k < stop && (k % 2 || k + 16 > stop); k++) {
+            int code = k % 2 ? codes[k / 2] & 15 : codes[k / 2] >> 4;
+            *out++ = (float)(code - zeros[group]) * scales[group];
+        }
     }
 }
 
@@ -139,8 +142,9 @@ static inline void quant_decode(const l4j_quant *q, int64_t n, int64_t k, int64_
     case L4J_SCHEME_LLM_INT8: decode_llm_int8(q, n, k, count, out); break;
     case L4J_SCHEME_INT8: decode_int8(q, n, k, count, out); break;
     case L4J_SCHEME_GPTQ:
-    case L4J_SCHEME_GPTQ_V2: decode_gptq(q, n, k, count, out); break;
-    case L4J_SCHEME_AWQ: decode_awq(q, n, k, count, out); break;
+    case L4J_SCHEME_GPTQ_V2:
+    case L4J_SCHEME_AWQ: decode_int4(q, n, k, count, out); break;
+    case L4J_INT4_ROWS: decode_int4_rows(q, n, k, count, out); break;
     case L4J_SCHEME_FP8_E4M3: decode_fp8(q, n, k, count, out); break;
 #define CASE(name, decoder, values, bytes) \
     case L4J_SCHEME_GGUF_##name: decode_##decoder(row, k, count, out); break;

@@ -38,18 +38,23 @@
 
 enum { L4J_ROLES = L4J_ROLE_NESTED_BLOCK_SIZE + 1 };
 
+/* Instead of a scheme: GPTQ or AWQ as a weight keeps it that packs, rows of codes in pairs (the first in the high nibble) and, for each
+   row, its groups' fp32 scales and zeros. */
+enum { L4J_INT4_ROWS = -1 };
+
 /* A quantized weight [rows, cols]: where its codes and scales lie. Which fields count depends on the scheme. */
 typedef struct l4j_quant {
-    int32_t scheme;
+    int32_t scheme; /* L4J_SCHEME_... or L4J_INT4_ROWS */
     int64_t rows, cols;
     const void *values;
-    int64_t row_bytes; /* GGUF: bytes of a row */
+    int64_t row_bytes; /* GGUF, L4J_INT4_ROWS: bytes of a row */
     const void *scales;
     int32_t scale_dtype;
     int64_t scale_stride;       /* elements from one row of scales to the next */
     int64_t block;              /* values (4-bit bitsandbytes: of the flattened weight) that share a scale */
     int64_t block_rows;         /* fp8: rows that share a scale */
     const int32_t *zeros;       /* GPTQ, AWQ */
+    const int8_t *row_zeros;    /* L4J_INT4_ROWS */
     int64_t zero_stride;        /* words from one row of zeros to the next */
     const int32_t *group_index; /* GPTQ in act-order: the row of scales of column k; NULL = k / block */
     float map[16];              /* NF4, FP4: the code book */
