@@ -141,6 +141,15 @@ static void row_segment(const gemm_team *team, const gemm_segment *s, int64_t ro
         row_choose(rows, L4J_F32).panels(sums, panels, s->packed, s->k, (const char *)team->own, s->k * L4J_PANEL);
         return;
     }
+    if (w->layout == L4J_LAYOUT_CODES) {
+        for (int64_t k = 0, steps; k < s->k; k += steps) {
+            steps = l4j_min64(GEMM_KC, s->k - k);
+            gemm_pack_codes(team->own, &s->b, k, steps, n, cols);
+            row_choose(rows, L4J_F32)
+                .panels(sums, panels, s->packed + k * rows, steps, (const char *)team->own, steps * L4J_PANEL);
+        }
+        return;
+    }
     int64_t size = w->dtype == L4J_F32 ? 4 : 2;
     row_instance run = row_choose(rows, w->dtype);
     if (w->layout == L4J_LAYOUT_PANELS) {
