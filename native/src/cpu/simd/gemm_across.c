@@ -97,10 +97,16 @@ static void across_gather(float a[GEMM_ACROSS * ACROSS_STEPS], const gemm_produc
     }
 }
 
-static across_block across_find(const gemm_b *b, int64_t k, int64_t n, int64_t steps) {
+/* Steps [k, k + steps) of columns [n, n + cols). Quantized rows are decoded to `rows`. */
+typedef float across_rows[ACROSS_STEPS][ACROSS_COLUMNS + L4J_PANEL];
+static across_block across_find(const gemm_b *b, int64_t k, int64_t n, int64_t steps, int64_t cols, across_rows rows) {
     if (b->kind == GEMM_B_STRIDED)
         return (across_block){(const char *)(b->data + k * b->row_stride + n), b->row_stride * 4, (int)steps};
     const l4j_weight *w = b->weight;
+    if (w->layout == L4J_LAYOUT_CODES) {
+        for (int64_t i = 0; i < steps; i++) L4J_NAME(decode_row)(w, k + i, n, cols, rows[i]);
+        return (across_block){(const char *)rows, (int64_t)sizeof rows[0], (int)steps};
+    }
     int64_t size = w->dtype == L4J_F32 ? 4 : 2;
     if (w->layout == L4J_LAYOUT_ROWS)
         return (across_block){(const char *)w->data + (k * w->row_stride + n) * size, w->row_stride * size, (int)steps};
@@ -121,6 +127,7 @@ bool gemm_is_across(const gemm_product *p) {
 /* The chains wait in a buffer of their own: rows of C may be a multiple of 4 KiB apart, where they would share a set of the cache. */
 void gemm_run_across(gemm_team *team, const gemm_product *p) {
     float c[GEMM_ACROSS * ACROSS_COLUMNS];
+    across_rows decoded;
     int64_t begin, end;
     l4j_partition(p->n, L4J_PANEL, team->thread, team->threads, &begin, &end);
     for (int64_t n = begin, cols; n < end; n += cols) {
@@ -131,11 +138,12 @@ void gemm_run_across(gemm_team *team, const gemm_product *p) {
         }
         for (int s = 0; s < p->segments; s++) {
             const gemm_segment *segment = &p->segment[s];
-            int32_t dtype = segment->b.kind == GEMM_B_STRIDED ? L4J_F32 : segment->b.weight->dtype;
+            const l4j_weight *w = segment->b.kind == GEMM_B_STRIDED ? NULL : segment->b.weight;
+            int32_t dtype = w && w->layout != L4J_LAYOUT_CODES ? w->dtype : L4J_F32;
             for (int64_t k = 0; k < segment->k; k += ACROSS_STEPS) {
                 float a[GEMM_ACROSS * ACROSS_STEPS];
                 int steps = (int)l4j_min64(ACROSS_STEPS, segment->k - k);
-                across_block block = across_find(&segment->b, k, n, steps);
+                across_block block = across_find(&segment->b, k, n, steps, cols, decoded);
                 across_gather(a, p, segment, k, steps);
                 across_run(c, p->m, cols, dtype, &block, a);
             }
