@@ -13,7 +13,10 @@ import argparse, datetime, json, os, pathlib, shutil, subprocess, sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bench"))
-from suite import cases, goals, machine, report, rounds, step  # noqa: E402
+from suite import cases, generate, goals, machine, report, rounds, step  # noqa: E402
+
+
+WHOLE = {"step": step, "generate": generate}  # sections that measure programs as users run them
 
 
 class Workers(dict):
@@ -42,19 +45,12 @@ def build():
 
 
 def show(case):
-    """A line of progress: what each entry took, and its share of the limit."""
-    parts = []
-    for label, entry in case["entries"].items():
-        if "error" in entry:
-            parts.append(f"{label} FAILED: {entry['error']}")
-        elif not goals.is_limit(label):
-            share = goals.share(case, label)
-            parts.append(f"{label} {1e3 * entry['median']:.4g} ms" + (f" ({100 * share:.0f} %)" if share else ""))
-    print(f"  {case['name']}: {'; '.join(parts)}", flush=True)
+    """A line of progress: every entry as it stands in the table."""
+    print(f"  {case['name']}: " + "; ".join(f"{label} {report.cell(case, label)}" for label in case["entries"]), flush=True)
 
 
 def main():
-    sections = [*cases.SECTIONS, "step"]
+    sections = [*cases.SECTIONS, *WHOLE]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default=",".join(sections), metavar="SECTIONS", help="of " + ", ".join(sections))
     parser.add_argument("--isa", choices=["avx2", "best"], default="best", help="cap every side to AVX2 (default: each side's best)")
@@ -64,6 +60,7 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, help="path of the results without ending (default bench/results/<cpu>)")
     parser.add_argument("--kernel_bench", type=pathlib.Path, help="a built kernel_bench (default: build it)")
     parser.add_argument("--python", default=sys.executable, help="the Python that has torch, peft and transformers (default: this one)")
+    parser.add_argument("--llama_python", default=sys.executable, help="the Python that has llama-cpp-python, for section generate (default: this one)")
     parser.add_argument("--lora4j", type=pathlib.Path, default=ROOT / "lora4j", help="the command to measure in section step")
     parser.add_argument("--build", action="store_true", help="only build kernel_bench and print its path")
     args = parser.parse_args()
@@ -79,20 +76,24 @@ def main():
     plan = rounds.Plan(threads=args.threads, rounds=args.rounds or (2 if args.quick else 5), seconds=0.03 if args.quick else 0.1,
                        precision=1 if args.quick else 0.01)
     workers = Workers(args, here.environment)
-    versions = {}
-    if set(chosen) - {"step"}:
-        versions = {**workers["native"].ask("info"), **{f"torch {key}" if key != "torch" else key: value for key, value in workers["torch"].ask("info").items()}}
-        here.peft = versions["torch peft"] != "none"
+    kernels = {}
+    if set(chosen) - set(WHOLE):
+        kernels = {**workers["native"].ask("info"), **{f"torch {key}" if key != "torch" else key: value for key, value in workers["torch"].ask("info").items()}}
+        here.peft = kernels["torch peft"] != "none"
     out = args.out or ROOT / "bench/results" / here.slug()
     failed = 0
     for section in chosen:
         print(section, flush=True)
         results, about = [], {"commit": machine.commit(ROOT), "date": datetime.date.today().isoformat(), "quick": args.quick}
-        if section == "step":
-            versions.update(step.versions(args))
-        for case in step.run(here, plan, args) if section == "step" else cases.SECTIONS[section](here, args.quick):
-            results.append(case if section == "step" else rounds.measure(case, workers, plan))
-            show(results[-1])
+        if section in WHOLE:
+            versions = {**kernels, **WHOLE[section].versions(args)}
+            measured = WHOLE[section].run(here, plan, args, workers)
+        else:
+            versions = kernels
+            measured = (rounds.measure(case, workers, plan) for case in cases.SECTIONS[section](here, args.quick))
+        for case in measured:
+            results.append(case)
+            show(case)
             failed += sum("error" in entry for entry in results[-1]["entries"].values())
             report.save(out, here, args.isa, args.threads, section, {**about, "versions": versions, "cases": results})
     for worker in workers.values():

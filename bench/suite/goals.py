@@ -112,6 +112,15 @@ def step(lines, cases):
         lines.at_most("4", f"step, {case['name']}: peak RSS beside PEFT", [(ours["peak_rss_gib"] / peer["peak_rss_gib"], "")], memory, TIMES)
 
 
+def generate(lines, cases):
+    goals = {"prefill": {"f32": 1.8, "f16": 1.5}, "decode": dict.fromkeys(("f32", "f16", "bf16"), 1.1)}
+    for case in cases:
+        ours, goal = time(case, "lora4j"), goals[case["part"]].get(case["dtype"])
+        for peer in ("llama.cpp", "torch"):
+            if ours and goal and time(case, peer):
+                lines.at_least("5", f"{case['name']}: tokens/s beside {peer}", [(time(case, peer) / ours, "")], goal, TIMES)
+
+
 def scaling(lines, cases):
     for case in cases:
         counts = case["counts"]

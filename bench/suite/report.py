@@ -45,14 +45,14 @@ def markdown(results, name):
 
 def about(figures):
     versions = figures["versions"]
-    parts = [f"{key} {versions[key]}" for key in ("torch", "torch peft", "peft", "transformers", "llama.cpp") if key in versions]
+    parts = [f"{key} {versions[key]}" for key in ("torch", "torch peft", "peft", "transformers", "llama-cpp-python", "llama.cpp") if key in versions]
     parts += [str(versions[key]) for key in ("openblas",) if key in versions]
     parts += [f"oneDNN {versions['onednn']}"] if "onednn" in versions else []
     return f"{figures['date']}, commit {figures['commit']}{', quick' if figures['quick'] else ''}. {', '.join(parts)}."
 
 
 def table(cases):
-    """A row for each case: ms, ± spread, share of the limit; the limit itself in GFLOP/s or GB/s."""
+    """A row for each case: ms or tokens/s, ± spread, share of the limit; the limit itself in GFLOP/s or GB/s."""
     labels = list(dict.fromkeys(label for case in cases for label in case["entries"]))
     rows = ["| | " + " | ".join(labels) + " |", "|---" * (len(labels) + 1) + "|"]
     for case in cases:
@@ -69,7 +69,8 @@ def cell(case, label):
     if goals.is_limit(label):
         unit, name = ("bytes", "GB/s") if entry.get("bytes") else ("flops", "GFLOP/s")
         return f"{1e-9 * goals.rate(entry, unit):.4g} {name}"
-    text = f"{1e3 * entry['median']:.4g} ms ± {100 * entry['spread']:.0f} %"
+    text = f"{entry['tokens'] / entry['median']:.4g} tokens/s" if "tokens" in entry else f"{1e3 * entry['median']:.4g} ms"
+    text += f" ± {100 * entry['spread']:.0f} %"
     if "peak_rss_gib" in entry:
         text += f", {entry['peak_rss_gib']:.2f} GiB"
     share = goals.share(case, label)

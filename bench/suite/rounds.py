@@ -5,7 +5,6 @@ import dataclasses, json, statistics, subprocess, time
 PAUSE = 0.03
 
 
-
 class Failure(Exception):
     """What a worker answers instead of a figure."""
 
@@ -64,6 +63,11 @@ def uncertainty(samples):
     return 1.85 * spread(samples) / len(samples) ** 0.5
 
 
+def entry(samples, facts):
+    """What stands in the results: facts are the flops, bytes or tokens of each sample."""
+    return {"median": statistics.median(samples), "spread": round(spread(samples), 4), **facts, "samples": [float(f"{t:.5g}") for t in samples]}
+
+
 def measure(case, workers, plan):
     """Rounds until every median is known to plan.precision, at least plan.rounds and at most three times as many."""
     samples, facts, errors = {label: [] for label in case.entries}, {}, {}
@@ -87,7 +91,5 @@ def measure(case, workers, plan):
     entries = {label: {"error": text} for label, text in errors.items()}
     for label, times in samples.items():
         if label not in errors:
-            entries[label] = {"median": statistics.median(times), "spread": round(spread(times), 4),
-                              **{key: value for key, value in facts[label].items() if key in ("flops", "bytes", "tokens") and value},
-                              "samples": [float(f"{t:.5g}") for t in times]}
+            entries[label] = entry(times, {key: value for key, value in facts[label].items() if key in ("flops", "bytes") and value})
     return {"name": case.name, **{key: value for key, value in case.facts.items() if key != "threads"}, "rounds": done, "entries": entries}

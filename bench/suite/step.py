@@ -6,7 +6,7 @@ forward + backward + optimizer. Peak memory is the process's maximum resident se
 """
 import json, os, pathlib, statistics, subprocess, tempfile
 
-from .rounds import spread
+from . import rounds
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 4  # per round; the first is not counted
@@ -76,7 +76,7 @@ def theirs(folder, work, checkpointing, plan, args, environment):
     return json.loads(text), peak
 
 
-def run(machine, plan, args):
+def run(machine, plan, args, workers):
     """Yields a case as rounds.measure makes it, for each way to store and train the model."""
     subprocess.run([args.lora4j, "--version"], check=True, stdout=subprocess.DEVNULL)  # builds what is missing
     ways = [("stored bf16", "bfloat16", "false"), ("stored fp32", "float32", "false"), ("stored bf16, checkpointing", "bfloat16", "true")]
@@ -102,8 +102,7 @@ def run(machine, plan, args):
                     times[side] += seconds[1:]
                     peaks[side].append(peak)
             entries = {side: {"error": errors[side]} if side in errors else
-                       {"median": statistics.median(times[side]), "spread": round(spread(times[side]), 4),
-                        "peak_rss_gib": round(statistics.median(peaks[side]) / 2**30, 3), "samples": [round(t, 4) for t in times[side]]} for side in times}
+                       rounds.entry(times[side], {"peak_rss_gib": round(statistics.median(peaks[side]) / 2**30, 3)}) for side in times}
             yield {"name": way, "rounds": count, "entries": entries}
 
 
