@@ -39,6 +39,8 @@ def markdown(results, name):
         lines += [f"| {line} | {what} | {figure} | {goal} | {'yes' if reached else '**no**'} |" for line, what, figure, goal, reached in goals.judge(run["sections"])]
         for section, figures in run["sections"].items():
             lines += ["", f"### {section}", "", about(figures), "", *table(figures["cases"])]
+            for case in figures["cases"]:
+                lines += profile(case)
         lines.append("")
     return "\n".join(lines)
 
@@ -58,6 +60,22 @@ def table(cases):
     for case in cases:
         rows.append("| " + " | ".join([case["name"], *(cell(case, label) for label in labels)]) + " |")
     return rows
+
+
+def profile(case):
+    """Where the time of a step goes (step_profile.py)."""
+    found = case.get("profile")
+    if found is None:
+        return []
+    if "skipped" in found:
+        return ["", f"No profile of {case['name']}: {found['skipped']}."]
+    lines = ["", f"Profile of {case['name']}, {found['samples']} samples; limits: {1e-9 * found['fma']:.4g} GFLOP/s, {1e-9 * found['copy']:.4g} GB/s copied.", "",
+             "| operation | share | ms a step | of its limit | where |", "|---|---|---|---|---|"]
+    for row in found["rows"]:
+        limit = f"{100 * row['limit']:.0f} % of {'FMA' if row['of'] == 'flops' else 'copy'}" if row["limit"] else ""
+        where = ", ".join(f"{leaf} {100 * part:.0f} %" for leaf, part in row["where"].items())
+        lines.append(f"| {row['operation']} | {100 * row['share']:.1f} % | {row['ms']:.4g} | {limit} | {where} |")
+    return lines
 
 
 def cell(case, label):

@@ -6,7 +6,7 @@ forward + backward + optimizer. Peak memory is the process's maximum resident se
 """
 import json, os, pathlib, statistics, subprocess, tempfile
 
-from . import rounds
+from . import rounds, step_profile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 STEPS = 4  # per round; the first is not counted
@@ -61,12 +61,17 @@ def run_process(command, environment):
         return out.read().decode(), usage.ru_maxrss * 1024
 
 
+def train(folder, work, checkpointing, plan, args):
+    """lora4j's command; writes to work/run."""
+    return [args.lora4j, "train", "--model", folder, "--data", work / "data.jsonl", "--output_dir", work / "run", "--overwrite_output_dir",
+            "--lora_r", "8", "--lora_dropout", "0", "--lora_alpha", "16", "--lora_target_modules", "all-linear", "--per_device_train_batch_size", "4",
+            "--max_length", "256", "--max_steps", STEPS, "--logging_steps", "1", "--save_steps", "0", "--threads", plan.threads,
+            "--gradient_checkpointing", checkpointing, "--json"]
+
+
 def ours(folder, work, checkpointing, plan, args, environment):
     out = work / "run"
-    _, peak = run_process([args.lora4j, "train", "--model", folder, "--data", work / "data.jsonl", "--output_dir", out, "--overwrite_output_dir",
-                           "--lora_r", "8", "--lora_dropout", "0", "--lora_alpha", "16", "--lora_target_modules", "all-linear", "--per_device_train_batch_size", "4",
-                           "--max_length", "256", "--max_steps", STEPS, "--logging_steps", "1", "--save_steps", "0", "--threads", plan.threads,
-                           "--gradient_checkpointing", checkpointing, "--json"], environment)
+    _, peak = run_process(train(folder, work, checkpointing, plan, args), environment)
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return [4 * 256 / row["tokens_per_second"] for row in rows if "loss" in row], peak
 
@@ -103,7 +108,15 @@ def run(machine, plan, args, workers):
                     peaks[side].append(peak)
             entries = {side: {"error": errors[side]} if side in errors else
                        rounds.entry(times[side], {"peak_rss_gib": round(statistics.median(peaks[side]) / 2**30, 3)}) for side in times}
-            yield {"name": way, "rounds": count, "entries": entries}
+            case = {"name": way, "rounds": count, "entries": entries}
+            if checkpointing == "false" and "median" in entries["lora4j"]:
+                try:
+                    case["profile"] = step_profile.profile(train(folder, work, checkpointing, plan, args), machine.environment, work / "perf.data",
+                                                           entries["lora4j"]["median"], workers, plan)
+                except step_profile.Skipped as e:
+                    print(f"  no profile: {e}", flush=True)
+                    case["profile"] = {"skipped": str(e)}
+            yield case
 
 
 def versions(args):
