@@ -134,6 +134,9 @@ bool l4j_pool_lost(const l4j_pool *pool);
 void l4j_pool_run(l4j_pool *pool, l4j_task task, void *context);
 /* Inside a task: waits until every thread of the pool is here. */
 void l4j_pool_barrier(l4j_pool *pool);
+/* Takes units [*begin, *end) of `total`, at most `most`, smaller ones towards the end: so that a thread which the system holds up does
+   not hold up the others. Threads count their rounds from 1 within a run; false when all units of the round are taken. */
+bool l4j_pool_claim(l4j_pool *pool, unsigned round, int64_t total, int64_t most, int64_t *begin, int64_t *end);
 /* Runs task(context, 0, 1) on the caller; barriers inside pass at once. */
 void l4j_pool_run_alone(l4j_pool *pool, l4j_task task, void *context);
 static inline void l4j_run(l4j_queue *queue, l4j_task task, void *context) { l4j_pool_run(queue->pool, task, context); }

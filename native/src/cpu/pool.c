@@ -32,6 +32,7 @@ struct l4j_pool {
     waitword pending; /* workers still running: the caller waits for 0 */
     waitword turn;    /* generation of the barrier */
     _Alignas(64) atomic_int arrived;
+    _Alignas(64) _Atomic uint64_t claims; /* round << 32 | units of it that are taken */
     l4j_task task;
     void *context;
     atomic_bool stop;
@@ -159,6 +160,7 @@ void l4j_pool_run(l4j_pool *pool, l4j_task task, void *context) {
     }
     pool->task = task;
     pool->context = context;
+    atomic_store(&pool->claims, 0);
     atomic_store(&pool->pending.word, (unsigned)pool->threads - 1);
     atomic_fetch_add(&pool->epoch.word, 1);
     wake(&pool->epoch);
@@ -183,5 +185,20 @@ void l4j_pool_barrier(l4j_pool *pool) {
         wake(&pool->turn);
     } else {
         wait_while(&pool->turn, turn, pool->spin_ns);
+    }
+}
+
+bool l4j_pool_claim(l4j_pool *pool, unsigned round, int64_t total, int64_t most, int64_t *begin, int64_t *end) {
+    uint64_t seen = atomic_load(&pool->claims);
+    for (;;) {
+        unsigned at = (unsigned)(seen >> 32); /* a later round: whoever went on found this one taken */
+        int64_t next = at < round ? 0 : at == round ? (int64_t)(uint32_t)seen : total;
+        if (next >= total) return false;
+        int64_t size = l4j_max64(1, l4j_min64(most, (total - next) / (2 * pool->threads)));
+        if (atomic_compare_exchange_weak(&pool->claims, &seen, (uint64_t)round << 32 | (uint64_t)(next + size))) {
+            *begin = next;
+            *end = next + size;
+            return true;
+        }
     }
 }

@@ -277,9 +277,9 @@ static gemm_fetch gemm_stream_next(const gemm_product *p, gemm_cursor at, int64_
     return next;
 }
 
-static void gemm_run_streamed(gemm_team *team, const gemm_product *p) {
-    int64_t panels = gemm_panels(p->m, p->height), width = gemm_stream_columns(p), begin, end;
-    l4j_partition(p->n, GEMM_NR, team->thread, team->threads, &begin, &end);
+/* Columns [begin, end), `width` at a time. */
+static void gemm_stream(const gemm_team *team, const gemm_product *p, int64_t begin, int64_t end, int64_t width) {
+    int64_t panels = gemm_panels(p->m, p->height);
     for (int64_t n = begin; n < end; n += width) {
         int64_t cols = l4j_min64(width, end - n);
         gemm_cursor at = {0};
@@ -305,6 +305,13 @@ static void gemm_run_streamed(gemm_team *team, const gemm_product *p) {
             gemm_run_group(p, piece, count, first, 0, panels, n, 0, cols, &next);
         }
     }
+}
+
+static void gemm_run_streamed(gemm_team *team, const gemm_product *p) {
+    int64_t width = gemm_stream_columns(p), units = gemm_ceil(p->n, GEMM_NR) / GEMM_NR, begin, end;
+    int64_t most = team->threads == 1 ? units : l4j_max64(width, GEMM_CLAIM) / GEMM_NR, taken = gemm_begin(team);
+    while (gemm_claim(team, &taken, units, most, &begin, &end))
+        gemm_stream(team, p, begin * GEMM_NR, l4j_min64(end * GEMM_NR, p->n), width);
 }
 
 static bool gemm_is_few(const gemm_team *team, const gemm_product *p) {

@@ -77,6 +77,7 @@ typedef struct gemm_team {
     float *own;  /* packed block of a few columns; each thread's own */
     float *few; /* [steps of all segments][16] the rows of A as lanes; shared; NULL where gemm_run_few is not offered */
     int turn;
+    unsigned round; /* of columns that the threads share out as they go */
 } gemm_team;
 
 #define gemm_tile L4J_NAME(gemm_tile)
@@ -170,6 +171,20 @@ static inline bool gemm_b_is_rows(const gemm_b *b) {
     return b->kind == GEMM_B_WEIGHT_TRANS && b->weight->layout == L4J_LAYOUT_ROWS;
 }
 
+/* Shares out `total` units, at most `most` at a time, as the threads come for them: some may have to share their core with others,
+   whom nobody should wait for. A round begins with gemm_begin; all threads go through the same rounds. */
+static inline int64_t gemm_begin(gemm_team *team) {
+    team->round++;
+    return 0;
+}
+static inline bool gemm_claim(gemm_team *team, int64_t *taken, int64_t total, int64_t most, int64_t *begin,
+                              int64_t *end) {
+    if (team->threads > 1) return l4j_pool_claim(team->pool, team->round, total, most, begin, end);
+    *begin = *taken;
+    *end = *taken = l4j_min64(*taken + most, total);
+    return *begin < *end;
+}
+
 /* Whether a product whose A is packed lets each thread stream its own columns: there are columns to occupy the threads, or too few
    rows to share. */
 static inline bool gemm_streams(int64_t m, int64_t n, int threads) {
@@ -179,6 +194,7 @@ static inline bool gemm_streams(int64_t m, int64_t n, int threads) {
 
 /* Sizes in floats of a team's buffers: a[i] where a product has m rows packed on the way, b[i] and own. */
 enum {
+    GEMM_CLAIM = 128,  /* columns that a thread takes at once, at most */
     GEMM_STREAM = 256, /* columns streamed at once from the rows of a weight */
     GEMM_B_FLOATS = 1 << 20,
     GEMM_OWN_FLOATS = (GEMM_KC + GEMM_SMALL) * GEMM_STREAM

@@ -363,14 +363,12 @@ static void backward_run(void *context, int thread, int threads) {
     for (int64_t m0 = 0, rows; m0 < args->x->shape[0]; m0 += rows) {
         rows = l4j_min64(task->chunk, args->x->shape[0] - m0);
         int height = gemm_height(rows);
-        int64_t group = GEMM_MC / height, begin, end;
-        l4j_partition(gemm_panels(rows, height), 1, thread, threads, &begin, &end);
-        for (int64_t i = begin; i < end; i += group) {
-            int64_t last = l4j_min64(i + group, end);
-            backward_panels(task, height, m0, rows, i, last);
-            backward_finish(task, height, m0, rows, i, last);
+        int64_t panels = gemm_panels(rows, height), taken = gemm_begin(&team), begin, end;
+        while (gemm_claim(&team, &taken, panels, GEMM_MC / height, &begin, &end)) {
+            backward_panels(task, height, m0, rows, begin, end);
+            backward_finish(task, height, m0, rows, begin, end);
             if (args->dx && task->ranks.width && !task->lead)
-                backward_start_dx(task, scratch, height, m0, rows, i, last);
+                backward_start_dx(task, scratch, height, m0, rows, begin, end);
         }
         l4j_pool_barrier(pool);
         if (args->dx) backward_dx(task, &team, height, m0, rows);

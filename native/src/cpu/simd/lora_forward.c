@@ -217,12 +217,10 @@ static void forward_chunk(const forward_task *task, gemm_team *team, float *acc,
     const l4j_lora *args = task->args;
     int height = gemm_height(rows);
     bool mixed = lora_run(&task->ranks, m0, m0 + rows) < m0 + rows;
-    int64_t group = GEMM_MC / height, begin, end;
-    l4j_partition(gemm_panels(rows, height), 1, team->thread, team->threads, &begin, &end);
-    for (int64_t i = begin; i < end; i += group) {
-        int64_t last = l4j_min64(i + group, end);
-        forward_panels(task, acc, masked, height, m0, rows, i, last);
-        forward_finish(task, acc, height, m0, rows, mixed, i, last);
+    int64_t panels = gemm_panels(rows, height), taken = gemm_begin(team), begin, end;
+    while (gemm_claim(team, &taken, panels, GEMM_MC / height, &begin, &end)) {
+        forward_panels(task, acc, masked, height, m0, rows, begin, end);
+        forward_finish(task, acc, height, m0, rows, mixed, begin, end);
     }
     l4j_pool_barrier(team->pool);
     const float *bias = task->bias;
@@ -232,6 +230,7 @@ static void forward_chunk(const forward_task *task, gemm_team *team, float *acc,
         bias += has_bias ? args->weights[g]->rows : 0;
     }
     l4j_pool_barrier(team->pool);
+    l4j_partition(panels, 1, team->thread, team->threads, &begin, &end);
     for (int g = 0; g < args->projection_count && mixed; g++) {
         forward_low_rank(task, g, height, m0, rows, begin, end);
     }
