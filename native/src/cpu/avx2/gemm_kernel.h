@@ -7,7 +7,6 @@ enum {
     GEMM_NV = 1,    /* panels of 16 columns in a tile */
     GEMM_KC = 384,  /* most contraction steps of a block: a panel of B (16·KC floats) stays in L1 */
     GEMM_MC = 144,  /* rows whose packed block stays in L2 */
-    GEMM_NC = 2048, /* columns whose packed block stays in L3 */
     GEMM_STRIP = 16 /* columns that all packed rows stream past: one tile, which stays in L1 */
 };
 

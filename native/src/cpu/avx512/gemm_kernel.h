@@ -7,7 +7,6 @@ enum {
     GEMM_NV = 2,     /* panels of 16 columns in a tile */
     GEMM_KC = 384,   /* most contraction steps of a block */
     GEMM_MC = 144,   /* rows whose packed block stays in L2 */
-    GEMM_NC = 2048,  /* columns whose packed block stays in L3 */
     GEMM_STRIP = 128 /* columns that all packed rows stream past: the rows come from L2 as often as there are tiles */
 };
 

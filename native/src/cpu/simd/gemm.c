@@ -1,8 +1,7 @@
 /*
  * The loops around the micro-kernel, after Goto & van de Geijn 2008: a packed panel of B stays in L1, packed rows of A in L2; while
- * the tiles of one panel of B are computed, the next panel is fetched from L3 or memory into L2. Where A is packed already, each
- * thread streams its own columns of B once, without meeting the others. Otherwise, or with too few columns for the threads, they
- * pack a stretch of B together, meet, and share its tiles out in a fixed grid.
+ * the tiles of one panel of B are computed, the next panel is fetched from L3 or memory into L2. A is packed before, by all threads;
+ * then each of them takes columns, packs them, and streams the rows past them without meeting the others.
  */
 #include "gemm.h"
 
@@ -131,126 +130,6 @@ static void gemm_run_group(const gemm_product *p, const gemm_piece *block, int c
     }
 }
 
-/* ---- shared stretches ---- */
-
-enum { GEMM_BLOCKS = 64 };
-
-/* Blocks of the contraction whose operands are packed at the same time. */
-typedef struct {
-    int blocks;
-    int count[GEMM_BLOCKS];
-    gemm_piece piece[GEMM_BLOCKS][2];
-    bool packed; /* by the threads: they have to meet */
-} gemm_stretch;
-
-/* Packs this thread's share of one part of a block; *a and *b are where the shared buffers go on. */
-static gemm_piece gemm_pack_part(const gemm_team *team, const gemm_product *p, const gemm_part *part, int64_t n,
-                                 int64_t cols, float **a, float **b) {
-    const gemm_segment *s = part->segment;
-    int64_t panels = gemm_panels(p->m, p->height), padded = panels * p->height, begin, end;
-    gemm_piece piece = {.a_step = p->height, .k = part->steps};
-    if (s->packed) {
-        piece.a = s->packed + part->k * padded;
-    } else {
-        piece.a = *a;
-        l4j_partition(panels, 1, team->thread, team->threads, &begin, &end);
-        for (int64_t m = begin * p->height; m < l4j_min64(end * p->height, p->m); m += p->height) {
-            gemm_pack_a(*a + m * part->steps, p->height, &s->a, m, (int)l4j_min64(p->height, p->m - m), part->k,
-                        part->steps);
-        }
-        *a += padded * part->steps;
-    }
-    if (gemm_in_place(&s->b)) {
-        gemm_set_b_in_place(&piece, part, n);
-    } else {
-        piece.b = *b;
-        piece.b_panel = part->steps * L4J_PANEL;
-        l4j_partition(cols, L4J_DROPOUT_BLOCK, team->thread, team->threads, &begin, &end);
-        gemm_pack_b(*b + begin * part->steps, &s->b, part->k, part->steps, n + begin, end - begin);
-        *b += gemm_ceil(cols, L4J_PANEL) * part->steps;
-    }
-    return piece;
-}
-
-/* Packs the next blocks, as many as the buffers hold. */
-static void gemm_pack_stretch(gemm_team *team, const gemm_product *p, gemm_cursor *at, int64_t n, int64_t cols,
-                              gemm_stretch *stretch) {
-    float *a = team->a[team->turn], *b = team->b[team->turn];
-    float *a_end = a + gemm_a_floats(p->m), *b_end = b + GEMM_B_FLOATS;
-    stretch->blocks = 0;
-    while (stretch->blocks < GEMM_BLOCKS) {
-        gemm_cursor next = *at;
-        gemm_part part[2];
-        int count = gemm_next(p, &next, part);
-        int64_t a_size = 0, b_size = 0;
-        for (int q = 0; q < count; q++) {
-            a_size += part[q].segment->packed ? 0 : (p->m + GEMM_MR) * part[q].steps;
-            b_size += gemm_in_place(&part[q].segment->b) ? 0 : gemm_ceil(cols, L4J_PANEL) * part[q].steps;
-        }
-        if (count == 0 || a_size > a_end - a || b_size > b_end - b) break;
-        *at = next;
-        for (int q = 0; q < count; q++) {
-            stretch->piece[stretch->blocks][q] = gemm_pack_part(team, p, &part[q], n, cols, &a, &b);
-        }
-        stretch->count[stretch->blocks++] = count;
-    }
-    stretch->packed = a != team->a[team->turn] || b != team->b[team->turn];
-}
-
-/* Threads in the direction of rows, such that the busiest thread has least to do. */
-static int gemm_grid_rows(int threads, int64_t panels, int64_t units) {
-    int best = 1;
-    int64_t least = INT64_MAX;
-    for (int rows = 1; rows <= threads; rows++) {
-        if (threads % rows) continue;
-        int columns = threads / rows;
-        int64_t work = ((panels + rows - 1) / rows) * ((units + columns - 1) / columns);
-        if (work < least) {
-            least = work;
-            best = rows;
-        }
-    }
-    return best;
-}
-
-/* Columns of a stretch: as many as fit with the whole contraction, but enough for all threads, in even chunks. */
-static int64_t gemm_width(const gemm_product *p, int threads) {
-    int64_t k = 0;
-    for (int s = 0; s < p->segments; s++) k += p->segment[s].k;
-    int64_t most = l4j_min64(l4j_max64(GEMM_B_FLOATS / k, l4j_max64(GEMM_NC / 2, GEMM_STREAM * threads)), GEMM_NC);
-    int64_t chunks = (p->n + most - 1) / most;
-    return gemm_ceil((p->n + chunks - 1) / chunks, L4J_DROPOUT_BLOCK);
-}
-
-static void gemm_run_blocked(gemm_team *team, const gemm_product *p) {
-    int64_t panels = gemm_panels(p->m, p->height), group = GEMM_MC / GEMM_MR;
-    int64_t width = gemm_width(p, team->threads);
-    for (int64_t n = 0, cols; n < p->n; n += cols) {
-        cols = l4j_min64(width, p->n - n);
-        int64_t units = gemm_ceil(cols, GEMM_NR) / GEMM_NR, i0, i1, j0, j1;
-        int grid = gemm_grid_rows(team->threads, panels, units), columns = team->threads / grid;
-        l4j_partition(panels, 1, team->thread / columns, grid, &i0, &i1);
-        l4j_partition(cols, GEMM_NR, team->thread % columns, columns, &j0, &j1);
-        gemm_cursor at = {0};
-        gemm_stretch stretch;
-        for (bool first = true; gemm_pack_stretch(team, p, &at, n, cols, &stretch), stretch.blocks > 0; first = false) {
-            if (stretch.packed) {
-                l4j_pool_barrier(team->pool);
-                team->turn ^= 1;
-            }
-            for (int k = 0; k < stretch.blocks; k++) {
-                for (int64_t i = i0; i < i1; i += group) {
-                    gemm_fetch none = {0};
-                    gemm_run_group(p, stretch.piece[k], stretch.count[k], first && k == 0, i, l4j_min64(i + group, i1),
-                                   n, j0, j1, &none);
-                }
-            }
-        }
-    }
-}
-
-/* ---- each thread streams its own columns ---- */
-
 /* Columns taken at once; of a weight whose rows lie across the contraction enough for whole cache lines to follow one another. */
 static int64_t gemm_stream_columns(const gemm_product *p) {
     for (int s = 0; s < p->segments; s++) {
@@ -277,11 +156,10 @@ static gemm_fetch gemm_stream_next(const gemm_product *p, gemm_cursor at, int64_
     return next;
 }
 
-/* Columns [begin, end), `width` at a time. */
-static void gemm_stream(const gemm_team *team, const gemm_product *p, int64_t begin, int64_t end, int64_t width) {
-    int64_t panels = gemm_panels(p->m, p->height);
-    for (int64_t n = begin; n < end; n += width) {
-        int64_t cols = l4j_min64(width, end - n);
+void gemm_stream(const gemm_team *team, const gemm_product *p, const gemm_area *area) {
+    int64_t padded = gemm_panels(p->m, p->height) * p->height, width = gemm_stream_columns(p);
+    for (int64_t n = area->n0; n < area->n1; n += width) {
+        int64_t cols = l4j_min64(width, area->n1 - n);
         gemm_cursor at = {0};
         gemm_part part[2];
         bool first = true;
@@ -290,8 +168,7 @@ static void gemm_stream(const gemm_team *team, const gemm_product *p, int64_t be
             float *own = team->own;
             for (int q = 0; q < count; q++) {
                 const gemm_segment *s = part[q].segment;
-                piece[q] = (gemm_piece){
-                    .a = s->packed + part[q].k * panels * p->height, .a_step = p->height, .k = part[q].steps};
+                piece[q] = (gemm_piece){.a = s->packed + part[q].k * padded, .a_step = p->height, .k = part[q].steps};
                 if (gemm_in_place(&s->b)) {
                     gemm_set_b_in_place(&piece[q], &part[q], n);
                 } else {
@@ -301,17 +178,33 @@ static void gemm_stream(const gemm_team *team, const gemm_product *p, int64_t be
                     own += gemm_ceil(cols, L4J_PANEL) * part[q].steps;
                 }
             }
-            gemm_fetch next = gemm_stream_next(p, at, n, width, end);
-            gemm_run_group(p, piece, count, first, 0, panels, n, 0, cols, &next);
+            gemm_fetch next = gemm_stream_next(p, at, n, width, area->n1);
+            gemm_run_group(p, piece, count, first, area->i0, area->i1, n, 0, cols, &next);
         }
     }
 }
 
-static void gemm_run_streamed(gemm_team *team, const gemm_product *p) {
-    int64_t width = gemm_stream_columns(p), units = gemm_ceil(p->n, GEMM_NR) / GEMM_NR, begin, end;
-    int64_t most = team->threads == 1 ? units : l4j_max64(width, GEMM_CLAIM) / GEMM_NR, taken = gemm_begin(team);
-    while (gemm_claim(team, &taken, units, most, &begin, &end))
-        gemm_stream(team, p, begin * GEMM_NR, l4j_min64(end * GEMM_NR, p->n), width);
+gemm_areas gemm_share(gemm_team *team, const gemm_product *p) {
+    int64_t panels = gemm_panels(p->m, p->height), units = gemm_ceil(p->n, GEMM_NR) / GEMM_NR;
+    int64_t wanted = team->threads == 1 ? 1 : (4 * team->threads + units - 1) / units;
+    return (gemm_areas){.n = p->n,
+                        .panels = panels,
+                        .units = units,
+                        .groups = l4j_max64(1, l4j_min64(wanted, panels)),
+                        .most = team->threads == 1 ? units : l4j_max64(gemm_stream_columns(p), GEMM_CLAIM) / GEMM_NR,
+                        .taken = gemm_begin(team)};
+}
+
+bool gemm_next_area(gemm_team *team, gemm_areas *s, gemm_area *area) {
+    if (s->begin == s->end && !gemm_claim(team, &s->taken, s->units * s->groups, s->most, &s->begin, &s->end))
+        return false;
+    int64_t group = s->begin / s->units, first = s->begin % s->units;
+    int64_t last = l4j_min64(s->units, first + s->end - s->begin);
+    l4j_partition(s->panels, 1, (int)group, (int)s->groups, &area->i0, &area->i1);
+    area->n0 = first * GEMM_NR;
+    area->n1 = l4j_min64(last * GEMM_NR, s->n);
+    s->begin += last - first;
+    return true;
 }
 
 static bool gemm_is_few(const gemm_team *team, const gemm_product *p) {
@@ -329,24 +222,17 @@ static bool gemm_is_row(const gemm_product *p) {
     return row;
 }
 
-static bool gemm_is_packed(const gemm_product *p) {
-    for (int s = 0; s < p->segments; s++) {
-        if (!p->segment[s].packed) return false;
-    }
-    return true;
-}
-
 void gemm_run(gemm_team *team, const gemm_product *product) {
     if (product->m == 0 || product->n == 0) return;
-    if (gemm_is_packed(product) && gemm_is_row(product)) {
+    if (gemm_is_row(product)) {
         gemm_run_row(team, product);
-    } else if (gemm_is_packed(product) && gemm_is_few(team, product)) {
+    } else if (gemm_is_few(team, product)) {
         gemm_run_few(team, product);
     } else if (gemm_is_across(product)) {
         gemm_run_across(team, product);
-    } else if (gemm_is_packed(product) && gemm_streams(product->m, product->n, team->threads)) {
-        gemm_run_streamed(team, product);
     } else {
-        gemm_run_blocked(team, product);
+        gemm_areas areas = gemm_share(team, product);
+        gemm_area area;
+        while (gemm_next_area(team, &areas, &area)) gemm_stream(team, product, &area);
     }
 }

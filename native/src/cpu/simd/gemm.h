@@ -49,11 +49,10 @@ typedef struct gemm_piece {
     int64_t k; /* steps */
 } gemm_piece;
 
-/* A stretch of the contraction. `packed` is A as gemm_pack_a_block lays it out; where it is NULL, `a` is packed on the way. */
+/* A stretch of the contraction. `packed` is A: blocks of gemm_block(k) steps, in each of them panel after panel. */
 typedef struct gemm_segment {
     int64_t k;
     const float *packed;
-    gemm_a a;
     gemm_b b;
 } gemm_segment;
 
@@ -72,13 +71,21 @@ typedef struct gemm_product {
 typedef struct gemm_team {
     l4j_pool *pool;
     int thread, threads;
-    float *b[2]; /* packed blocks of B, used in turn; shared */
-    float *a[2]; /* packed blocks of A, for segments that are not packed yet; shared */
-    float *own;  /* packed block of a few columns; each thread's own */
+    float *own; /* packed block of a few columns; each thread's own */
     float *few; /* [steps of all segments][16] the rows of A as lanes; shared; NULL where gemm_run_few is not offered */
-    int turn;
-    unsigned round; /* of columns that the threads share out as they go */
+    unsigned round; /* of work that the threads share out as they go */
 } gemm_team;
+
+/* Panels [i0, i1) and columns [n0, n1) of a product, n0 a multiple of GEMM_NR. */
+typedef struct gemm_area {
+    int64_t i0, i1, n0, n1;
+} gemm_area;
+
+/* Areas of a product that are still to be had. */
+typedef struct gemm_areas {
+    int64_t n, panels, units, groups; /* units of GEMM_NR columns; groups of panels, several where columns are few */
+    int64_t most, taken, begin, end;
+} gemm_areas;
 
 #define gemm_tile L4J_NAME(gemm_tile)
 #define gemm_pack_a L4J_NAME(gemm_pack_a)
@@ -89,6 +96,9 @@ typedef struct gemm_team {
 #define gemm_run_row L4J_NAME(gemm_run_row)
 #define gemm_is_across L4J_NAME(gemm_is_across)
 #define gemm_run_across L4J_NAME(gemm_run_across)
+#define gemm_share L4J_NAME(gemm_share)
+#define gemm_next_area L4J_NAME(gemm_next_area)
+#define gemm_stream L4J_NAME(gemm_stream)
 #define gemm_outer L4J_NAME(gemm_outer)
 #define gemm_tile_half L4J_NAME(gemm_tile_half)
 
@@ -185,24 +195,17 @@ static inline bool gemm_claim(gemm_team *team, int64_t *taken, int64_t total, in
     return *begin < *end;
 }
 
-/* Whether a product whose A is packed lets each thread stream its own columns: there are columns to occupy the threads, or too few
-   rows to share. */
-static inline bool gemm_streams(int64_t m, int64_t n, int threads) {
-    int64_t units = gemm_ceil(n, GEMM_NR) / GEMM_NR, each = (units + threads - 1) / threads;
-    return m <= 2 * GEMM_MR || 8 * units >= 7 * each * threads;
-}
+/* The areas of a product, and the next one for this thread; false when all are taken. The same on all threads. */
+gemm_areas gemm_share(gemm_team *team, const gemm_product *product);
+bool gemm_next_area(gemm_team *team, gemm_areas *areas, gemm_area *area);
+/* Computes an area. */
+void gemm_stream(const gemm_team *team, const gemm_product *product, const gemm_area *area);
 
-/* Sizes in floats of a team's buffers: a[i] where a product has m rows packed on the way, b[i] and own. */
 enum {
     GEMM_CLAIM = 128,  /* columns that a thread takes at once, at most */
     GEMM_STREAM = 256, /* columns streamed at once from the rows of a weight */
-    GEMM_B_FLOATS = 1 << 20,
     GEMM_OWN_FLOATS = (GEMM_KC + GEMM_SMALL) * GEMM_STREAM
 };
-static inline int64_t gemm_a_floats(int64_t m) { return l4j_max64(1 << 19, (GEMM_KC + GEMM_SMALL) * (m + GEMM_MR)); }
-static inline int64_t gemm_b_floats(int64_t n, int64_t k) {
-    return l4j_min64(GEMM_B_FLOATS, gemm_ceil(n, L4J_PANEL) * k);
-}
 
 /* c[i * 16 + j] = fma chain over panel rows m ascending of a[i][m] · s[m][j]: the product with a transposed packed panel.
    a[i * height + m], s[m * 16 + j]; i = 0..count-1, m = 0..rows-1, rows ≤ GEMM_MR. Columns past `cols` need not be right. */

@@ -118,8 +118,7 @@ bool gemm_is_across(const gemm_product *p) {
     bool across = p->m <= GEMM_ACROSS;
     for (int s = 0; s < p->segments; s++) {
         const gemm_b *b = &p->segment[s].b;
-        across &= p->segment[s].packed &&
-                  (b->kind == GEMM_B_WEIGHT || (b->kind == GEMM_B_STRIDED && b->col_stride == 1 && !b->dropout));
+        across &= (b->kind == GEMM_B_WEIGHT || (b->kind == GEMM_B_STRIDED && b->col_stride == 1 && !b->dropout));
     }
     return across;
 }

@@ -1,6 +1,7 @@
 /*
  * linear_cross_entropy_forward. Rows with a target are gathered and go in chunks, so that their logits fit into the workspace:
- * one product for the logits, one pass of each thread over its rows for the softmax and its gradient, one product for dx.
+ * one product for the logits, one pass of each thread over its rows for the softmax and its gradient, one product for dx. That one goes
+ * in spans of several of the contract's blocks: all threads pack the span, then each takes areas of dx through its blocks.
  */
 #include "../values.h"
 #include "gemm.h"
@@ -10,7 +11,8 @@
 enum {
     LCE_LOGITS = 12 << 20, /* floats of a chunk's logits: 48 MiB */
     LCE_ROWS = 128,        /* rows of a chunk at most */
-    LCE_SCAN = 256         /* logits between two looks at the maximum */
+    LCE_SCAN = 256,        /* logits between two looks at the maximum */
+    LCE_SPAN = 8           /* blocks of L4J_LCE_BLOCK values that are packed at a time */
 };
 
 typedef struct {
@@ -24,7 +26,7 @@ typedef struct {
     float *part;   /* [chunk][K] a block's share of dx */
     float *panel;  /* [threads] one gathered panel of x */
     float *own;
-    float *a[2], *b[2];
+    float *span[2]; /* packed spans of the gradient of z, in turn: block after block */
 } lce_task;
 
 static void lce_layout(l4j_arena *arena, int threads, const l4j_linear_cross_entropy *args, lce_task *task) {
@@ -39,10 +41,8 @@ static void lce_layout(l4j_arena *arena, int threads, const l4j_linear_cross_ent
     task->part = l4j_take(arena, args->dx ? sizeof(float) * (size_t)(rows * K) : 0);
     task->panel = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_MR * GEMM_KC);
     task->own = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_OWN_FLOATS);
-    for (int i = 0; i < 2; i++) {
-        task->a[i] = l4j_take(arena, args->dx ? sizeof(float) * (size_t)gemm_a_floats(rows) : 0);
-        task->b[i] = l4j_take(arena, sizeof(float) * (size_t)l4j_max64(gemm_b_floats(V, K), gemm_b_floats(K, V)));
-    }
+    int64_t values = args->dx ? l4j_min64(V, LCE_SPAN * L4J_LCE_BLOCK) : 0;
+    for (int i = 0; i < 2; i++) task->span[i] = l4j_take(arena, sizeof(float) * (size_t)((rows + GEMM_MR) * values));
 }
 
 /* Packs panels [begin, end) of the gathered rows. */
@@ -114,30 +114,77 @@ static void lce_softmax(const l4j_linear_cross_entropy *args, int64_t m, float *
     z[target] = at_target;
 }
 
-/* The share of L4J_LCE_BLOCK values of the vocabulary in dx: into dx itself for the first of them, into `part` for the others. */
-static void lce_block(const lce_task *task, gemm_team *team, int64_t count, int height, int64_t v) {
+/* The product of a packed block of the gradient of z, values [v, v + L4J_LCE_BLOCK), with its rows of the weight. */
+static gemm_product lce_product(const lce_task *task, l4j_weight *block, const float *packed, int64_t count,
+                                int64_t v) {
     const l4j_weight *whole = task->args->weight;
-    int64_t K = whole->cols, rows = l4j_min64(L4J_LCE_BLOCK, whole->rows - v);
-    l4j_weight block = *whole;
-    block.rows = rows;
+    int64_t K = whole->cols;
+    *block = *whole;
+    block->rows = l4j_min64(L4J_LCE_BLOCK, whole->rows - v);
     if (whole->layout == L4J_LAYOUT_CODES) {
-        block.first_row = v;
-    } else {
-        int64_t first =
-            whole->layout == L4J_LAYOUT_PANELS ? v * K : v * whole->row_stride; /* v is a multiple of a panel */
-        block.data = (const char *)whole->data + first * (whole->dtype == L4J_F32 ? 4 : 2);
+        block->first_row = v;
+    } else { /* v is a multiple of a panel */
+        int64_t first = whole->layout == L4J_LAYOUT_PANELS ? v * K : v * whole->row_stride;
+        block->data = (const char *)whole->data + first * (whole->dtype == L4J_F32 ? 4 : 2);
     }
-    gemm_product dx = {
-        .m = count, .n = K, .height = height, .c = v == 0 ? task->dx : task->part, .ldc = K, .segments = 1};
-    dx.segment[0] = (gemm_segment){
-        .k = rows, .a = {task->z + v, task->ldz, 1, NULL}, .b = {.kind = GEMM_B_WEIGHT, .weight = &block}};
-    gemm_run(team, &dx);
+    gemm_product p = {
+        .m = count, .n = K, .height = gemm_height(count), .c = v == 0 ? task->dx : task->part, .ldc = K, .segments = 1};
+    p.segment[0] = (gemm_segment){.k = block->rows, .packed = packed, .b = {.kind = GEMM_B_WEIGHT, .weight = block}};
+    return p;
 }
 
-static void lce_add(float *to, const float *from, int64_t n) {
-    int64_t i = 0;
-    for (; i + L4J_PANEL <= n; i += L4J_PANEL) v16_store(to + i, v16_add(v16_load(to + i), v16_load(from + i)));
-    for (; i < n; i++) to[i] += from[i];
+/* Packs values [from, to) of the gradient of z, a panel of rows and a block at a time. */
+static void lce_pack_span(const lce_task *task, gemm_team *team, float *span, int64_t count, int64_t from, int64_t to) {
+    int height = gemm_height(count);
+    int64_t panels = gemm_panels(count, height), blocks = (to - from + L4J_LCE_BLOCK - 1) / L4J_LCE_BLOCK;
+    int64_t taken = gemm_begin(team), begin, end;
+    while (gemm_claim(team, &taken, panels * blocks, LCE_SPAN, &begin, &end)) {
+        for (int64_t unit = begin; unit < end; unit++) {
+            int64_t v = from + unit % blocks * L4J_LCE_BLOCK, size = l4j_min64(L4J_LCE_BLOCK, to - v);
+            int64_t m = unit / blocks * height, live = l4j_min64(height, count - m);
+            gemm_a z = {task->z + v, task->ldz, 1, NULL};
+            for (int64_t k = 0, steps; k < size; k += steps) {
+                steps = l4j_min64(gemm_block(size), size - k);
+                float *out = span + (v - from + k) * panels * height + m * steps;
+                gemm_pack_a(out, height, &z, m, (int)live, k, steps);
+            }
+        }
+    }
+}
+
+/* An area of dx continues over the blocks of a span: the first block of all is dx, the others are added. */
+static void lce_area(const lce_task *task, const gemm_team *team, const float *span, int64_t count, int64_t from,
+                     int64_t to, const gemm_area *area) {
+    int64_t K = task->args->weight->cols, height = gemm_height(count),
+            padded = gemm_panels(count, (int)height) * height;
+    for (int64_t v = from; v < to; v += L4J_LCE_BLOCK) {
+        l4j_weight block;
+        gemm_product p = lce_product(task, &block, span + (v - from) * padded, count, v);
+        gemm_stream(team, &p, area);
+        for (int64_t m = area->i0 * height; m < l4j_min64(area->i1 * height, count) && v > 0; m++) {
+            for (int64_t n = area->n0; n < area->n1; n += L4J_PANEL) {
+                int lanes = (int)l4j_min64(L4J_PANEL, area->n1 - n);
+                float *dx = task->dx + m * K + n;
+                gemm_store(dx, v16_add(gemm_load(dx, lanes), gemm_load(task->part + m * K + n, lanes)), lanes);
+            }
+        }
+    }
+}
+
+static void lce_dx(const lce_task *task, gemm_team *team, int64_t count) {
+    int64_t V = task->args->weight->rows;
+    int turn = 0;
+    for (int64_t from = 0, to; from < V; from = to, turn ^= 1) {
+        to = l4j_min64(from + LCE_SPAN * L4J_LCE_BLOCK, V);
+        lce_pack_span(task, team, task->span[turn], count, from, to);
+        l4j_pool_barrier(team->pool);
+        l4j_weight block;
+        gemm_product shape = lce_product(task, &block, task->span[turn], count, from);
+        gemm_areas areas = gemm_share(team, &shape);
+        gemm_area area;
+        while (gemm_next_area(team, &areas, &area)) lce_area(task, team, task->span[turn], count, from, to, &area);
+    }
+    l4j_pool_barrier(team->pool);
 }
 
 static void lce_chunk(const lce_task *task, gemm_team *team, const int64_t *rows, int64_t count) {
@@ -157,13 +204,7 @@ static void lce_chunk(const lce_task *task, gemm_team *team, const int64_t *rows
     for (int64_t i = begin; i < end; i++) lce_softmax(args, rows[i], task->z + i * task->ldz);
     if (!args->dx) return;
     l4j_pool_barrier(team->pool);
-    for (int64_t v = 0; v < args->weight->rows; v += L4J_LCE_BLOCK) {
-        lce_block(task, team, count, height, v);
-        l4j_pool_barrier(team->pool);
-        if (v > 0) lce_add(task->dx + begin * K, task->part + begin * K, (end - begin) * K);
-        /* Only now may the next block overwrite `part`. */
-        l4j_pool_barrier(team->pool);
-    }
+    lce_dx(task, team, count);
     for (int64_t i = begin; i < end; i++) {
         memcpy((float *)args->dx->data + rows[i] * args->dx->stride[0], task->dx + i * K, sizeof(float) * (size_t)K);
     }
@@ -174,8 +215,6 @@ static void lce_run(void *context, int thread, int threads) {
     gemm_team team = {.pool = task->queue->pool,
                       .thread = thread,
                       .threads = threads,
-                      .b = {task->b[0], task->b[1]},
-                      .a = {task->a[0], task->a[1]},
                       .own = task->own + (int64_t)thread * GEMM_OWN_FLOATS};
     int64_t chunks = (task->count + task->chunk - 1) / l4j_max64(task->chunk, 1);
     for (int64_t c = 0; c < chunks; c++) {

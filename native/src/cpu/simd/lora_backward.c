@@ -23,7 +23,6 @@ typedef struct {
     float *a_panels; /* A_g in panels of 16 columns: [R_g][16], for the low-rank part of dx */
     float *scratch;  /* [threads] a tile of dx, or panels of dB */
     float *own;
-    float *b[2];
 } backward_task;
 
 enum { DA_COLUMNS = GEMM_STREAM / 2 }; /* of x packed at once: whole lines follow one another, and they stay in L2 */
@@ -48,7 +47,6 @@ static void backward_layout(l4j_arena *arena, int threads, const l4j_lora *args,
     if (!args->dx || !alone || (args->flags & L4J_LORA_ACCUMULATE_DX)) task->lead = 0;
     task->chunk = lora_chunk(M, total);
     int64_t rows = task->chunk + GEMM_MR, width = task->ranks.width;
-    bool blocked = !gemm_streams(task->chunk, K, threads) || !gemm_streams(M % l4j_max64(task->chunk, 1), K, threads);
     int64_t a_floats = args->dx && !task->lead ? task->ranks.columns * gemm_ceil(K, L4J_DROPOUT_BLOCK) : 0;
     task->dy = l4j_take(arena, sizeof(float) * (size_t)(rows * total));
     task->ds = l4j_take(arena, sizeof(float) * (size_t)(rows * width));
@@ -58,9 +56,6 @@ static void backward_layout(l4j_arena *arena, int threads, const l4j_lora *args,
     task->a_panels = l4j_take(arena, sizeof(float) * (size_t)a_floats);
     task->scratch = l4j_take(arena, sizeof(float) * (size_t)threads * SCRATCH_FLOATS);
     task->own = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_OWN_FLOATS);
-    for (int i = 0; i < 2; i++) {
-        task->b[i] = l4j_take(arena, blocked && args->dx ? sizeof(float) * (size_t)gemm_b_floats(K, total + width) : 0);
-    }
 }
 
 /* Gradients that are not added to become zero: a share of the rows. */
@@ -352,11 +347,8 @@ static void backward_run(void *context, int thread, int threads) {
     const backward_task *task = context;
     const l4j_lora *args = task->args;
     l4j_pool *pool = task->queue->pool;
-    gemm_team team = {.pool = pool,
-                      .thread = thread,
-                      .threads = threads,
-                      .b = {task->b[0], task->b[1]},
-                      .own = task->own + (int64_t)thread * GEMM_OWN_FLOATS};
+    gemm_team team = {
+        .pool = pool, .thread = thread, .threads = threads, .own = task->own + (int64_t)thread * GEMM_OWN_FLOATS};
     float *scratch = task->scratch + (int64_t)thread * SCRATCH_FLOATS;
     backward_prepare(task, thread, threads);
     l4j_pool_barrier(pool);

@@ -19,19 +19,14 @@ typedef struct {
     float *acc;      /* [threads][GEMM_MC][width] s of the rows in work */
     float *masked;   /* [threads] one panel of masked x */
     float *own, *few;
-    float *b[2];
 } forward_task;
 
 static void forward_layout(l4j_arena *arena, int threads, const l4j_lora *args, forward_task *task) {
-    int64_t K = args->x->shape[1], M = args->x->shape[0], bias = 0, widest = 0;
+    int64_t K = args->x->shape[1], M = args->x->shape[0], bias = 0;
     task->ranks = lora_take_ranks(arena, args);
     task->chunk = lora_chunk(M, K);
     for (int g = 0; g < args->projection_count; g++) {
-        int64_t N = args->weights[g]->rows;
-        bias += args->biases && args->biases[g].data ? N : 0;
-        if (!gemm_streams(task->chunk, N, threads) || !gemm_streams(M % l4j_max64(task->chunk, 1), N, threads)) {
-            widest = l4j_max64(widest, N);
-        }
+        bias += args->biases && args->biases[g].data ? args->weights[g]->rows : 0;
     }
     int64_t rows = task->chunk + GEMM_MR, width = task->ranks.width;
     task->x = l4j_take(arena, sizeof(float) * (size_t)(rows * K));
@@ -43,7 +38,6 @@ static void forward_layout(l4j_arena *arena, int threads, const l4j_lora *args, 
     task->masked = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_MR * GEMM_KC);
     task->own = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_OWN_FLOATS);
     task->few = l4j_take(arena, M <= L4J_PANEL ? sizeof(float) * (size_t)((K + width) * L4J_PANEL) : 0);
-    for (int i = 0; i < 2; i++) task->b[i] = l4j_take(arena, sizeof(float) * (size_t)gemm_b_floats(widest, K + width));
 }
 
 /* Adapters and biases, shared out by panels and by projections. */
@@ -242,7 +236,6 @@ static void forward_run(void *context, int thread, int threads) {
     gemm_team team = {.pool = task->queue->pool,
                       .thread = thread,
                       .threads = threads,
-                      .b = {task->b[0], task->b[1]},
                       .own = task->own + (int64_t)thread * GEMM_OWN_FLOATS,
                       .few = args->x->shape[0] <= L4J_PANEL ? task->few : NULL};
     forward_prepare(task, thread, threads);
