@@ -103,4 +103,34 @@ TEST(DeviceTest, VersionsAgree) {
     EXPECT_STREQ("unknown", l4j_status_name(99));
 }
 
+// Small and big blocks can be written from end to end; big ones start on a huge page; the device stays open until all are freed.
+TEST(DeviceTest, Memory) {
+    l4j::Context context(L4J_ISA_AUTO);
+    l4j_error error = {};
+    for (size_t bytes : {size_t(0), size_t(1), size_t(63), size_t(4096), size_t(4 << 20), size_t((8 << 20) + 5)}) {
+        void *memory = nullptr;
+        L4J_ASSERT_OK(l4j_memory_allocate(context.device(), bytes, &memory, error));
+        ASSERT_NE(nullptr, memory);
+        EXPECT_EQ(0u, reinterpret_cast<uintptr_t>(memory) % (bytes >= (4 << 20) ? 2 << 20 : 64)) << bytes;
+        memset(memory, 1, bytes);
+        L4J_ASSERT_OK(l4j_memory_free(context.device(), memory, error));
+    }
+    L4J_ASSERT_OK(l4j_memory_free(context.device(), nullptr, error));
+    void *memory = &error;
+    EXPECT_EQ(L4J_ENOMEM, l4j_memory_allocate(context.device(), SIZE_MAX, &memory, &error));
+    EXPECT_EQ(nullptr, memory);
+    EXPECT_STREQ("memory_allocate: no memory for 18446744073709551615 bytes", error.message);
+    EXPECT_EQ(L4J_EINVAL, l4j_memory_allocate(nullptr, 1, &memory, &error));
+    EXPECT_STREQ("memory_allocate: device is NULL", error.message);
+    EXPECT_EQ(L4J_EINVAL, l4j_memory_free(nullptr, &error, &error));
+    EXPECT_STREQ("memory_free: device is NULL", error.message);
+
+    l4j_device *device = nullptr;
+    L4J_ASSERT_OK(l4j_device_open(nullptr, &device, error));
+    L4J_ASSERT_OK(l4j_memory_allocate(device, 8, &memory, error));
+    EXPECT_EQ(L4J_EBUSY, l4j_device_close(device, &error));
+    L4J_ASSERT_OK(l4j_memory_free(device, memory, error));
+    L4J_ASSERT_OK(l4j_device_close(device, error));
+}
+
 } // namespace

@@ -159,9 +159,16 @@ typedef struct l4j_device_info {
 
 /** Opens the CPU. `options` may be NULL. An unknown LORA4J_MAX_ISA is L4J_EINVAL; a tier above what the CPU has is capped. */
 L4J_API l4j_status l4j_device_open(const l4j_device_options *options, l4j_device **device, l4j_error *error);
-/** L4J_EBUSY, and nothing is freed, while queues or weights of the device exist. NULL is fine. */
+/** L4J_EBUSY, and nothing is freed, while queues, weights or memory of the device exist. NULL is fine. */
 L4J_API l4j_status l4j_device_close(l4j_device *device, l4j_error *error);
 L4J_API l4j_status l4j_device_query(const l4j_device *device, l4j_device_info *info, l4j_error *error);
+
+/** Memory of the device, uninitialised, aligned to 64 bytes or more. A block of 4 MiB or more of the CPU starts at a multiple of
+    2 MiB and asks the system for huge pages. 0 bytes give a block that can be freed. L4J_ENOMEM where there is not enough. */
+L4J_API l4j_status l4j_memory_allocate(l4j_device *device, size_t bytes, void **memory, l4j_error *error);
+/** Frees what l4j_memory_allocate gave for the same device; nothing may use it any more. NULL is fine. Until then the device cannot
+    be closed. */
+L4J_API l4j_status l4j_memory_free(l4j_device *device, void *memory, l4j_error *error);
 
 typedef struct l4j_queue_options {
     uint32_t struct_size;

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 /* ---- the kernels of every tier ---- */
@@ -117,8 +118,10 @@ l4j_status l4j_device_close(l4j_device *device, l4j_error *error) {
     if (!device) return L4J_OK;
     int children = atomic_load(&device->children);
     if (children > 0) {
-        return l4j_fail(error, L4J_EBUSY,
-                        "device_close: %d queues or weights of the device still exist; destroy them first", children);
+        return l4j_fail(
+            error, L4J_EBUSY,
+            "device_close: %d queues, weights or blocks of memory of the device still exist; destroy them first",
+            children);
     }
     free(device);
     return L4J_OK;
@@ -137,6 +140,34 @@ l4j_status l4j_device_query(const l4j_device *device, l4j_device_info *info, l4j
     };
     snprintf(info->isa_name, sizeof info->isa_name, "%s", device->kernels->name);
     l4j_cpu_name(info->cpu_name, sizeof info->cpu_name);
+    return L4J_OK;
+}
+
+/* ---- memory ---- */
+void *l4j_cpu_allocate(size_t bytes) {
+    size_t alignment = bytes >= L4J_HUGE_BLOCK ? L4J_HUGE_PAGE : L4J_ALIGNMENT;
+    if (bytes > SIZE_MAX - alignment) return NULL;
+    size_t size = (bytes + alignment - 1) / alignment * alignment;
+    void *memory = aligned_alloc(alignment, size ? size : alignment);
+    if (memory && alignment == L4J_HUGE_PAGE) madvise(memory, size, MADV_HUGEPAGE);
+    return memory;
+}
+
+l4j_status l4j_memory_allocate(l4j_device *device, size_t bytes, void **memory, l4j_error *error) {
+    if (!device || !memory) {
+        return l4j_fail(error, L4J_EINVAL, "memory_allocate: %s is NULL", device ? "memory" : "device");
+    }
+    *memory = l4j_cpu_allocate(bytes);
+    if (!*memory) return l4j_fail(error, L4J_ENOMEM, "memory_allocate: no memory for %zu bytes", bytes);
+    atomic_fetch_add(&device->children, 1);
+    return L4J_OK;
+}
+
+l4j_status l4j_memory_free(l4j_device *device, void *memory, l4j_error *error) {
+    if (!device) return l4j_fail(error, L4J_EINVAL, "memory_free: device is NULL");
+    if (!memory) return L4J_OK;
+    free(memory);
+    atomic_fetch_sub(&device->children, 1);
     return L4J_OK;
 }
 

@@ -73,8 +73,12 @@ struct l4j_device {
     const l4j_kernels *kernels;
     int32_t isa;
     int32_t best_isa;
-    atomic_int children; /* queues and weights alive */
+    atomic_int children; /* queues, weights and blocks of memory alive */
 };
+
+/* Memory for free(): big blocks on huge pages. NULL where there is none. */
+enum { L4J_ALIGNMENT = 64, L4J_HUGE_PAGE = 2 << 20, L4J_HUGE_BLOCK = 4 << 20 };
+void *l4j_cpu_allocate(size_t bytes);
 
 typedef struct l4j_pool l4j_pool;
 

@@ -3,7 +3,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 static int64_t element_bytes(int32_t dtype) { return dtype == L4J_F32 ? 4 : 2; }
 
@@ -86,11 +85,8 @@ static void pack(void *context, int thread, int threads) {
 
 l4j_status l4j_weight_memory(l4j_weight *w, int64_t bytes, l4j_error *error) {
     int64_t size = bytes + 64;
-    size_t alignment = size >= (4 << 20) ? (2 << 20) : 64;
-    size = (size + (int64_t)alignment - 1) / (int64_t)alignment * (int64_t)alignment;
-    void *memory = aligned_alloc(alignment, (size_t)size);
+    void *memory = l4j_cpu_allocate((size_t)size);
     if (!memory) return l4j_fail(error, L4J_ENOMEM, "weight_create: no memory for %lld bytes", (long long)size);
-    if (alignment > 64) madvise(memory, (size_t)size, MADV_HUGEPAGE);
     memset((char *)memory + bytes, 0, 64);
     w->owned = memory;
     w->bytes_held = size;

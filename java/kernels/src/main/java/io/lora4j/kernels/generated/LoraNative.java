@@ -727,6 +727,131 @@ public class LoraNative extends LoraNative$shared {
         }
     }
 
+    private static class l4j_memory_allocate {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_LONG,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_memory_allocate");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_allocate(l4j_device *device, size_t bytes, void **memory, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_memory_allocate$descriptor() {
+        return l4j_memory_allocate.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_allocate(l4j_device *device, size_t bytes, void **memory, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_memory_allocate$handle() {
+        return l4j_memory_allocate.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_allocate(l4j_device *device, size_t bytes, void **memory, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_memory_allocate$address() {
+        return l4j_memory_allocate.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_allocate(l4j_device *device, size_t bytes, void **memory, l4j_error *error)
+     * }
+     */
+    public static int l4j_memory_allocate(MemorySegment device, long bytes, MemorySegment memory, MemorySegment error) {
+        var mh$ = l4j_memory_allocate.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_memory_allocate", device, bytes, memory, error);
+            }
+            return (int)mh$.invokeExact(device, bytes, memory, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class l4j_memory_free {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_memory_free");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_free(l4j_device *device, void *memory, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_memory_free$descriptor() {
+        return l4j_memory_free.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_free(l4j_device *device, void *memory, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_memory_free$handle() {
+        return l4j_memory_free.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_free(l4j_device *device, void *memory, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_memory_free$address() {
+        return l4j_memory_free.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_free(l4j_device *device, void *memory, l4j_error *error)
+     * }
+     */
+    public static int l4j_memory_free(MemorySegment device, MemorySegment memory, MemorySegment error) {
+        var mh$ = l4j_memory_free.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_memory_free", device, memory, error);
+            }
+            return (int)mh$.invokeExact(device, memory, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
     private static class l4j_queue_create {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
             LoraNative.C_INT,
