@@ -154,6 +154,16 @@ inline void check(const Problem &p, const std::vector<int> &threads = {1, 2, 5})
             }
         }
     }
+    on_gpu(1e-5, [&](double allowed) {
+        Context fp64(L4J_ISA_REF64), context(L4J_ISA_CUDA);
+        Call wanted(L4J_ISA_REF64, p, 1), call(L4J_ISA_CUDA, p, 1);
+        wanted.run(fp64);
+        call.run(context);
+        for (size_t i = 0; i < wanted.outputs().size(); i++) {
+            auto [what, x] = call.outputs()[i];
+            ASSERT_LT(l4j::relative_error(covered(*x, p), covered(*wanted.outputs()[i].second, p)), allowed) << what;
+        }
+    });
 }
 
 } // namespace l4j::attention

@@ -218,6 +218,18 @@ inline void check_lora(const LoraSpec &spec, const std::vector<int> &thread_coun
             }
         }
     }
+    on_gpu(tolerance, [&](double allowed) {
+        LoraCase exact(spec, L4J_ISA_REF64, 1), c(spec, L4J_ISA_CUDA, 0);
+        for (LoraCase *each : {&exact, &c}) {
+            each->forward();
+            each->backward();
+        }
+        auto wanted = exact.outputs(), got = c.outputs();
+        for (size_t i = 0; i < got.size(); i++) {
+            ASSERT_LE(relative_error(got[i].second->values(), wanted[i].second->values()), allowed)
+                << got[i].first << " " << describe(spec, L4J_ISA_CUDA, 0);
+        }
+    });
 }
 
 } // namespace l4j

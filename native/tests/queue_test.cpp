@@ -81,10 +81,10 @@ TEST(QueueTest, ThreadsAreBoundedAndDefaulted) {
     EXPECT_EQ(L4J_EINVAL, l4j_queue_create(context.device(), &options, &queue, &error));
     EXPECT_STREQ("queue_create: threads is 100000, expected 0 (all CPUs) to 1024", error.message);
     options.threads = 0;
-    options.reserved0 = 1;
+    options.flags = 1;
     EXPECT_EQ(L4J_EINVAL, l4j_queue_create(context.device(), &options, &queue, &error));
-    EXPECT_STREQ("queue_create: reserved0 is not zero", error.message);
-    options.reserved0 = 0;
+    EXPECT_STREQ("queue_create: flags or stream is set; expected 0 and NULL on the CPU", error.message);
+    options.flags = 0;
     L4J_ASSERT_OK(l4j_queue_create(context.device(), &options, &queue, error));
     l4j_device_info info = {};
     info.struct_size = sizeof info;

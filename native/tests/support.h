@@ -1,6 +1,8 @@
 // What the tests share: tiers, operands next to guard pages, poison, seeded values, comparisons.
 #pragma once
 
+#include "gpu.h"
+
 #include <gtest/gtest.h>
 #include <lora4j/lora4j.h>
 #include <sys/mman.h>
@@ -43,17 +45,19 @@ inline std::vector<int32_t> tiers() {
 }
 
 inline const char *tier_name(int32_t isa) {
-    return isa == L4J_ISA_REF ? "ref" : isa == L4J_ISA_AVX2 ? "avx2" : isa == L4J_ISA_AVX512 ? "avx512" : "ref64";
+    return isa == L4J_ISA_CUDA ? "cuda" : isa == L4J_ISA_REF ? "ref" : isa == L4J_ISA_AVX2 ? "avx2" : isa == L4J_ISA_AVX512 ? "avx512" : "ref64";
 }
 
 // A device of one tier with a queue of so many threads.
 class Context {
 public:
     explicit Context(int32_t isa, int threads = 1) {
+        bool on_gpu = isa == L4J_ISA_CUDA;
+        if (on_gpu) threads = 0;
         l4j_device_options device_options = {};
         device_options.struct_size = sizeof device_options;
-        device_options.device_type = L4J_DEVICE_CPU;
-        device_options.max_isa = isa;
+        device_options.device_type = on_gpu ? L4J_DEVICE_CUDA : L4J_DEVICE_CPU;
+        device_options.max_isa = on_gpu ? L4J_ISA_AUTO : isa;
         l4j_queue_options queue_options = {};
         queue_options.struct_size = sizeof queue_options;
         queue_options.threads = threads;
@@ -62,10 +66,12 @@ public:
         if (l4j_queue_create(device_, &queue_options, &queue_, &error) != L4J_OK) ADD_FAILURE() << error.message;
         // Small operands too go over all threads: see QueueTest.LittleWorkGivesTheSameBits for the other way.
         if (queue_) l4j_queue_run_alone_below(queue_, 0);
+        if (on_gpu) gpu_queues()[queue_] = device_;
     }
     Context(const Context &) = delete;
     ~Context() {
         l4j_error error = {};
+        gpu_queues().erase(queue_);
         l4j_queue_destroy(queue_, &error);
         if (l4j_device_close(device_, &error) != L4J_OK) ADD_FAILURE() << error.message;
     }
@@ -104,6 +110,8 @@ private:
 // Runs l4j_<op> with a workspace of exactly the size that the library asks for, poisoned, against a guard page.
 #define L4J_RUN(op, queue_, args_)                                                          \
     [&](l4j_error *error_) -> l4j_status {                                                  \
+        if (::l4j::gpu_queues().count(queue_))                                              \
+            return ::l4j::run_on_gpu(queue_, args_, l4j_##op##_workspace, l4j_##op, error_); \
         size_t bytes_ = 0;                                                                  \
         l4j_status status_ = l4j_##op##_workspace(queue_, args_, &bytes_, error_);          \
         if (status_ != L4J_OK) return status_;                                              \
@@ -125,7 +133,7 @@ public:
     int64_t below(int64_t n) { return static_cast<int64_t>(bits() % static_cast<uint64_t>(n)); }
     std::vector<float> floats(int64_t n, float scale = 1.0f) {
         std::vector<float> v(static_cast<size_t>(n));
-        for (float &x : v) x = scale * uniform();
+        for (float &x : v) x = rounded(scale * uniform());
         return v;
     }
 
@@ -281,6 +289,15 @@ public:
         }
         l4j_tensor t = tensor(memory_->as(), dtype, {rows, cols});
         t.stride[0] = cols + pad;
+        auto on_gpu = gpu_queues().find(context.queue());
+        if (on_gpu != gpu_queues().end() && mode == L4J_WEIGHT_BORROW) {
+            device_ = on_gpu->second;
+            l4j_memory_allocate(device_, memory_->bytes(), &gpu_, nullptr);
+            l4j_memory_copy(context.queue(), gpu_, memory_->as(), memory_->bytes(), nullptr);
+            l4j_queue_synchronize(context.queue(), nullptr);
+            t.data = gpu_;
+            t.device_type = L4J_DEVICE_CUDA;
+        }
         int32_t role = L4J_ROLE_VALUES;
         l4j_weight_options options = {};
         options.struct_size = sizeof options;
@@ -297,11 +314,16 @@ public:
         if (mode == L4J_WEIGHT_PACK) memory_.reset(); // the copy must be enough
     }
     TestWeight(const TestWeight &) = delete;
-    ~TestWeight() { l4j_weight_destroy(handle_, nullptr); }
+    ~TestWeight() {
+        l4j_weight_destroy(handle_, nullptr);
+        if (gpu_) l4j_memory_free(device_, gpu_, nullptr);
+    }
     const l4j_weight *get() const { return handle_; }
 
 private:
     std::shared_ptr<Guarded> memory_;
+    l4j_device *device_ = nullptr; // with gpu_: a borrowed weight's values on the GPU
+    void *gpu_ = nullptr;
     l4j_weight *handle_ = nullptr;
 };
 

@@ -51,6 +51,15 @@ inline void check_tiers(const std::function<Outputs(const Context &, int32_t isa
             }
         }
     }
+    on_gpu(tolerance, [&](double allowed) {
+        Context oracle(L4J_ISA_REF64), context(L4J_ISA_CUDA);
+        exact = compute(oracle, L4J_ISA_REF64);
+        Outputs got = compute(context, L4J_ISA_CUDA);
+        for (size_t i = 0; i < got.size(); i++) {
+            ASSERT_LT(relative_error(got[i].second.values(), exact[i].second.values()), allowed) << got[i].first;
+            ASSERT_TRUE(gaps_untouched(got[i].second)) << got[i].first;
+        }
+    });
 }
 
 // The same bits in a hundred runs on the best tier with five threads, and in one with one thread and with two.

@@ -27,6 +27,18 @@
  *     such a queue can only be destroyed (L4J_EINVAL otherwise); it creates queues of its own.
  *   - Operations run in the default floating-point environment (round to nearest, subnormals kept) and restore the caller's.
  *
+ * On a GPU (a device of type L4J_DEVICE_CUDA)
+ *   - Calls only enqueue work on the queue's stream: nothing is allocated, copied from the host's memory or waited for, so a call can
+ *     be captured in a CUDA graph. The caller's current device is restored. Argument structs, arrays of descriptors and shapes lie
+ *     in the host's memory and may go when the call returns; the data of tensors and every pointer to what changes between steps
+ *     must be the GPU's, else L4J_EDEVICE.
+ *   - A value that is found wrong when the operation runs (an id, a position, a segment, a hyper-parameter) is reported by the next
+ *     l4j_queue_synchronize or l4j_queue_poll, once, with the first such value; the outputs of that operation are then undefined,
+ *     but nothing outside them is written.
+ *   - Activations and their gradients (x, y, s, dy, dx, q, k, v, o, h, ...) are F32, F16 or BF16, all of one dtype in a call; adapters
+ *     (a, b) may have any of the three. Sums, statistics, gradients of parameters and optimizer state (da, db, dweight, lse, rstd,
+ *     loss, adamw) are F32. On the CPU all of them are F32.
+ *
  * Numerics (the contract of every CPU tier; see native/NUMERICS.md)
  *   fp32 results have the same bits on every tier, for any number of threads and any batch: each output of a product is one
  *   chain of fused multiply-adds in the order of its contraction index; sums are 16 interleaved lanes, folded 8, 4, 2, 1; exp and
@@ -69,7 +81,8 @@ enum {
     L4J_EABI = 8,       /**< struct_size is not one this library knows */
     L4J_ENUMERIC = 9,   /**< a non-finite value where a finite one is required */
     L4J_ECANCELED = 10, /**< given up on request */
-    L4J_EINTERNAL = 11  /**< a defect of lora4j; please report it with the message */
+    L4J_EINTERNAL = 11, /**< a defect of lora4j; please report it with the message */
+    L4J_ECUDA = 12      /**< the CUDA driver or runtime failed; the message has its text. Later calls may fail too. */
 };
 
 /** Filled in by a call that fails; untouched by one that succeeds. `message` is NUL-terminated UTF-8. */
@@ -132,15 +145,16 @@ enum {
     L4J_ISA_AVX2 = 2,   /**< AVX2, FMA, F16C */
     L4J_ISA_AVX512 = 3, /**< AVX-512 F, BW, DQ, VL */
     L4J_ISA_REF64 =
-        100 /**< the accuracy oracle: `ref` in fp64; activations, adapters and gradients are L4J_F64 tensors */
+        100, /**< the accuracy oracle: `ref` in fp64; activations, adapters and gradients are L4J_F64 tensors */
+    L4J_ISA_CUDA = 200 /**< a GPU; named by l4j_device_query, not a cap */
 };
 
 typedef struct l4j_device_options {
     uint32_t struct_size;
-    int32_t device_type; /**< L4J_DEVICE_CPU */
-    int32_t device_id;   /**< 0 on the CPU */
+    int32_t device_type; /**< L4J_DEVICE_CPU or L4J_DEVICE_CUDA */
+    int32_t device_id;   /**< 0 on the CPU; the ordinal of the GPU as CUDA counts them */
     int32_t
-        max_isa; /**< cap; L4J_ISA_AUTO takes the best. Environment LORA4J_MAX_ISA (ref|avx2|avx512) caps further. */
+        max_isa; /**< cap of the CPU, L4J_ISA_AUTO on a GPU; L4J_ISA_AUTO takes the best. Environment LORA4J_MAX_ISA (ref|avx2|avx512) caps further. */
     int64_t reserved[4];
 } l4j_device_options;
 
@@ -150,14 +164,16 @@ typedef struct l4j_device_info {
     int32_t device_id;
     int32_t isa;          /**< tier in use */
     int32_t best_isa;     /**< best tier that CPU, operating system and build allow */
-    int32_t logical_cpus; /**< CPUs this process may run on (affinity mask, cgroup quota) */
-    char isa_name[16];    /**< "ref", "avx2", "avx512", "ref64" */
+    int32_t logical_cpus; /**< CPUs this process may run on (affinity mask, cgroup quota); multiprocessors of a GPU */
+    char isa_name[16];    /**< "ref", "avx2", "avx512", "ref64"; "sm_90" for a GPU of compute capability 9.0 */
     char cpu_name[64];    /**< the processor's brand string */
-    int64_t memory_bytes; /**< physical memory, or the cgroup's limit where that is lower */
+    int64_t memory_bytes; /**< physical memory, or the cgroup's limit where that is lower; the memory of a GPU */
     int64_t reserved[4];
 } l4j_device_info;
 
-/** Opens the CPU. `options` may be NULL. An unknown LORA4J_MAX_ISA is L4J_EINVAL; a tier above what the CPU has is capped. */
+/** Opens the CPU, or a GPU when `options` asks for one. The first GPU loads liblora4j_cuda.so: from the environment's
+    LORA4J_CUDA_LIBRARY (a path), else from the folder of this library, else as the system finds it; L4J_ENOTSUP says what is
+    missing. `options` may be NULL = the CPU. An unknown LORA4J_MAX_ISA is L4J_EINVAL; a tier above what the CPU has is capped. */
 L4J_API l4j_status l4j_device_open(const l4j_device_options *options, l4j_device **device, l4j_error *error);
 /** L4J_EBUSY, and nothing is freed, while queues, weights or memory of the device exist. NULL is fine. */
 L4J_API l4j_status l4j_device_close(l4j_device *device, l4j_error *error);
@@ -170,27 +186,64 @@ L4J_API l4j_status l4j_memory_allocate(l4j_device *device, size_t bytes, void **
     be closed. */
 L4J_API l4j_status l4j_memory_free(l4j_device *device, void *memory, l4j_error *error);
 
+enum { L4J_QUEUE_STREAM = 1 /**< flag: `stream` is the caller's CUDA stream (NULL is CUDA's default stream) */ };
+
 typedef struct l4j_queue_options {
     uint32_t struct_size;
     int32_t threads; /**< threads that compute, the caller's included; 0 = CPUs this process may run on */
     int32_t
         spin_us; /**< how long an idle worker spins before it sleeps, in µs; 0 = default, negative = sleep at once */
-    int32_t reserved0;
-    int64_t reserved[4];
+    uint32_t flags; /**< L4J_QUEUE_STREAM on a GPU, else 0 */
+    void *stream;   /**< cudaStream_t with that flag, else NULL: the queue makes a non-blocking stream of its own */
+    int64_t reserved[3];
 } l4j_queue_options;
 
-/** Creates a queue with its own pool of threads. `options` may be NULL. Results never depend on the number of threads. */
+/** Creates a queue with its own pool of threads, or for a stream of a GPU. `options` may be NULL. Results never depend on the number
+    of threads. The caller's stream outlives the queue. */
 L4J_API l4j_status l4j_queue_create(l4j_device *device, const l4j_queue_options *options, l4j_queue **queue,
                                     l4j_error *error);
-/** Stops the threads and frees the queue. L4J_EBUSY, and nothing is freed, while an operation runs. NULL is fine. */
+/** Stops the threads, or waits for the stream, and frees the queue. L4J_EBUSY, and nothing is freed, while an operation runs. NULL
+    is fine. */
 L4J_API l4j_status l4j_queue_destroy(l4j_queue *queue, l4j_error *error);
 /** Waits until everything given to the queue so far, by any thread, has run; reports the first asynchronous failure. On the CPU
     calls are synchronous: only what another thread has begun is waited for. */
 L4J_API l4j_status l4j_queue_synchronize(l4j_queue *queue, l4j_error *error);
 /** Like l4j_queue_synchronize without waiting: L4J_EBUSY while work is running. */
 L4J_API l4j_status l4j_queue_poll(l4j_queue *queue, l4j_error *error);
-/** Number of threads of the queue. */
+/** Number of threads of the queue; multiprocessors of a GPU. */
 L4J_API int32_t l4j_queue_threads(const l4j_queue *queue);
+
+/** Copies bytes in the queue's order between any two memories, the host's and the devices'. From or to a GPU the call may return
+    before the copy is done: the host's memory must stay until the queue has passed. The two must not overlap. */
+L4J_API l4j_status l4j_memory_copy(l4j_queue *queue, void *to, const void *from, size_t bytes, l4j_error *error);
+/** Sets bytes of the device's memory to `value` (0 to 255), in the queue's order. */
+L4J_API l4j_status l4j_memory_fill(l4j_queue *queue, void *memory, int32_t value, size_t bytes, l4j_error *error);
+
+typedef struct l4j_event l4j_event;
+
+/** A point in a queue's order, to wait for and to take the time between two. One thread at a time may use an event. */
+L4J_API l4j_status l4j_event_create(l4j_device *device, l4j_event **event, l4j_error *error);
+/** NULL is fine. */
+L4J_API l4j_status l4j_event_destroy(l4j_event *event, l4j_error *error);
+/** Puts the event behind everything given to the queue so far. */
+L4J_API l4j_status l4j_event_record(l4j_event *event, l4j_queue *queue, l4j_error *error);
+/** Lets what is given to the queue from now on wait for the event, which may be of another queue of the device. */
+L4J_API l4j_status l4j_event_wait(l4j_event *event, l4j_queue *queue, l4j_error *error);
+/** Waits until the event's queue has come to it. */
+L4J_API l4j_status l4j_event_synchronize(l4j_event *event, l4j_error *error);
+/** Milliseconds from `start` to `end`, both passed. */
+L4J_API l4j_status l4j_event_elapsed(l4j_event *start, l4j_event *end, float *milliseconds, l4j_error *error);
+
+typedef struct l4j_graph l4j_graph;
+
+/** Begins to record what is given to the queue, a GPU's, into a graph instead of running it. */
+L4J_API l4j_status l4j_graph_begin(l4j_queue *queue, l4j_error *error);
+/** Ends the recording. A failed call in between makes the graph invalid, and this call fails too. */
+L4J_API l4j_status l4j_graph_end(l4j_queue *queue, l4j_graph **graph, l4j_error *error);
+/** Runs the recorded work again on a queue of the same device. Everything that it uses must still be there. */
+L4J_API l4j_status l4j_graph_launch(l4j_graph *graph, l4j_queue *queue, l4j_error *error);
+/** NULL is fine. */
+L4J_API l4j_status l4j_graph_destroy(l4j_graph *graph, l4j_error *error);
 
 /* -------------------------------------------------------------------------------------------------------- base weights */
 
@@ -251,8 +304,10 @@ enum {
     L4J_ROLE_NESTED_BLOCK_SIZE = 10
 };
 enum {
-    L4J_WEIGHT_BORROW = 1, /**< use the caller's memory as it is; it must outlive the handle */
-    L4J_WEIGHT_PACK = 2    /**< make a copy in the layout of the kernels; the caller's memory may go afterwards */
+    L4J_WEIGHT_BORROW = 1, /**< use the caller's memory, the device's, as it is; it must outlive the handle */
+    L4J_WEIGHT_PACK =
+        2 /**< make a copy in the layout of the kernels; the caller's memory, which for a GPU may be the host's
+                                or the GPU's, may go afterwards */
 };
 enum { L4J_WEIGHT_ALLOW_NONFINITE = 1 /**< flag: do not check for NaN and Inf */ };
 

@@ -1,4 +1,5 @@
 #include "check.h"
+#include "cuda/backend.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -30,8 +31,9 @@ const char *l4j_describe(const l4j_tensor *t, char *text, size_t capacity) {
 }
 
 static void describe_expected(const l4j_device *device, const l4j_expect *e, char *text, size_t capacity) {
-    int32_t dtype = e->dtype == L4J_EXPECT_REAL ? l4j_real_dtype(device) : e->dtype;
-    int n = snprintf(text, capacity, "%s [", dtype == L4J_EXPECT_STORED ? "F32, F16 or BF16" : dtypes[dtype].name);
+    bool real = e->dtype == L4J_EXPECT_SUM || (e->dtype == L4J_EXPECT_REAL && !device->gpu);
+    int32_t dtype = real ? l4j_real_dtype(device) : e->dtype;
+    int n = snprintf(text, capacity, "%s [", dtype <= 0 ? "F32, F16 or BF16" : dtypes[dtype].name);
     for (int i = 0; i < e->ndim; i++) {
         n += e->shape[i] == L4J_ANY
                  ? snprintf(text + n, capacity - (size_t)n, i ? ", any" : "any")
@@ -41,8 +43,10 @@ static void describe_expected(const l4j_device *device, const l4j_expect *e, cha
 }
 
 static bool dtype_fits(const l4j_device *device, int32_t expected, int32_t found) {
-    if (expected == L4J_EXPECT_REAL) return found == l4j_real_dtype(device);
-    if (expected == L4J_EXPECT_STORED) {
+    if (expected == L4J_EXPECT_SUM || (expected == L4J_EXPECT_REAL && !device->gpu)) {
+        return found == l4j_real_dtype(device);
+    }
+    if (expected == L4J_EXPECT_STORED || expected == L4J_EXPECT_REAL) {
         return found == L4J_F32 || found == L4J_F16 || found == L4J_BF16 ||
                (found == L4J_F64 && device->isa == L4J_ISA_REF64);
     }
@@ -94,9 +98,12 @@ l4j_status l4j_check_tensor(const l4j_device *device, const char *op, const char
                             l4j_describe(t, found, sizeof found));
         }
     }
-    if (t->device_type != L4J_DEVICE_CPU || t->device_id != 0) {
-        return l4j_fail(error, L4J_EDEVICE, "%s: %s lies on device type %d, id %d; the queue's device is the CPU", op,
-                        name, t->device_type, t->device_id);
+    if (t->device_type != l4j_device_type(device) || t->device_id != device->id) {
+        return device->gpu
+                   ? l4j_fail(error, L4J_EDEVICE, "%s: %s lies on device type %d, id %d; the queue's device is GPU %d",
+                              op, name, t->device_type, t->device_id, device->id)
+                   : l4j_fail(error, L4J_EDEVICE, "%s: %s lies on device type %d, id %d; the queue's device is the CPU",
+                              op, name, t->device_type, t->device_id);
     }
     if (t->reserved != 0) return l4j_fail(error, L4J_EINVAL, "%s: %s.reserved is not zero", op, name);
     if (elements == 0) return L4J_OK;
@@ -104,6 +111,10 @@ l4j_status l4j_check_tensor(const l4j_device *device, const char *op, const char
     if ((uintptr_t)t->data % (uintptr_t)dtypes[t->dtype].bytes != 0) {
         return l4j_fail(error, L4J_EALIGN, "%s: %s.data is not aligned to its element size of %d bytes", op, name,
                         dtypes[t->dtype].bytes);
+    }
+    if (device->gpu && !device->gpu->accessible(device->id, t->data)) {
+        return l4j_fail(error, L4J_EDEVICE, "%s: %s.data is not memory of GPU %d; copy it there first", op, name,
+                        device->id);
     }
     if ((expect.flags & L4J_EXPECT_OUTPUT) && !output_strides(t)) {
         return l4j_fail(error, L4J_EINVAL,
@@ -131,6 +142,16 @@ l4j_status l4j_check_struct(const char *op, uint32_t found, size_t expected, con
 
 l4j_status l4j_check_pointer(const char *op, const char *name, const void *pointer, l4j_error *error) {
     return pointer ? L4J_OK : l4j_fail(error, L4J_EINVAL, "%s: %s is NULL", op, name);
+}
+
+l4j_status l4j_check_live(const l4j_device *device, const char *op, const char *name, const void *pointer,
+                          l4j_error *error) {
+    L4J_TRY(l4j_check_pointer(op, name, pointer, error));
+    if (device->gpu && !device->gpu->accessible(device->id, pointer)) {
+        return l4j_fail(error, L4J_EDEVICE, "%s: %s is not memory of GPU %d; copy it there first", op, name,
+                        device->id);
+    }
+    return L4J_OK;
 }
 
 l4j_status l4j_check_weight(const l4j_device *device, const char *op, const char *name, const l4j_weight *weight,

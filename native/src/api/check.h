@@ -5,7 +5,8 @@
 #include "cpu/internal.h"
 
 enum {
-    L4J_EXPECT_REAL = 0,     /* F32; F64 on the oracle */
+    L4J_EXPECT_REAL = 0,     /* activations: F32; F64 on the oracle; F32, F16 or BF16 on a GPU */
+    L4J_EXPECT_SUM = -2,     /* statistics, gradients of parameters, optimizer state: F32; F64 on the oracle */
     L4J_EXPECT_STORED = -1,  /* F32, F16 or BF16; F64 too on the oracle */
     L4J_EXPECT_OUTPUT = 1,   /* flag: written to: innermost stride 1, no element twice */
     L4J_EXPECT_OPTIONAL = 2, /* flag: NULL, or data NULL, is fine */
@@ -34,9 +35,26 @@ int l4j_dtype_bytes(int32_t dtype); /* of a known one */
 /* "F32 [4, 576]" */
 const char *l4j_describe(const l4j_tensor *tensor, char *text, size_t capacity);
 
-/* The dtype of activations on this device. */
+/* A pointer to what an operation reads when it runs: not NULL, and the GPU's if the device is one. */
+l4j_status l4j_check_live(const l4j_device *device, const char *op, const char *name, const void *pointer,
+                          l4j_error *error);
+
+/* The same for a pointer that may be NULL. */
+static inline l4j_status l4j_check_live_or_null(const l4j_device *device, const char *op, const char *name,
+                                                const void *pointer, l4j_error *error) {
+    return pointer ? l4j_check_live(device, op, name, pointer, error) : L4J_OK;
+}
+
+/* The dtype of sums on this device, and of activations on a CPU. */
 static inline int32_t l4j_real_dtype(const l4j_device *device) {
     return device->isa == L4J_ISA_REF64 ? L4J_F64 : L4J_F32;
+}
+/* What further activations of a call must be: all are of one dtype. */
+static inline int32_t l4j_like(const l4j_device *device, const l4j_tensor *first) {
+    return device->gpu ? first->dtype : L4J_EXPECT_REAL;
+}
+static inline int32_t l4j_device_type(const l4j_device *device) {
+    return device->gpu ? L4J_DEVICE_CUDA : L4J_DEVICE_CPU;
 }
 static inline bool l4j_present(const l4j_tensor *tensor) { return tensor && tensor->data; }
 

@@ -18,9 +18,9 @@ l4j_status l4j_fail(l4j_error *error, l4j_status status, const char *format, ...
 }
 
 const char *l4j_status_name(l4j_status status) {
-    static const char *const names[] = {"L4J_OK",         "L4J_EINVAL",   "L4J_ENOTSUP",   "L4J_ENOMEM",
-                                        "L4J_EWORKSPACE", "L4J_EALIGN",   "L4J_EBUSY",     "L4J_EDEVICE",
-                                        "L4J_EABI",       "L4J_ENUMERIC", "L4J_ECANCELED", "L4J_EINTERNAL"};
+    static const char *const names[] = {"L4J_OK",        "L4J_EINVAL",    "L4J_ENOTSUP", "L4J_ENOMEM", "L4J_EWORKSPACE",
+                                        "L4J_EALIGN",    "L4J_EBUSY",     "L4J_EDEVICE", "L4J_EABI",   "L4J_ENUMERIC",
+                                        "L4J_ECANCELED", "L4J_EINTERNAL", "L4J_ECUDA"};
     return status >= 0 && status < (int32_t)(sizeof names / sizeof *names) ? names[status] : "unknown";
 }
 

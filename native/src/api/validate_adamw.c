@@ -11,7 +11,7 @@ static l4j_status check_member(const l4j_device *device, int64_t g, const char *
         return l4j_fail(error, L4J_EINVAL, "adamw_step: groups[%lld].params[%lld].ndim is %d, expected 1 to 4",
                         (long long)g, (long long)t, param->ndim);
     }
-    l4j_expect expect = {.flags = L4J_EXPECT_OUTPUT, .ndim = param->ndim};
+    l4j_expect expect = {.dtype = L4J_EXPECT_SUM, .flags = L4J_EXPECT_OUTPUT, .ndim = param->ndim};
     for (int i = 0; i < param->ndim; i++) expect.shape[i] = tensor == param ? L4J_ANY : param->shape[i];
     L4J_TRY(l4j_check_tensor(device, "adamw_step", name, tensor, expect, error));
     int64_t stride = 1;
@@ -43,7 +43,11 @@ static l4j_status check_group(const l4j_device *device, int64_t g, const l4j_ada
             return l4j_fail(error, L4J_EINVAL, "adamw_step: groups[%lld].%s is NULL", (long long)g, lists[i].name);
         }
     }
-    if (!group->hyper) return l4j_fail(error, L4J_EINVAL, "adamw_step: groups[%lld].hyper is NULL", (long long)g);
+    char name[64];
+    snprintf(name, sizeof name, "groups[%lld].hyper", (long long)g);
+    L4J_TRY(l4j_check_live(device, "adamw_step", name, group->hyper, error));
+    snprintf(name, sizeof name, "groups[%lld].grad_norm", (long long)g);
+    L4J_TRY(l4j_check_live_or_null(device, "adamw_step", name, group->grad_norm, error));
     for (int64_t t = 0; t < group->tensor_count; t++) {
         for (size_t i = 0; i < 4; i++) {
             L4J_TRY(check_member(device, g, lists[i].name, t, &lists[i].tensors[t], &group->params[t], error));
@@ -63,6 +67,7 @@ l4j_status l4j_validate_adamw_step(const l4j_device *device, const l4j_adamw *ar
                         (long long)args->group_count);
     }
     if (args->group_count > 0) L4J_TRY(l4j_check_pointer(op, "groups", args->groups, error));
+    L4J_TRY(l4j_check_live_or_null(device, op, "numeric", args->numeric, error));
     for (int64_t g = 0; g < args->group_count; g++) L4J_TRY(check_group(device, g, &args->groups[g], error));
     return L4J_OK;
 }

@@ -29,9 +29,9 @@ static l4j_status check_common(const l4j_device *device, const char *op, const l
                         args->sequences, (long long)args->max_q_length, (long long)args->max_kv_length, INT32_MAX);
     }
     if (args->sequences > 0) {
-        L4J_TRY(l4j_check_pointer(op, "q_offsets", args->q_offsets, error));
-        L4J_TRY(l4j_check_pointer(op, "kv_starts", args->kv_starts, error));
-        L4J_TRY(l4j_check_pointer(op, "kv_lengths", args->kv_lengths, error));
+        L4J_TRY(l4j_check_live(device, op, "q_offsets", args->q_offsets, error));
+        L4J_TRY(l4j_check_live(device, op, "kv_starts", args->kv_starts, error));
+        L4J_TRY(l4j_check_live(device, op, "kv_lengths", args->kv_lengths, error));
     }
     l4j_expect any = {.ndim = 3, .shape = {L4J_ANY, L4J_ANY, L4J_ANY}};
     L4J_TRY(l4j_check_tensor(device, op, "q", args->q, any, error));
@@ -40,6 +40,7 @@ static l4j_status check_common(const l4j_device *device, const char *op, const l
         return l4j_fail(error, D < 1 ? L4J_EINVAL : L4J_ENOTSUP, "%s: q has a head dimension of %lld, expected 1 to %d",
                         op, (long long)D, L4J_ATTENTION_MAX_D);
     }
+    any.dtype = l4j_like(device, args->q);
     any.shape[2] = D;
     any.why = "q has that head dimension";
     L4J_TRY(l4j_check_tensor(device, op, "k", args->k, any, error));
@@ -48,7 +49,7 @@ static l4j_status check_common(const l4j_device *device, const char *op, const l
         return l4j_fail(error, L4J_EINVAL, "%s: q has %lld heads and k has %lld, expected a multiple of k's for q", op,
                         (long long)Hq, (long long)Hkv);
     }
-    l4j_expect v = {.ndim = 3, .shape = {args->k->shape[0], Hkv, D}, .why = "k has that shape"};
+    l4j_expect v = {.dtype = any.dtype, .ndim = 3, .shape = {args->k->shape[0], Hkv, D}, .why = "k has that shape"};
     return l4j_check_tensor(device, op, "v", args->v, v, error);
 }
 
@@ -56,8 +57,12 @@ l4j_status l4j_validate_attention_forward(const l4j_device *device, const l4j_at
     const char *op = "attention_forward";
     L4J_TRY(check_common(device, op, args, error));
     const int64_t *q = args->q->shape;
-    l4j_expect o = {.flags = L4J_EXPECT_OUTPUT, .ndim = 3, .shape = {q[0], q[1], q[2]}, .why = "q has that shape"};
-    l4j_expect lse = {.flags = L4J_EXPECT_OUTPUT, .ndim = 2, .shape = {q[0], q[1]}};
+    l4j_expect o = {.dtype = l4j_like(device, args->q),
+                    .flags = L4J_EXPECT_OUTPUT,
+                    .ndim = 3,
+                    .shape = {q[0], q[1], q[2]},
+                    .why = "q has that shape"};
+    l4j_expect lse = {.dtype = L4J_EXPECT_SUM, .flags = L4J_EXPECT_OUTPUT, .ndim = 2, .shape = {q[0], q[1]}};
     L4J_TRY(l4j_check_tensor(device, op, "o", args->o, o, error));
     return args->lse ? l4j_check_tensor(device, op, "lse", args->lse, lse, error) : L4J_OK;
 }
@@ -66,10 +71,16 @@ l4j_status l4j_validate_attention_backward(const l4j_device *device, const l4j_a
     const char *op = "attention_backward";
     L4J_TRY(check_common(device, op, args, error));
     const int64_t *q = args->q->shape, *k = args->k->shape;
-    l4j_expect like_q = {.ndim = 3, .shape = {q[0], q[1], q[2]}, .why = "q has that shape"};
-    l4j_expect like_k = {.flags = L4J_EXPECT_OUTPUT, .ndim = 3, .shape = {k[0], k[1], k[2]}, .why = "k has that shape"};
+    l4j_expect like_q = {
+        .dtype = l4j_like(device, args->q), .ndim = 3, .shape = {q[0], q[1], q[2]}, .why = "q has that shape"};
+    l4j_expect like_k = {.dtype = l4j_like(device, args->q),
+                         .flags = L4J_EXPECT_OUTPUT,
+                         .ndim = 3,
+                         .shape = {k[0], k[1], k[2]},
+                         .why = "k has that shape"};
     L4J_TRY(l4j_check_tensor(device, op, "o", args->o, like_q, error));
-    L4J_TRY(l4j_check_tensor(device, op, "lse", args->lse, (l4j_expect){.ndim = 2, .shape = {q[0], q[1]}}, error));
+    L4J_TRY(l4j_check_tensor(device, op, "lse", args->lse,
+                             (l4j_expect){.dtype = L4J_EXPECT_SUM, .ndim = 2, .shape = {q[0], q[1]}}, error));
     L4J_TRY(l4j_check_tensor(device, op, "d_o", args->d_o, like_q, error));
     like_q.flags = L4J_EXPECT_OUTPUT;
     L4J_TRY(l4j_check_tensor(device, op, "dq", args->dq, like_q, error));

@@ -25,16 +25,21 @@ l4j_status l4j_validate_linear_cross_entropy_forward(const l4j_device *device, c
     }
     char why[48];
     snprintf(why, sizeof why, "x has %lld rows", (long long)M);
-    l4j_expect per_row = {L4J_EXPECT_REAL, L4J_EXPECT_OUTPUT, 1, {M}, why};
+    l4j_expect per_row = {L4J_EXPECT_SUM, L4J_EXPECT_OUTPUT, 1, {M}, why};
     L4J_TRY(l4j_check_tensor(device, op, "loss", args->loss, per_row, error));
     L4J_TRY(l4j_check_tensor(device, op, "lse", args->lse, per_row, error));
     if (args->dx) {
-        l4j_expect like_x = {L4J_EXPECT_REAL, L4J_EXPECT_OUTPUT, 2, {M, K}, "that is the shape of x"};
+        l4j_expect like_x = {l4j_like(device, args->x), L4J_EXPECT_OUTPUT, 2, {M, K}, "that is the shape of x"};
         L4J_TRY(l4j_check_tensor(device, op, "dx", args->dx, like_x, error));
         if (args->dx->data && args->dx->data == args->x->data) {
             return l4j_fail(error, L4J_EINVAL, "%s: dx and x have the same memory; an output may not overlap an input",
                             op);
         }
     }
-    return M > 0 ? l4j_check_pointer(op, "targets", args->targets, error) : L4J_OK;
+    L4J_TRY(l4j_check_live_or_null(device, op, "row_weight", args->row_weight, error));
+    L4J_TRY(l4j_check_live_or_null(device, op, "grad_scale", args->grad_scale, error));
+    L4J_TRY(l4j_check_live_or_null(device, op, "step", args->step, error));
+    L4J_TRY(l4j_check_live_or_null(device, op, "predicted", args->predicted, error));
+    L4J_TRY(l4j_check_live_or_null(device, op, "numeric", args->numeric, error));
+    return M > 0 ? l4j_check_live(device, op, "targets", args->targets, error) : L4J_OK;
 }

@@ -16,15 +16,15 @@ static l4j_status check_unsupported(const char *op, const l4j_lora *args, l4j_er
 }
 
 /* Whether the rows' adapters are given; what the segments say is checked when the operation runs. */
-static l4j_status check_segments(const char *op, const l4j_lora *args, l4j_error *error) {
+static l4j_status check_segments(const l4j_device *device, const char *op, const l4j_lora *args, l4j_error *error) {
     if (args->segment_capacity < 0) {
         return l4j_fail(error, L4J_EINVAL, "%s: segment_capacity is %d, expected at least 0", op,
                         args->segment_capacity);
     }
     if (args->segment_capacity > 0) {
-        L4J_TRY(l4j_check_pointer(op, "segment_count", args->segment_count, error));
-        L4J_TRY(l4j_check_pointer(op, "segment_offsets", args->segment_offsets, error));
-        return l4j_check_pointer(op, "segment_adapters", args->segment_adapters, error);
+        L4J_TRY(l4j_check_live(device, op, "segment_count", args->segment_count, error));
+        L4J_TRY(l4j_check_live(device, op, "segment_offsets", args->segment_offsets, error));
+        return l4j_check_live(device, op, "segment_adapters", args->segment_adapters, error);
     }
     if (args->adapter_count > 1) {
         return l4j_fail(error, L4J_EINVAL,
@@ -38,7 +38,7 @@ static l4j_status check_segments(const char *op, const l4j_lora *args, l4j_error
     return L4J_OK;
 }
 
-static l4j_status check_scalars(const char *op, const l4j_lora *args, l4j_error *error) {
+static l4j_status check_scalars(const l4j_device *device, const char *op, const l4j_lora *args, l4j_error *error) {
     L4J_TRY(l4j_check_struct(op, args->struct_size, sizeof *args, args->reserved, 8, error));
     if (args->reserved0) return l4j_fail(error, L4J_EINVAL, "%s: reserved0 is not zero", op);
     if (args->flags & ~(uint32_t)(L4J_LORA_ACCUMULATE_GRADS | L4J_LORA_ACCUMULATE_DX)) {
@@ -55,7 +55,7 @@ static l4j_status check_scalars(const char *op, const l4j_lora *args, l4j_error 
                         MAX_ADAPTERS);
     }
     L4J_TRY(check_unsupported(op, args, error));
-    L4J_TRY(check_segments(op, args, error));
+    L4J_TRY(check_segments(device, op, args, error));
     float p = args->dropout_p;
     if (!(p >= 0.0f && p < 1.0f)) {
         return l4j_fail(error, L4J_EINVAL, "%s: dropout_p is %g, expected 0 <= p < 1", op, (double)p);
@@ -68,12 +68,12 @@ static l4j_status check_scalars(const char *op, const l4j_lora *args, l4j_error 
     return L4J_OK;
 }
 
-static l4j_status check_dropout(const char *op, const l4j_lora *args, l4j_error *error) {
-    L4J_TRY(l4j_check_pointer(op, "dropout_seed", args->dropout_seed, error));
-    L4J_TRY(l4j_check_pointer(op, "dropout_step", args->dropout_step, error));
-    if (args->x->shape[0] > 0) L4J_TRY(l4j_check_pointer(op, "token_index", args->token_index, error));
-    L4J_TRY(l4j_check_pointer(op, "module_id", args->module_id, error));
-    return l4j_check_pointer(op, "adapter_id", args->adapter_id, error);
+static l4j_status check_dropout(const l4j_device *device, const char *op, const l4j_lora *args, l4j_error *error) {
+    L4J_TRY(l4j_check_live(device, op, "dropout_seed", args->dropout_seed, error));
+    L4J_TRY(l4j_check_live(device, op, "dropout_step", args->dropout_step, error));
+    if (args->x->shape[0] > 0) L4J_TRY(l4j_check_live(device, op, "token_index", args->token_index, error));
+    L4J_TRY(l4j_check_live(device, op, "module_id", args->module_id, error));
+    return l4j_check_live(device, op, "adapter_id", args->adapter_id, error);
 }
 
 static bool has_adapter(const l4j_lora *args, int adapter, int g) {
@@ -115,7 +115,7 @@ static l4j_status check_adapter(const l4j_device *device, const char *op, const 
 
 /* x, the weights, biases and adapters: what both directions read. */
 static l4j_status check_inputs(const l4j_device *device, const char *op, const l4j_lora *args, l4j_error *error) {
-    L4J_TRY(check_scalars(op, args, error));
+    L4J_TRY(check_scalars(device, op, args, error));
     L4J_TRY(l4j_check_tensor(device, op, "x", args->x, (l4j_expect){L4J_EXPECT_REAL, 0, 2, {L4J_ANY, L4J_ANY}, NULL},
                              error));
     L4J_TRY(l4j_check_pointer(op, "weights", args->weights, error));
@@ -135,12 +135,12 @@ static l4j_status check_inputs(const l4j_device *device, const char *op, const l
     if (args->adapter_count == 0) return L4J_OK;
     L4J_TRY(l4j_check_pointer(op, "a", args->a, error));
     L4J_TRY(l4j_check_pointer(op, "b", args->b, error));
-    L4J_TRY(l4j_check_pointer(op, "scaling", args->scaling, error));
+    L4J_TRY(l4j_check_live(device, op, "scaling", args->scaling, error));
     for (int i = 0; i < args->adapter_count * args->projection_count; i++) {
         L4J_TRY(check_adapter(device, op, args, i, i % args->projection_count, error));
         adapters |= args->a[i].data != NULL;
     }
-    return adapters && args->dropout_p > 0.0f ? check_dropout(op, args, error) : L4J_OK;
+    return adapters && args->dropout_p > 0.0f ? check_dropout(device, op, args, error) : L4J_OK;
 }
 
 /* One tensor of each projection, [M, columns(g)]. */
@@ -151,7 +151,8 @@ static l4j_status check_rows(const l4j_device *device, const char *op, const cha
     snprintf(name, sizeof name, "%s[%d]", what, g);
     snprintf(why, sizeof why, "x has %lld rows", (long long)args->x->shape[0]);
     L4J_TRY(l4j_check_tensor(device, op, name, &tensors[g],
-                             (l4j_expect){L4J_EXPECT_REAL, flags, 2, {args->x->shape[0], columns}, why}, error));
+                             (l4j_expect){l4j_like(device, args->x), flags, 2, {args->x->shape[0], columns}, why},
+                             error));
     if ((flags & L4J_EXPECT_OUTPUT) && tensors[g].data && tensors[g].data == args->x->data) {
         return l4j_fail(error, L4J_EINVAL, "%s: %s and x have the same memory; an output may not overlap an input", op,
                         name);
@@ -182,7 +183,7 @@ static l4j_status check_gradient(const l4j_device *device, const char *op, const
     }
     snprintf(why, sizeof why, "that is the shape of %s[%d]", what + 1, i);
     return l4j_check_tensor(device, op, name, &gradients[i],
-                            (l4j_expect){L4J_EXPECT_REAL, L4J_EXPECT_OUTPUT, 2, {of[i].shape[0], of[i].shape[1]}, why},
+                            (l4j_expect){L4J_EXPECT_SUM, L4J_EXPECT_OUTPUT, 2, {of[i].shape[0], of[i].shape[1]}, why},
                             error);
 }
 
@@ -190,8 +191,11 @@ l4j_status l4j_validate_lora_backward(const l4j_device *device, const l4j_lora *
     const char *op = "lora_backward";
     L4J_TRY(check_inputs(device, op, args, error));
     if (args->dx) {
-        l4j_expect like_x = {
-            L4J_EXPECT_REAL, L4J_EXPECT_OUTPUT, 2, {args->x->shape[0], args->x->shape[1]}, "that is the shape of x"};
+        l4j_expect like_x = {l4j_like(device, args->x),
+                             L4J_EXPECT_OUTPUT,
+                             2,
+                             {args->x->shape[0], args->x->shape[1]},
+                             "that is the shape of x"};
         L4J_TRY(l4j_check_tensor(device, op, "dx", args->dx, like_x, error));
         if (args->dx->data && args->dx->data == args->x->data) {
             return l4j_fail(error, L4J_EINVAL, "%s: dx and x have the same memory; an output may not overlap an input",

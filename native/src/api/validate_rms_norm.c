@@ -18,7 +18,8 @@ l4j_status l4j_validate_rms_norm_forward(const l4j_device *device, const l4j_rms
     const char *op = "rms_norm_forward";
     L4J_TRY(check_common(device, op, args, "x", args->x, error));
     int64_t M = args->x->shape[0], N = args->x->shape[1];
-    l4j_expect in = {.ndim = 2, .shape = {M, N}}, out = {.flags = L4J_EXPECT_OUTPUT, .ndim = 2, .shape = {M, N}};
+    l4j_expect in = {.dtype = l4j_like(device, args->x), .ndim = 2, .shape = {M, N}}, out = in;
+    out.flags = L4J_EXPECT_OUTPUT;
     if (args->residual) {
         L4J_TRY(l4j_check_tensor(device, op, "residual", args->residual, in, error));
         if (!args->h) {
@@ -27,7 +28,7 @@ l4j_status l4j_validate_rms_norm_forward(const l4j_device *device, const l4j_rms
     }
     if (args->h) L4J_TRY(l4j_check_tensor(device, op, "h", args->h, out, error));
     L4J_TRY(l4j_check_tensor(device, op, "y", args->y, out, error));
-    l4j_expect rstd = {.flags = L4J_EXPECT_OUTPUT, .ndim = 1, .shape = {M}};
+    l4j_expect rstd = {.dtype = L4J_EXPECT_SUM, .flags = L4J_EXPECT_OUTPUT, .ndim = 1, .shape = {M}};
     return l4j_check_tensor(device, op, "rstd", args->rstd, rstd, error);
 }
 
@@ -35,11 +36,13 @@ l4j_status l4j_validate_rms_norm_backward(const l4j_device *device, const l4j_rm
     const char *op = "rms_norm_backward";
     L4J_TRY(check_common(device, op, args, "dy", args->dy, error));
     int64_t M = args->dy->shape[0], N = args->dy->shape[1];
-    l4j_expect in = {.ndim = 2, .shape = {M, N}}, out = {.flags = L4J_EXPECT_OUTPUT, .ndim = 2, .shape = {M, N}};
+    l4j_expect in = {.dtype = l4j_like(device, args->dy), .ndim = 2, .shape = {M, N}}, out = in;
+    out.flags = L4J_EXPECT_OUTPUT;
     L4J_TRY(l4j_check_tensor(device, op, "h", args->h, in, error));
-    L4J_TRY(l4j_check_tensor(device, op, "rstd", args->rstd, (l4j_expect){.ndim = 1, .shape = {M}}, error));
+    L4J_TRY(l4j_check_tensor(device, op, "rstd", args->rstd,
+                             (l4j_expect){.dtype = L4J_EXPECT_SUM, .ndim = 1, .shape = {M}}, error));
     if (args->dresidual) L4J_TRY(l4j_check_tensor(device, op, "dresidual", args->dresidual, in, error));
     L4J_TRY(l4j_check_tensor(device, op, "dx", args->dx, out, error));
-    l4j_expect dweight = {.flags = L4J_EXPECT_OUTPUT, .ndim = 1, .shape = {N}};
+    l4j_expect dweight = {.dtype = L4J_EXPECT_SUM, .flags = L4J_EXPECT_OUTPUT, .ndim = 1, .shape = {N}};
     return args->dweight ? l4j_check_tensor(device, op, "dweight", args->dweight, dweight, error) : L4J_OK;
 }

@@ -10,6 +10,6 @@ l4j_status l4j_validate_sample_forward(const l4j_device *device, const l4j_sampl
         return l4j_fail(error, L4J_EINVAL, "%s: logits has %lld columns, expected 1 to 2147483647", op,
                         (long long)args->logits->shape[1]);
     }
-    L4J_TRY(l4j_check_pointer(op, "hyper", args->hyper, error));
-    return args->logits->shape[0] == 0 ? L4J_OK : l4j_check_pointer(op, "ids", args->ids, error);
+    L4J_TRY(l4j_check_live(device, op, "hyper", args->hyper, error));
+    return args->logits->shape[0] == 0 ? L4J_OK : l4j_check_live(device, op, "ids", args->ids, error);
 }

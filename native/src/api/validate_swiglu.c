@@ -6,21 +6,28 @@ static l4j_status check_inputs(const l4j_device *device, const char *op, const l
     if (args->reserved0 != 0) return l4j_fail(error, L4J_EINVAL, "%s: reserved0 is not zero", op);
     L4J_TRY(
         l4j_check_tensor(device, op, "gate", args->gate, (l4j_expect){.ndim = 2, .shape = {L4J_ANY, L4J_ANY}}, error));
-    l4j_expect in = {.ndim = 2, .shape = {args->gate->shape[0], args->gate->shape[1]}};
+    l4j_expect in = {
+        .dtype = l4j_like(device, args->gate), .ndim = 2, .shape = {args->gate->shape[0], args->gate->shape[1]}};
     return l4j_check_tensor(device, op, "up", args->up, in, error);
 }
 
 l4j_status l4j_validate_swiglu_forward(const l4j_device *device, const l4j_swiglu *args, l4j_error *error) {
     const char *op = "swiglu_forward";
     L4J_TRY(check_inputs(device, op, args, error));
-    l4j_expect out = {.flags = L4J_EXPECT_OUTPUT, .ndim = 2, .shape = {args->gate->shape[0], args->gate->shape[1]}};
+    l4j_expect out = {.dtype = l4j_like(device, args->gate),
+                      .flags = L4J_EXPECT_OUTPUT,
+                      .ndim = 2,
+                      .shape = {args->gate->shape[0], args->gate->shape[1]}};
     return l4j_check_tensor(device, op, "out", args->out, out, error);
 }
 
 l4j_status l4j_validate_swiglu_backward(const l4j_device *device, const l4j_swiglu *args, l4j_error *error) {
     const char *op = "swiglu_backward";
     L4J_TRY(check_inputs(device, op, args, error));
-    l4j_expect in = {.ndim = 2, .shape = {args->gate->shape[0], args->gate->shape[1]}}, out = in;
+    l4j_expect in = {.dtype = l4j_like(device, args->gate),
+                     .ndim = 2,
+                     .shape = {args->gate->shape[0], args->gate->shape[1]}},
+               out = in;
     out.flags = L4J_EXPECT_OUTPUT;
     L4J_TRY(l4j_check_tensor(device, op, "dout", args->dout, in, error));
     L4J_TRY(l4j_check_tensor(device, op, "dgate", args->dgate, out, error));

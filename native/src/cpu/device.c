@@ -1,5 +1,6 @@
 /* Devices, queues, and the table of kernels that a device chose. */
 #include "api/check.h"
+#include "cuda/backend.h"
 #include "features.h"
 #include "internal.h"
 
@@ -80,16 +81,37 @@ static l4j_status isa_from_environment(int32_t *cap, l4j_error *error) {
     return L4J_OK;
 }
 
+static l4j_status open_gpu(const l4j_device_options *options, l4j_device **device, l4j_error *error) {
+    if (options->max_isa != L4J_ISA_AUTO) {
+        return l4j_fail(error, L4J_EINVAL, "device_open: options.max_isa is %d, expected L4J_ISA_AUTO for a GPU",
+                        options->max_isa);
+    }
+    const l4j_backend *gpu;
+    int32_t multiprocessors;
+    L4J_TRY(l4j_open_backend(&gpu, error));
+    L4J_TRY(gpu->open(options->device_id, &multiprocessors, error));
+    l4j_device *d = calloc(1, sizeof *d);
+    if (!d) return l4j_fail(error, L4J_ENOMEM, "device_open: no memory for %zu bytes", sizeof *d);
+    d->gpu = gpu;
+    d->id = options->device_id;
+    d->isa = d->best_isa = L4J_ISA_CUDA;
+    d->multiprocessors = multiprocessors;
+    d->kernels = gpu->kernels;
+    *device = d;
+    return L4J_OK;
+}
+
 l4j_status l4j_device_open(const l4j_device_options *options, l4j_device **device, l4j_error *error) {
     if (!device) return l4j_fail(error, L4J_EINVAL, "device_open: device is NULL");
     *device = NULL;
     int32_t asked = L4J_ISA_AUTO, cap;
     if (options) {
         L4J_TRY(l4j_check_struct("device_open", options->struct_size, sizeof *options, options->reserved, 4, error));
+        if (options->device_type == L4J_DEVICE_CUDA) return open_gpu(options, device, error);
         if (options->device_type != L4J_DEVICE_CPU || options->device_id != 0) {
             return l4j_fail(error, L4J_ENOTSUP,
-                            "device_open: device type %d, id %d; this library has the CPU (type %d, id 0) only",
-                            options->device_type, options->device_id, L4J_DEVICE_CPU);
+                            "device_open: device type %d, id %d; expected the CPU (type %d, id 0) or a GPU (type %d)",
+                            options->device_type, options->device_id, L4J_DEVICE_CPU, L4J_DEVICE_CUDA);
         }
         asked = options->max_isa;
         if (asked != L4J_ISA_REF64 && (asked < L4J_ISA_AUTO || asked > L4J_ISA_AVX512)) {
@@ -130,6 +152,7 @@ l4j_status l4j_device_close(l4j_device *device, l4j_error *error) {
 l4j_status l4j_device_query(const l4j_device *device, l4j_device_info *info, l4j_error *error) {
     if (!device || !info) return l4j_fail(error, L4J_EINVAL, "device_query: %s is NULL", device ? "info" : "device");
     L4J_TRY(l4j_check_struct("device_query", info->struct_size, sizeof *info, NULL, 0, error));
+    if (device->gpu) return device->gpu->query(device->id, info, error);
     *info = (l4j_device_info){
         .struct_size = sizeof *info,
         .device_type = L4J_DEVICE_CPU,
@@ -153,36 +176,13 @@ void *l4j_cpu_allocate(size_t bytes) {
     return memory;
 }
 
-l4j_status l4j_memory_allocate(l4j_device *device, size_t bytes, void **memory, l4j_error *error) {
-    if (!device || !memory) {
-        return l4j_fail(error, L4J_EINVAL, "memory_allocate: %s is NULL", device ? "memory" : "device");
-    }
-    *memory = l4j_cpu_allocate(bytes);
-    if (!*memory) return l4j_fail(error, L4J_ENOMEM, "memory_allocate: no memory for %zu bytes", bytes);
-    atomic_fetch_add(&device->children, 1);
-    return L4J_OK;
-}
-
-l4j_status l4j_memory_free(l4j_device *device, void *memory, l4j_error *error) {
-    if (!device) return l4j_fail(error, L4J_EINVAL, "memory_free: device is NULL");
-    if (!memory) return L4J_OK;
-    free(memory);
-    atomic_fetch_sub(&device->children, 1);
-    return L4J_OK;
-}
-
 /* ---- queues ---- */
 enum { DEFAULT_SPIN_US = 50, MAX_THREADS = 1024, ALONE_BELOW = 1 << 18 };
 
-l4j_status l4j_queue_create(l4j_device *device, const l4j_queue_options *options, l4j_queue **queue, l4j_error *error) {
-    if (!device || !queue) return l4j_fail(error, L4J_EINVAL, "queue_create: %s is NULL", device ? "queue" : "device");
-    *queue = NULL;
-    int threads = 0, spin_us = 0;
-    if (options) {
-        L4J_TRY(l4j_check_struct("queue_create", options->struct_size, sizeof *options, options->reserved, 4, error));
-        if (options->reserved0) return l4j_fail(error, L4J_EINVAL, "queue_create: reserved0 is not zero");
-        threads = options->threads;
-        spin_us = options->spin_us;
+static l4j_status create_pool(l4j_queue *q, const l4j_queue_options *options, l4j_error *error) {
+    int threads = options ? options->threads : 0, spin_us = options ? options->spin_us : 0;
+    if (options && (options->flags || options->stream)) {
+        return l4j_fail(error, L4J_EINVAL, "queue_create: flags or stream is set; expected 0 and NULL on the CPU");
     }
     if (threads < 0 || threads > MAX_THREADS) {
         return l4j_fail(error, L4J_EINVAL, "queue_create: threads is %d, expected 0 (all CPUs) to %d", threads,
@@ -191,15 +191,41 @@ l4j_status l4j_queue_create(l4j_device *device, const l4j_queue_options *options
     if (threads == 0) threads = l4j_logical_cpus();
     if (threads > MAX_THREADS) threads = MAX_THREADS;
     if (spin_us == 0) spin_us = DEFAULT_SPIN_US;
-    l4j_queue *q = calloc(1, sizeof *q);
-    if (!q) return l4j_fail(error, L4J_ENOMEM, "queue_create: no memory for %zu bytes", sizeof *q);
-    q->device = device;
     q->threads = threads;
     q->alone_below = ALONE_BELOW;
     q->pool = l4j_pool_create(threads, spin_us < 0 ? 0 : spin_us, error);
-    if (!q->pool) {
+    return q->pool ? L4J_OK : L4J_ENOMEM;
+}
+
+static l4j_status create_stream(l4j_queue *q, const l4j_queue_options *options, l4j_error *error) {
+    if (options && (options->flags & ~(uint32_t)L4J_QUEUE_STREAM)) {
+        return l4j_fail(error, L4J_EINVAL, "queue_create: flags are 0x%x, expected L4J_QUEUE_STREAM or 0",
+                        options->flags);
+    }
+    if (options && (options->threads || options->spin_us)) {
+        return l4j_fail(error, L4J_EINVAL, "queue_create: threads and spin_us are %d and %d, expected 0 on a GPU",
+                        options->threads, options->spin_us);
+    }
+    if (options && options->stream && !options->flags) {
+        return l4j_fail(error, L4J_EINVAL, "queue_create: stream is given without L4J_QUEUE_STREAM");
+    }
+    q->threads = q->device->multiprocessors;
+    return q->device->gpu->queue_create(q, options, error);
+}
+
+l4j_status l4j_queue_create(l4j_device *device, const l4j_queue_options *options, l4j_queue **queue, l4j_error *error) {
+    if (!device || !queue) return l4j_fail(error, L4J_EINVAL, "queue_create: %s is NULL", device ? "queue" : "device");
+    *queue = NULL;
+    if (options) {
+        L4J_TRY(l4j_check_struct("queue_create", options->struct_size, sizeof *options, options->reserved, 3, error));
+    }
+    l4j_queue *q = calloc(1, sizeof *q);
+    if (!q) return l4j_fail(error, L4J_ENOMEM, "queue_create: no memory for %zu bytes", sizeof *q);
+    q->device = device;
+    l4j_status status = device->gpu ? create_stream(q, options, error) : create_pool(q, options, error);
+    if (status != L4J_OK) {
         free(q);
-        return L4J_ENOMEM;
+        return status;
     }
     atomic_fetch_add(&device->children, 1);
     *queue = q;
@@ -207,7 +233,7 @@ l4j_status l4j_queue_create(l4j_device *device, const l4j_queue_options *options
 }
 
 l4j_status l4j_queue_hold(l4j_queue *queue, const char *op, l4j_error *error) {
-    if (l4j_pool_lost(queue->pool)) {
+    if (queue->pool && l4j_pool_lost(queue->pool)) {
         return l4j_fail(error, L4J_EINVAL,
                         "%s: the queue's threads did not survive fork(); create a queue in the child process", op);
     }
@@ -223,15 +249,21 @@ void l4j_queue_release(l4j_queue *queue) { atomic_fetch_add(&queue->turn, 1); }
 
 l4j_status l4j_queue_destroy(l4j_queue *queue, l4j_error *error) {
     if (!queue) return L4J_OK;
-    if (!l4j_pool_lost(queue->pool)) L4J_TRY(l4j_queue_hold(queue, "queue_destroy", error));
-    l4j_pool_destroy(queue->pool);
+    if (!queue->pool || !l4j_pool_lost(queue->pool)) L4J_TRY(l4j_queue_hold(queue, "queue_destroy", error));
+    l4j_status status = L4J_OK;
+    if (queue->pool) {
+        l4j_pool_destroy(queue->pool);
+    } else {
+        status = queue->device->gpu->queue_destroy(queue, error);
+    }
     atomic_fetch_sub(&queue->device->children, 1);
     free(queue);
-    return L4J_OK;
+    return status;
 }
 
 l4j_status l4j_queue_synchronize(l4j_queue *queue, l4j_error *error) {
     if (!queue) return l4j_fail(error, L4J_EINVAL, "queue_synchronize: queue is NULL");
+    if (!queue->pool) return queue->device->gpu->queue_wait(queue, false, error);
     /* Calls on the CPU return when the work is done: only another thread's can still run, and only that one is waited for. */
     int turn = atomic_load(&queue->turn);
     while (turn % 2 && !l4j_pool_lost(queue->pool) && atomic_load(&queue->turn) == turn) {
@@ -242,6 +274,7 @@ l4j_status l4j_queue_synchronize(l4j_queue *queue, l4j_error *error) {
 
 l4j_status l4j_queue_poll(l4j_queue *queue, l4j_error *error) {
     if (!queue) return l4j_fail(error, L4J_EINVAL, "queue_poll: queue is NULL");
+    if (!queue->pool) return queue->device->gpu->queue_wait(queue, true, error);
     return atomic_load(&queue->turn) % 2 ? l4j_fail(error, L4J_EBUSY, "queue_poll: an operation is running") : L4J_OK;
 }
 

@@ -13,8 +13,15 @@
 #include "quant/format.h"
 
 #include <lora4j/lora4j.h>
+
+#ifdef __cplusplus /* the CUDA library */
+#include <atomic>
+using std::atomic_int;
+extern "C" {
+#else
 #include <stdatomic.h>
 #include <stdbool.h>
+#endif
 
 /* Every operation: name, argument struct. The one list behind prototypes, tables and the C boundary. */
 #define L4J_OPERATIONS(OP)                                     \
@@ -69,8 +76,12 @@ typedef struct l4j_kernels {
 #define L4J_PASTE(a, b, c) L4J_PASTE_(a, b, c)
 #define L4J_NAME(op) L4J_PASTE(l4j_, L4J_TIER, op)
 
+struct l4j_backend; /* src/cuda/backend.h */
+
 struct l4j_device {
     const l4j_kernels *kernels;
+    const struct l4j_backend *gpu; /* NULL: the CPU */
+    int32_t id, multiprocessors;   /* of a GPU */
     int32_t isa;
     int32_t best_isa;
     atomic_int children; /* queues, weights and blocks of memory alive */
@@ -84,7 +95,10 @@ typedef struct l4j_pool l4j_pool;
 
 struct l4j_queue {
     l4j_device *device;
-    l4j_pool *pool;
+    l4j_pool *pool; /* NULL on a GPU */
+    void *stream;   /* of a GPU: cudaStream_t */
+    void *fault;    /* of a GPU: the first value that a kernel refused */
+    bool owns_stream;
     int threads;
     int64_t alone_below; /* multiply-adds under which the calling thread does it all */
     atomic_int turn;     /* odd while an operation runs: one at a time */
@@ -182,7 +196,8 @@ static inline float l4j_bf16_to_f32(uint16_t h) {
     union {
         uint32_t u;
         float f;
-    } v = {.u = (uint32_t)h << 16};
+    } v;
+    v.u = (uint32_t)h << 16;
     return v.f;
 }
 float l4j_f16_to_f32(uint16_t h); /* exact, any CPU: src/cpu/convert.c */
@@ -204,5 +219,9 @@ static inline void l4j_philox4x32(uint32_t c[4], uint32_t k0, uint32_t k1) {
         k1 += 0xBB67AE85u;
     }
 }
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif

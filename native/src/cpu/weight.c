@@ -1,5 +1,6 @@
 /* Base weights: checked once, then read by any number of operations. */
 #include "weight.h"
+#include "cuda/backend.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -128,7 +129,7 @@ static l4j_status check_options(const l4j_weight_options *o, l4j_error *error) {
     return L4J_OK;
 }
 
-static l4j_status check_dense(const l4j_weight_options *o, l4j_error *error) {
+static l4j_status check_dense(const l4j_device *device, const l4j_weight_options *o, l4j_error *error) {
     if (o->part_count != 1 || !o->part_roles || !o->part_values || o->part_roles[0] != L4J_ROLE_VALUES) {
         return l4j_fail(error, L4J_EINVAL,
                         "weight_create: a dense weight has one part, L4J_ROLE_VALUES; found %d parts", o->part_count);
@@ -137,10 +138,17 @@ static l4j_status check_dense(const l4j_weight_options *o, l4j_error *error) {
     if (t->dtype != L4J_F32 && t->dtype != L4J_F16 && t->dtype != L4J_BF16) {
         return l4j_fail(error, L4J_ENOTSUP, "weight_create: values have dtype %d, expected F32, F16 or BF16", t->dtype);
     }
-    if (t->device_type != L4J_DEVICE_CPU || t->device_id != 0) {
-        return l4j_fail(error, L4J_EDEVICE,
-                        "weight_create: values lie on device type %d, id %d; the weight's device is the CPU",
-                        t->device_type, t->device_id);
+    bool host = t->device_type == L4J_DEVICE_CPU && t->device_id == 0;
+    bool gpu = device->gpu && t->device_type == L4J_DEVICE_CUDA && t->device_id == device->id;
+    if (!(device->gpu ? gpu || (host && o->mode == L4J_WEIGHT_PACK) : host)) {
+        return device->gpu
+                   ? l4j_fail(error, L4J_EDEVICE,
+                              "weight_create: values lie on device type %d, id %d; expected GPU %d, or the CPU "
+                              "with L4J_WEIGHT_PACK",
+                              t->device_type, t->device_id, device->id)
+                   : l4j_fail(error, L4J_EDEVICE,
+                              "weight_create: values lie on device type %d, id %d; the weight's device is the CPU",
+                              t->device_type, t->device_id);
     }
     if (t->reserved) return l4j_fail(error, L4J_EINVAL, "weight_create: values.reserved is not zero");
     if (t->ndim != 2 || t->shape[0] != o->rows || t->shape[1] != o->cols) {
@@ -157,18 +165,29 @@ static l4j_status check_dense(const l4j_weight_options *o, l4j_error *error) {
     if ((uintptr_t)t->data % (uintptr_t)element_bytes(t->dtype) != 0) {
         return l4j_fail(error, L4J_EALIGN, "weight_create: values.data is not aligned to its element size");
     }
+    if (gpu && !device->gpu->accessible(device->id, t->data)) {
+        return l4j_fail(error, L4J_EDEVICE, "weight_create: values.data is not memory of GPU %d; copy it there first",
+                        device->id);
+    }
     return L4J_OK;
 }
 
 static l4j_status make_dense(l4j_weight *w, l4j_queue *queue, const l4j_weight_options *options, l4j_error *error) {
-    L4J_TRY(check_dense(options, error));
+    L4J_TRY(check_dense(w->device, options, error));
     const l4j_tensor *t = &options->part_values[0];
     w->layout = L4J_LAYOUT_ROWS;
     w->dtype = t->dtype;
     w->row_stride = t->stride[0];
     w->data = t->data;
-    if (!(options->flags & L4J_WEIGHT_ALLOW_NONFINITE)) {
-        l4j_finite_check check = {w, INT64_MAX};
+    bool finite = !(options->flags & L4J_WEIGHT_ALLOW_NONFINITE);
+    l4j_finite_check check = {w, INT64_MAX};
+    if (w->device->gpu) {
+        int64_t first = -1;
+        L4J_TRY(w->device->gpu->weight_create(w, t, finite, &first, error));
+        if (first >= 0) atomic_store(&check.first, first);
+        return l4j_finite_result(&check, error);
+    }
+    if (finite) {
         l4j_run_or_alone(queue, check_finite, &check);
         L4J_TRY(l4j_finite_result(&check, error));
     }
@@ -200,7 +219,14 @@ l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_wei
                           .rows = options->rows,
                           .cols = options->cols};
         bool dense = options->scheme == L4J_SCHEME_DENSE;
-        status = dense ? make_dense(w, queue, options, error) : l4j_weight_quantized(w, queue, options, error);
+        if (device->gpu && !dense) {
+            status = l4j_fail(error, L4J_ENOTSUP,
+                              "weight_create: %s weights are not supported on a GPU; expected L4J_SCHEME_DENSE: dequantize it on "
+                              "the CPU first",
+                              l4j_format_name(options->scheme));
+        } else {
+            status = dense ? make_dense(w, queue, options, error) : l4j_weight_quantized(w, queue, options, error);
+        }
     }
     if (queue) l4j_queue_release(queue);
     if (status != L4J_OK) {
@@ -214,12 +240,16 @@ l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_wei
 }
 
 l4j_status l4j_weight_destroy(l4j_weight *weight, l4j_error *error) {
-    (void)error;
     if (!weight) return L4J_OK;
+    l4j_status status = L4J_OK;
     atomic_fetch_sub(&weight->device->children, 1);
-    free(weight->owned);
+    if (weight->device->gpu) {
+        status = weight->device->gpu->free(weight->device->id, weight->owned, error);
+    } else {
+        free(weight->owned);
+    }
     free(weight);
-    return L4J_OK;
+    return status;
 }
 
 l4j_status l4j_weight_query(const l4j_weight *weight, l4j_weight_info *info, l4j_error *error) {

@@ -1,7 +1,7 @@
 package io.lora4j.kernels;
 
 /**
- * Instruction-set tiers of the CPU. Every tier but {@link #REF64} gives the same fp32 bits.
+ * Instruction-set tiers of the CPU, and the GPU. Every tier of the CPU but {@link #REF64} gives the same fp32 bits.
  *
  * <p>Thread-safe: an immutable enum.
  */
@@ -15,7 +15,9 @@ public enum Isa {
     /** AVX-512 F, BW, DQ and VL. */
     AVX512(3),
     /** The accuracy oracle: {@link #REF} in fp64; activations, adapters and gradients are {@link DType#F64} tensors. */
-    REF64(100);
+    REF64(100),
+    /** A GPU: what a device is, not a cap. */
+    CUDA(200);
 
     private final int code;
 

@@ -30,11 +30,13 @@ public enum Status {
     ECANCELED(10),
     /** A defect of lora4j; please report it with the message. */
     EINTERNAL(11),
+    /** The CUDA driver or runtime failed; the message has its text. Later calls may fail too. */
+    ECUDA(12),
     /** A code that these classes do not know. */
     UNKNOWN(-1);
 
     private static final Status[] BY_CODE = {
-        OK, EINVAL, ENOTSUP, ENOMEM, EWORKSPACE, EALIGN, EBUSY, EDEVICE, EABI, ENUMERIC, ECANCELED, EINTERNAL
+        OK, EINVAL, ENOTSUP, ENOMEM, EWORKSPACE, EALIGN, EBUSY, EDEVICE, EABI, ENUMERIC, ECANCELED, EINTERNAL, ECUDA
     };
 
     private final int code;

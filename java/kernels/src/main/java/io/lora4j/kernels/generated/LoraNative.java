@@ -154,6 +154,15 @@ public class LoraNative extends LoraNative$shared {
     public static int L4J_EINTERNAL() {
         return L4J_EINTERNAL;
     }
+    private static final int L4J_ECUDA = (int)12L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ECUDA = 12
+     * }
+     */
+    public static int L4J_ECUDA() {
+        return L4J_ECUDA;
+    }
 
     private static class l4j_status_name {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
@@ -541,6 +550,15 @@ public class LoraNative extends LoraNative$shared {
     public static int L4J_ISA_REF64() {
         return L4J_ISA_REF64;
     }
+    private static final int L4J_ISA_CUDA = (int)200L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ISA_CUDA = 200
+     * }
+     */
+    public static int L4J_ISA_CUDA() {
+        return L4J_ISA_CUDA;
+    }
 
     private static class l4j_device_open {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
@@ -851,6 +869,15 @@ public class LoraNative extends LoraNative$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+    private static final int L4J_QUEUE_STREAM = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_QUEUE_STREAM = 1
+     * }
+     */
+    public static int L4J_QUEUE_STREAM() {
+        return L4J_QUEUE_STREAM;
+    }
 
     private static class l4j_queue_create {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
@@ -1151,6 +1178,751 @@ public class LoraNative extends LoraNative$shared {
                 traceDowncall("l4j_queue_threads", queue);
             }
             return (int)mh$.invokeExact(queue);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class l4j_memory_copy {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER,
+            LoraNative.C_LONG,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_memory_copy");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_copy(l4j_queue *queue, void *to, const void *from, size_t bytes, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_memory_copy$descriptor() {
+        return l4j_memory_copy.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_copy(l4j_queue *queue, void *to, const void *from, size_t bytes, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_memory_copy$handle() {
+        return l4j_memory_copy.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_copy(l4j_queue *queue, void *to, const void *from, size_t bytes, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_memory_copy$address() {
+        return l4j_memory_copy.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_copy(l4j_queue *queue, void *to, const void *from, size_t bytes, l4j_error *error)
+     * }
+     */
+    public static int l4j_memory_copy(MemorySegment queue, MemorySegment to, MemorySegment from, long bytes, MemorySegment error) {
+        var mh$ = l4j_memory_copy.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_memory_copy", queue, to, from, bytes, error);
+            }
+            return (int)mh$.invokeExact(queue, to, from, bytes, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class l4j_memory_fill {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER,
+            LoraNative.C_INT,
+            LoraNative.C_LONG,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_memory_fill");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_fill(l4j_queue *queue, void *memory, int32_t value, size_t bytes, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_memory_fill$descriptor() {
+        return l4j_memory_fill.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_fill(l4j_queue *queue, void *memory, int32_t value, size_t bytes, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_memory_fill$handle() {
+        return l4j_memory_fill.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_fill(l4j_queue *queue, void *memory, int32_t value, size_t bytes, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_memory_fill$address() {
+        return l4j_memory_fill.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_memory_fill(l4j_queue *queue, void *memory, int32_t value, size_t bytes, l4j_error *error)
+     * }
+     */
+    public static int l4j_memory_fill(MemorySegment queue, MemorySegment memory, int value, long bytes, MemorySegment error) {
+        var mh$ = l4j_memory_fill.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_memory_fill", queue, memory, value, bytes, error);
+            }
+            return (int)mh$.invokeExact(queue, memory, value, bytes, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class l4j_event_create {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_event_create");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_create(l4j_device *device, l4j_event **event, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_event_create$descriptor() {
+        return l4j_event_create.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_create(l4j_device *device, l4j_event **event, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_event_create$handle() {
+        return l4j_event_create.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_create(l4j_device *device, l4j_event **event, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_event_create$address() {
+        return l4j_event_create.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_event_create(l4j_device *device, l4j_event **event, l4j_error *error)
+     * }
+     */
+    public static int l4j_event_create(MemorySegment device, MemorySegment event, MemorySegment error) {
+        var mh$ = l4j_event_create.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_event_create", device, event, error);
+            }
+            return (int)mh$.invokeExact(device, event, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class l4j_event_destroy {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_event_destroy");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_destroy(l4j_event *event, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_event_destroy$descriptor() {
+        return l4j_event_destroy.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_destroy(l4j_event *event, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_event_destroy$handle() {
+        return l4j_event_destroy.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_destroy(l4j_event *event, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_event_destroy$address() {
+        return l4j_event_destroy.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_event_destroy(l4j_event *event, l4j_error *error)
+     * }
+     */
+    public static int l4j_event_destroy(MemorySegment event, MemorySegment error) {
+        var mh$ = l4j_event_destroy.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_event_destroy", event, error);
+            }
+            return (int)mh$.invokeExact(event, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class l4j_event_record {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_event_record");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_record(l4j_event *event, l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_event_record$descriptor() {
+        return l4j_event_record.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_record(l4j_event *event, l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_event_record$handle() {
+        return l4j_event_record.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_record(l4j_event *event, l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_event_record$address() {
+        return l4j_event_record.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_event_record(l4j_event *event, l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static int l4j_event_record(MemorySegment event, MemorySegment queue, MemorySegment error) {
+        var mh$ = l4j_event_record.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_event_record", event, queue, error);
+            }
+            return (int)mh$.invokeExact(event, queue, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class l4j_event_wait {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_event_wait");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_wait(l4j_event *event, l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_event_wait$descriptor() {
+        return l4j_event_wait.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_wait(l4j_event *event, l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_event_wait$handle() {
+        return l4j_event_wait.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_wait(l4j_event *event, l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_event_wait$address() {
+        return l4j_event_wait.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_event_wait(l4j_event *event, l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static int l4j_event_wait(MemorySegment event, MemorySegment queue, MemorySegment error) {
+        var mh$ = l4j_event_wait.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_event_wait", event, queue, error);
+            }
+            return (int)mh$.invokeExact(event, queue, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class l4j_event_synchronize {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_event_synchronize");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_synchronize(l4j_event *event, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_event_synchronize$descriptor() {
+        return l4j_event_synchronize.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_synchronize(l4j_event *event, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_event_synchronize$handle() {
+        return l4j_event_synchronize.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_synchronize(l4j_event *event, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_event_synchronize$address() {
+        return l4j_event_synchronize.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_event_synchronize(l4j_event *event, l4j_error *error)
+     * }
+     */
+    public static int l4j_event_synchronize(MemorySegment event, MemorySegment error) {
+        var mh$ = l4j_event_synchronize.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_event_synchronize", event, error);
+            }
+            return (int)mh$.invokeExact(event, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class l4j_event_elapsed {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_event_elapsed");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_elapsed(l4j_event *start, l4j_event *end, float *milliseconds, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_event_elapsed$descriptor() {
+        return l4j_event_elapsed.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_elapsed(l4j_event *start, l4j_event *end, float *milliseconds, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_event_elapsed$handle() {
+        return l4j_event_elapsed.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_event_elapsed(l4j_event *start, l4j_event *end, float *milliseconds, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_event_elapsed$address() {
+        return l4j_event_elapsed.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_event_elapsed(l4j_event *start, l4j_event *end, float *milliseconds, l4j_error *error)
+     * }
+     */
+    public static int l4j_event_elapsed(MemorySegment start, MemorySegment end, MemorySegment milliseconds, MemorySegment error) {
+        var mh$ = l4j_event_elapsed.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_event_elapsed", start, end, milliseconds, error);
+            }
+            return (int)mh$.invokeExact(start, end, milliseconds, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class l4j_graph_begin {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_graph_begin");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_begin(l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_graph_begin$descriptor() {
+        return l4j_graph_begin.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_begin(l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_graph_begin$handle() {
+        return l4j_graph_begin.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_begin(l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_graph_begin$address() {
+        return l4j_graph_begin.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_begin(l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static int l4j_graph_begin(MemorySegment queue, MemorySegment error) {
+        var mh$ = l4j_graph_begin.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_graph_begin", queue, error);
+            }
+            return (int)mh$.invokeExact(queue, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class l4j_graph_end {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_graph_end");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_end(l4j_queue *queue, l4j_graph **graph, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_graph_end$descriptor() {
+        return l4j_graph_end.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_end(l4j_queue *queue, l4j_graph **graph, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_graph_end$handle() {
+        return l4j_graph_end.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_end(l4j_queue *queue, l4j_graph **graph, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_graph_end$address() {
+        return l4j_graph_end.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_end(l4j_queue *queue, l4j_graph **graph, l4j_error *error)
+     * }
+     */
+    public static int l4j_graph_end(MemorySegment queue, MemorySegment graph, MemorySegment error) {
+        var mh$ = l4j_graph_end.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_graph_end", queue, graph, error);
+            }
+            return (int)mh$.invokeExact(queue, graph, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class l4j_graph_launch {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_graph_launch");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_launch(l4j_graph *graph, l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_graph_launch$descriptor() {
+        return l4j_graph_launch.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_launch(l4j_graph *graph, l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_graph_launch$handle() {
+        return l4j_graph_launch.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_launch(l4j_graph *graph, l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_graph_launch$address() {
+        return l4j_graph_launch.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_launch(l4j_graph *graph, l4j_queue *queue, l4j_error *error)
+     * }
+     */
+    public static int l4j_graph_launch(MemorySegment graph, MemorySegment queue, MemorySegment error) {
+        var mh$ = l4j_graph_launch.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_graph_launch", graph, queue, error);
+            }
+            return (int)mh$.invokeExact(graph, queue, error);
+        } catch (Error | RuntimeException ex) {
+           throw ex;
+        } catch (Throwable ex$) {
+           throw new AssertionError("should not reach here", ex$);
+        }
+    }
+
+    private static class l4j_graph_destroy {
+        public static final FunctionDescriptor DESC = FunctionDescriptor.of(
+            LoraNative.C_INT,
+            LoraNative.C_POINTER,
+            LoraNative.C_POINTER
+        );
+
+        public static final MemorySegment ADDR = SYMBOL_LOOKUP.findOrThrow("l4j_graph_destroy");
+
+        public static final MethodHandle HANDLE = Linker.nativeLinker().downcallHandle(ADDR, DESC);
+    }
+
+    /**
+     * Function descriptor for:
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_destroy(l4j_graph *graph, l4j_error *error)
+     * }
+     */
+    public static FunctionDescriptor l4j_graph_destroy$descriptor() {
+        return l4j_graph_destroy.DESC;
+    }
+
+    /**
+     * Downcall method handle for:
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_destroy(l4j_graph *graph, l4j_error *error)
+     * }
+     */
+    public static MethodHandle l4j_graph_destroy$handle() {
+        return l4j_graph_destroy.HANDLE;
+    }
+
+    /**
+     * Address for:
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_destroy(l4j_graph *graph, l4j_error *error)
+     * }
+     */
+    public static MemorySegment l4j_graph_destroy$address() {
+        return l4j_graph_destroy.ADDR;
+    }
+
+    /**
+     * {@snippet lang=c :
+     * l4j_status l4j_graph_destroy(l4j_graph *graph, l4j_error *error)
+     * }
+     */
+    public static int l4j_graph_destroy(MemorySegment graph, MemorySegment error) {
+        var mh$ = l4j_graph_destroy.HANDLE;
+        try {
+            if (TRACE_DOWNCALLS) {
+                traceDowncall("l4j_graph_destroy", graph, error);
+            }
+            return (int)mh$.invokeExact(graph, error);
         } catch (Error | RuntimeException ex) {
            throw ex;
         } catch (Throwable ex$) {

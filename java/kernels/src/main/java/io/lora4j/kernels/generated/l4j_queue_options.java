@@ -18,8 +18,9 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     uint32_t struct_size;
  *     int32_t threads;
  *     int32_t spin_us;
- *     int32_t reserved0;
- *     int64_t reserved[4];
+ *     uint32_t flags;
+ *     void *stream;
+ *     int64_t reserved[3];
  * }
  * }
  */
@@ -33,8 +34,9 @@ public class l4j_queue_options {
         LoraNative.C_INT.withName("struct_size"),
         LoraNative.C_INT.withName("threads"),
         LoraNative.C_INT.withName("spin_us"),
-        LoraNative.C_INT.withName("reserved0"),
-        MemoryLayout.sequenceLayout(4, LoraNative.C_LONG).withName("reserved")
+        LoraNative.C_INT.withName("flags"),
+        LoraNative.C_POINTER.withName("stream"),
+        MemoryLayout.sequenceLayout(3, LoraNative.C_LONG).withName("reserved")
     ).withName("l4j_queue_options");
 
     /**
@@ -176,48 +178,92 @@ public class l4j_queue_options {
         struct.set(spin_us$LAYOUT, spin_us$OFFSET, fieldValue);
     }
 
-    private static final OfInt reserved0$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved0"));
+    private static final OfInt flags$LAYOUT = (OfInt)$LAYOUT.select(groupElement("flags"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * uint32_t flags
      * }
      */
-    public static final OfInt reserved0$layout() {
-        return reserved0$LAYOUT;
+    public static final OfInt flags$layout() {
+        return flags$LAYOUT;
     }
 
-    private static final long reserved0$OFFSET = $LAYOUT.byteOffset(groupElement("reserved0"));
+    private static final long flags$OFFSET = $LAYOUT.byteOffset(groupElement("flags"));
 
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * uint32_t flags
      * }
      */
-    public static final long reserved0$offset() {
-        return reserved0$OFFSET;
+    public static final long flags$offset() {
+        return flags$OFFSET;
     }
 
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * uint32_t flags
      * }
      */
-    public static int reserved0(MemorySegment struct) {
-        return struct.get(reserved0$LAYOUT, reserved0$OFFSET);
+    public static int flags(MemorySegment struct) {
+        return struct.get(flags$LAYOUT, flags$OFFSET);
     }
 
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * uint32_t flags
      * }
      */
-    public static void reserved0(MemorySegment struct, int fieldValue) {
-        struct.set(reserved0$LAYOUT, reserved0$OFFSET, fieldValue);
+    public static void flags(MemorySegment struct, int fieldValue) {
+        struct.set(flags$LAYOUT, flags$OFFSET, fieldValue);
+    }
+
+    private static final AddressLayout stream$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("stream"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * void *stream
+     * }
+     */
+    public static final AddressLayout stream$layout() {
+        return stream$LAYOUT;
+    }
+
+    private static final long stream$OFFSET = $LAYOUT.byteOffset(groupElement("stream"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * void *stream
+     * }
+     */
+    public static final long stream$offset() {
+        return stream$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * void *stream
+     * }
+     */
+    public static MemorySegment stream(MemorySegment struct) {
+        return struct.get(stream$LAYOUT, stream$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * void *stream
+     * }
+     */
+    public static void stream(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(stream$LAYOUT, stream$OFFSET, fieldValue);
     }
 
     private static final SequenceLayout reserved$LAYOUT = (SequenceLayout)$LAYOUT.select(groupElement("reserved"));
@@ -225,7 +271,7 @@ public class l4j_queue_options {
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static final SequenceLayout reserved$layout() {
@@ -237,7 +283,7 @@ public class l4j_queue_options {
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static final long reserved$offset() {
@@ -247,7 +293,7 @@ public class l4j_queue_options {
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static MemorySegment reserved(MemorySegment struct) {
@@ -257,19 +303,19 @@ public class l4j_queue_options {
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static void reserved(MemorySegment struct, MemorySegment fieldValue) {
         MemorySegment.copy(fieldValue, 0L, struct, reserved$OFFSET, reserved$LAYOUT.byteSize());
     }
 
-    private static long[] reserved$DIMS = { 4 };
+    private static long[] reserved$DIMS = { 3 };
 
     /**
      * Dimensions for array field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static long[] reserved$dimensions() {
@@ -280,7 +326,7 @@ public class l4j_queue_options {
     /**
      * Indexed getter for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static long reserved(MemorySegment struct, long index0) {
@@ -290,7 +336,7 @@ public class l4j_queue_options {
     /**
      * Indexed setter for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static void reserved(MemorySegment struct, long index0, long fieldValue) {

@@ -1,0 +1,385 @@
+// The same tests on a GPU. Operands stay in the host's guarded memory; before an operation each block that its arguments name is
+// copied to memory of its own on the GPU, and afterwards back: whatever is written beside an output shows up as it does on the CPU.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <lora4j/lora4j.h>
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace l4j {
+
+// ---- which GPU ----
+
+struct Gpu {
+    l4j_device *device = nullptr;
+    std::string missing; // why there is none
+};
+inline Gpu &gpu() {
+    static Gpu one = [] {
+        Gpu g;
+        l4j_device_options options = {};
+        options.struct_size = sizeof options;
+        options.device_type = L4J_DEVICE_CUDA;
+        l4j_error error = {};
+        if (l4j_device_open(&options, &g.device, &error) != L4J_OK) g.missing = error.message;
+        return g;
+    }();
+    return one;
+}
+inline bool has_gpu() { return gpu().device != nullptr; }
+
+// The dtype that activations have on the GPU. Random values are rounded to it, so that every tier sees the same ones.
+inline int32_t &gpu_dtype() {
+    static int32_t dtype = L4J_F32;
+    return dtype;
+}
+
+// The GPU's queues, with their devices.
+inline std::map<const l4j_queue *, l4j_device *> &gpu_queues() {
+    static std::map<const l4j_queue *, l4j_device *> all;
+    return all;
+}
+
+// ---- 16-bit floats ----
+
+inline uint16_t bf16_bits(float x) {
+    uint32_t u;
+    memcpy(&u, &x, 4);
+    if ((u & 0x7FFFFFFFu) > 0x7F800000u) return static_cast<uint16_t>(u >> 16 | 0x40);
+    return static_cast<uint16_t>((u + 0x7FFF + ((u >> 16) & 1)) >> 16);
+}
+inline float bf16_value(uint16_t h) {
+    uint32_t u = static_cast<uint32_t>(h) << 16;
+    float x;
+    memcpy(&x, &u, 4);
+    return x;
+}
+#if defined(__aarch64__)
+using Float16 = __fp16;
+#else
+using Float16 = _Float16;
+#endif
+inline uint16_t narrow(float x, int32_t dtype) {
+    if (dtype == L4J_BF16) return bf16_bits(x);
+    Float16 h = static_cast<Float16>(x);
+    uint16_t u;
+    memcpy(&u, &h, 2);
+    return u;
+}
+inline float widen(uint16_t u, int32_t dtype) {
+    if (dtype == L4J_BF16) return bf16_value(u);
+    Float16 h;
+    memcpy(&h, &u, 2);
+    return static_cast<float>(h);
+}
+inline float rounded(float x) { return gpu_dtype() == L4J_F32 ? x : widen(narrow(x, gpu_dtype()), gpu_dtype()); }
+
+// ---- what the arguments name: visit(args, v) calls v for every tensor and every pointer to live values ----
+
+template <class V> void visit(l4j_lora &a, V &v) {
+    int64_t G = a.projection_count, all = a.adapter_count * G, M = a.x ? a.x->shape[0] : 0;
+    v.activation(a.x);
+    v.stored_list(a.biases, G);
+    v.activation_list(a.a, all);
+    v.activation_list(a.b, all);
+    v.pointer(a.scaling, all);
+    v.pointer(a.dropout_seed, 1);
+    v.pointer(a.dropout_step, 1);
+    v.pointer(a.token_index, M);
+    v.pointer(a.module_id, G);
+    v.pointer(a.adapter_id, a.adapter_count);
+    v.pointer(a.segment_count, 1);
+    v.pointer(a.segment_offsets, a.segment_capacity + 1);
+    v.pointer(a.segment_adapters, a.segment_capacity);
+    v.activation_list(a.y, G);
+    v.activation_list(a.s, G);
+    v.activation_list(a.dy, G);
+    v.activation(a.dx);
+    v.sum_list(a.da, all);
+    v.sum_list(a.db, all);
+}
+template <class V> void visit(l4j_dequantize &a, V &v) { v.sum(a.out); }
+template <class V> void visit(l4j_rms_norm &a, V &v) {
+    for (auto t : {&a.x, &a.residual, &a.h, &a.y, &a.dy, &a.dresidual, &a.dx}) v.activation(*t);
+    v.stored(a.weight);
+    v.sum(a.rstd);
+    v.sum(a.dweight);
+}
+template <class V> void visit(l4j_rope &a, V &v) {
+    v.activation(a.src);
+    v.activation(a.dst);
+    v.sum(a.cosine);
+    v.sum(a.sine);
+    v.pointer(a.positions, a.src ? a.src->shape[0] : 0);
+}
+template <class V> void visit(l4j_attention &a, V &v) {
+    v.pointer(a.q_offsets, a.sequences + 1);
+    v.pointer(a.kv_starts, a.sequences);
+    v.pointer(a.kv_lengths, a.sequences);
+    for (auto t : {&a.q, &a.k, &a.v, &a.o, &a.d_o, &a.dq, &a.dk, &a.dv}) v.activation(*t);
+    v.sum(a.lse);
+}
+template <class V> void visit(l4j_swiglu &a, V &v) {
+    for (auto t : {&a.gate, &a.up, &a.out, &a.dout, &a.dgate, &a.dup}) v.activation(*t);
+}
+template <class V> void visit(l4j_embedding &a, V &v) {
+    v.pointer(a.ids, a.out ? a.out->shape[0] : a.dout ? a.dout->shape[0] : 0);
+    v.activation(a.out);
+    v.activation(a.dout);
+    v.sum(a.dweight);
+}
+template <class V> void visit(l4j_linear_cross_entropy &a, V &v) {
+    int64_t M = a.x ? a.x->shape[0] : 0;
+    v.activation(a.x);
+    v.pointer(a.targets, M);
+    v.pointer(a.row_weight, M);
+    v.pointer(a.grad_scale, 1);
+    v.pointer(a.step, 1);
+    v.sum(a.loss);
+    v.sum(a.lse);
+    v.pointer(a.predicted, M);
+    v.activation(a.dx);
+    v.pointer(a.numeric, 1);
+}
+template <class V> void visit(l4j_adamw &a, V &v) {
+    v.groups(a.groups, a.group_count);
+    v.pointer(a.numeric, 1);
+}
+template <class V> void visit(l4j_axpby &a, V &v) {
+    v.pointer(a.alpha, 1);
+    v.pointer(a.beta, 1);
+    v.activation(a.x);
+    v.activation(a.y);
+}
+template <class V> void visit(l4j_sample &a, V &v) {
+    v.sum(a.logits);
+    v.pointer(a.hyper, 1);
+    v.pointer(a.ids, a.logits ? a.logits->shape[0] : 0);
+}
+
+// Blocks of the host's memory with a copy on the GPU. Overlapping ones share it. Blocks of activations are converted.
+class GpuCopies {
+public:
+    GpuCopies(l4j_queue *queue, int32_t dtype) : queue_(queue), device_(gpu_queues()[queue]), dtype_(dtype) {}
+    GpuCopies(const GpuCopies &) = delete;
+    ~GpuCopies() {
+        for (auto &[begin, block] : blocks_) l4j_memory_free(device_, block.gpu, nullptr);
+        for (void *p : extra_) l4j_memory_free(device_, p, nullptr);
+    }
+
+    void name(const void *memory, size_t bytes, bool activation) {
+        if (!memory || bytes == 0) return;
+        const char *begin = static_cast<const char *>(memory), *end = begin + bytes;
+        for (auto it = blocks_.begin(); it != blocks_.end();) {
+            const char *other_end = it->first + it->second.bytes;
+            if (it->first < end && begin < other_end) {
+                activation |= it->second.activation;
+                begin = std::min(begin, it->first);
+                end = std::max(end, other_end);
+                it = blocks_.erase(it);
+            } else {
+                ++it;
+            }
+        }
+        blocks_[begin] = Block{static_cast<size_t>(end - begin), activation && dtype_ != L4J_F32, nullptr};
+    }
+
+    bool upload() {
+        for (auto &[begin, block] : blocks_) {
+            size_t bytes = block.activation ? block.bytes / 2 : block.bytes;
+            block.gpu = allocate(bytes, false);
+            if (!block.gpu) return false;
+            block.host.resize(bytes);
+            if (block.activation) {
+                for (size_t i = 0; i < block.bytes / 4; i++) {
+                    float x;
+                    memcpy(&x, begin + 4 * i, 4);
+                    uint16_t u = narrow(x, dtype_);
+                    uint32_t bits;
+                    memcpy(&bits, &x, 4);
+                    if (bits == 0xFFFFFFFFu) u = 0xFFFF; // poison stays poison
+                    memcpy(block.host.data() + 2 * i, &u, 2);
+                }
+            } else {
+                memcpy(block.host.data(), begin, bytes);
+            }
+            block.before = block.host;
+            if (l4j_memory_copy(queue_, block.gpu, block.host.data(), bytes, nullptr) != L4J_OK) return false;
+        }
+        return true;
+    }
+    void download() {
+        for (auto &[begin, block] : blocks_) {
+            l4j_memory_copy(queue_, block.host.data(), block.gpu, block.host.size(), nullptr);
+            l4j_queue_synchronize(queue_, nullptr);
+            char *to = const_cast<char *>(begin);
+            size_t unit = block.activation ? 2 : 4;
+            for (size_t i = 0; i + unit <= block.host.size(); i += unit) {
+                if (memcmp(&block.host[i], &block.before[i], unit) == 0) continue; // only what was written
+                if (!block.activation) {
+                    memcpy(to + i, &block.host[i], 4);
+                } else {
+                    uint16_t u;
+                    memcpy(&u, &block.host[i], 2);
+                    float x = widen(u, dtype_);
+                    memcpy(to + 2 * i, &x, 4);
+                }
+            }
+        }
+    }
+    void *at(const void *memory) {
+        const char *p = static_cast<const char *>(memory);
+        for (auto &[begin, block] : blocks_) {
+            if (p < begin || p >= begin + block.bytes) continue;
+            size_t offset = static_cast<size_t>(p - begin);
+            return static_cast<char *>(block.gpu) + (block.activation ? offset / 2 : offset);
+        }
+        return allocate(1, true); // nothing is read or written
+    }
+    bool converted(const void *memory) const {
+        const char *p = static_cast<const char *>(memory);
+        for (auto &[begin, block] : blocks_) {
+            if (p >= begin && p < begin + block.bytes) return block.activation;
+        }
+        return dtype_ != L4J_F32;
+    }
+    void *allocate(size_t bytes, bool keep) {
+        void *memory = nullptr;
+        l4j_error error = {};
+        if (l4j_memory_allocate(device_, bytes, &memory, &error) != L4J_OK) ADD_FAILURE() << error.message;
+        if (keep && memory) extra_.push_back(memory);
+        return memory;
+    }
+    int32_t dtype() const { return dtype_; }
+
+private:
+    struct Block {
+        size_t bytes;
+        bool activation;
+        void *gpu;
+        std::vector<char> host, before;
+    };
+    l4j_queue *queue_;
+    l4j_device *device_;
+    int32_t dtype_;
+    std::map<const char *, Block> blocks_;
+    std::vector<void *> extra_;
+};
+
+// First every block is named, then every pointer is exchanged.
+class GpuVisitor {
+public:
+    GpuVisitor(GpuCopies &copies, bool exchange) : copies_(copies), exchange_(exchange) {}
+
+    template <class T> void pointer(T *&p, int64_t count) {
+        if (!p) return;
+        if (exchange_) {
+            p = static_cast<T *>(copies_.at(p));
+        } else {
+            copies_.name(p, sizeof(T) * static_cast<size_t>(std::max<int64_t>(count, 0)), false);
+        }
+    }
+    void activation(const l4j_tensor *&t) { one(t, true); }
+    void sum(const l4j_tensor *&t) { one(t, false); }
+    void stored(const l4j_tensor *&t) { one(t, false); }
+    void activation_list(const l4j_tensor *&list, int64_t n) { many(list, n, true); }
+    void sum_list(const l4j_tensor *&list, int64_t n) { many(list, n, false); }
+    void stored_list(const l4j_tensor *&list, int64_t n) { many(list, n, false); }
+    void groups(const l4j_adamw_group *&list, int64_t n) {
+        if (!list) return;
+        std::vector<l4j_adamw_group> copy(list, list + std::max<int64_t>(n, 0));
+        for (l4j_adamw_group &g : copy) {
+            for (auto t : {&g.params, &g.grads, &g.exp_avgs, &g.exp_avg_sqs}) many(*t, g.tensor_count, false);
+            pointer(g.hyper, 1);
+            pointer(g.grad_norm, 1);
+        }
+        if (!exchange_) return;
+        groups_.push_back(std::move(copy));
+        list = groups_.back().data();
+    }
+
+private:
+    void one(const l4j_tensor *&t, bool activation) { many(t, 1, activation); }
+    void many(const l4j_tensor *&list, int64_t n, bool activation) {
+        if (!list) return;
+        std::vector<l4j_tensor> copy;
+        for (int64_t i = 0; i < n; i++) {
+            l4j_tensor t = list[i];
+            tensor(t, activation);
+            copy.push_back(t);
+        }
+        if (!exchange_) return;
+        tensors_.push_back(std::move(copy));
+        list = tensors_.back().data();
+    }
+    void tensor(l4j_tensor &t, bool activation) {
+        if (!t.data || t.ndim < 1 || t.ndim > 4) return;
+        int64_t bytes = t.dtype == L4J_F32 || t.dtype == L4J_I32 ? 4 : 2, low = 0, high = 0, elements = 1;
+        for (int i = 0; i < t.ndim; i++) {
+            elements *= std::max<int64_t>(t.shape[i], 0);
+            int64_t reach = (t.shape[i] - 1) * t.stride[i];
+            (reach < 0 ? low : high) += reach;
+        }
+        if (!exchange_) {
+            if (elements > 0) {
+                copies_.name(static_cast<char *>(t.data) + low * bytes, static_cast<size_t>((high - low + 1) * bytes),
+                             activation);
+            }
+            return;
+        }
+        if (activation && t.dtype == L4J_F32 && copies_.converted(t.data)) t.dtype = copies_.dtype();
+        if (t.device_type == L4J_DEVICE_CPU) t.device_type = L4J_DEVICE_CUDA;
+        t.data = copies_.at(t.data);
+    }
+    GpuCopies &copies_;
+    bool exchange_;
+    std::deque<std::vector<l4j_tensor>> tensors_;
+    std::deque<std::vector<l4j_adamw_group>> groups_;
+};
+
+// Runs an operation on the GPU with arguments in the host's memory; waits for it.
+template <class Args>
+l4j_status run_on_gpu(l4j_queue *queue, const Args *args,
+                      l4j_status (*workspace)(const l4j_queue *, const Args *, size_t *, l4j_error *),
+                      l4j_status (*run)(l4j_queue *, const Args *, void *, size_t, l4j_error *), l4j_error *error) {
+    GpuCopies copies(queue, gpu_dtype());
+    Args own = *args;
+    GpuVisitor name(copies, false);
+    visit(own, name);
+    if (!copies.upload()) {
+        ADD_FAILURE() << "operands cannot be copied to the GPU";
+        return L4J_EINTERNAL;
+    }
+    GpuVisitor exchange(copies, true);
+    visit(own, exchange);
+    size_t bytes = 0;
+    l4j_status status = workspace(queue, &own, &bytes, error);
+    if (status != L4J_OK) return status;
+    void *scratch = bytes ? copies.allocate(bytes, true) : nullptr;
+    if (bytes) l4j_memory_fill(queue, scratch, 0xFF, bytes, nullptr);
+    status = run(queue, &own, scratch, bytes, error);
+    l4j_status later = l4j_queue_synchronize(queue, status == L4J_OK ? error : nullptr);
+    copies.download();
+    return status == L4J_OK ? later : status;
+}
+
+// Calls check(dtype, tolerance) for each dtype of activations where there is a GPU. fp32 keeps the tolerance of the CPU's tests. In 16
+// bits an output has one rounding (relative error 1.7e-3 in BF16, 2.1e-4 in F16) and what went into it had one or two.
+inline void on_gpu(double tolerance, const std::function<void(double)> &check) {
+    if (!has_gpu()) return;
+    for (int32_t dtype : {L4J_F32, L4J_BF16, L4J_F16}) {
+        gpu_dtype() = dtype;
+        SCOPED_TRACE(dtype == L4J_F32 ? "GPU, F32" : dtype == L4J_BF16 ? "GPU, BF16" : "GPU, F16");
+        check(dtype == L4J_F32 ? tolerance : dtype == L4J_BF16 ? 4.5e-3 : 6e-4);
+    }
+    gpu_dtype() = L4J_F32;
+}
+
+} // namespace l4j
