@@ -23,7 +23,7 @@ get_property(objects GLOBAL PROPERTY LORA4J_OBJECTS)
 add_library(lora4j_static STATIC EXCLUDE_FROM_ALL ${objects})
 set_target_properties(lora4j_static PROPERTIES LINKER_LANGUAGE C)
 target_include_directories(lora4j_static PUBLIC "${PROJECT_SOURCE_DIR}/include" "${PROJECT_SOURCE_DIR}/src")
-target_link_libraries(lora4j_static PUBLIC lora4j_options Threads::Threads m)
+target_link_libraries(lora4j_static PUBLIC lora4j_options Threads::Threads m ${CMAKE_DL_LIBS})
 
 # Under ThreadSanitizer (preset tsan) only tests whose names match are built and run. fuzz_test sends every operation over several
 # threads; a few cases of each are enough there.
@@ -42,6 +42,9 @@ function(lora4j_add_test source)
   add_test(NAME ${name} COMMAND ${name} --gtest_brief=1
                                 "--gtest_output=xml:${PROJECT_BINARY_DIR}/test-reports/${name}.xml")
   set_tests_properties(${name} PROPERTIES TIMEOUT 900)
+  if(TARGET lora4j_cuda)
+    set_tests_properties(${name} PROPERTIES ENVIRONMENT LORA4J_CUDA_LIBRARY=$<TARGET_FILE:lora4j_cuda>)
+  endif()
   if(LORA4J_SANITIZE STREQUAL "thread")
     set_tests_properties(${name} PROPERTIES ENVIRONMENT L4J_FUZZ_CASES=8)
   endif()

@@ -19,7 +19,7 @@ fi
 found=$($tool --version | sed 's/.*version \([0-9]*\).*/\1/')
 
 files() {
-  find native $([ -d bench/native ] && echo bench/native) -name build -prune -o -type f \( -name '*.c' -o -name '*.h' -o -name '*.cpp' \) -print0
+  find native $([ -d bench/native ] && echo bench/native) -name build -prune -o -type f \( -name '*.c' -o -name '*.h' -o -name '*.cpp' -o -name '*.cu' -o -name '*.cuh' \) -print0
 }
 if [ "${1:-}" = --fix ]; then
   files | xargs -0 "$tool" -i

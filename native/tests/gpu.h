@@ -188,7 +188,7 @@ public:
                 ++it;
             }
         }
-        blocks_[begin] = Block{static_cast<size_t>(end - begin), activation && dtype_ != L4J_F32, nullptr};
+        blocks_[begin] = Block{static_cast<size_t>(end - begin), activation && dtype_ != L4J_F32, nullptr, {}, {}};
     }
 
     bool upload() {

@@ -15,7 +15,8 @@ struct LoraSpec {
     float p = 0;
     uint32_t flags = 0;
     bool dx = true, grads = true;
-    int64_t pad = 0; // elements between rows of every tensor
+    int64_t pad = 0;          // elements between rows of every tensor
+    uint64_t weight_seed = 0; // of the base weights, so that they do not depend on M; 0: drawn like the rest
     Guarded::Side side = Guarded::kAfter;
     size_t misalign = 0; // bytes, with kBefore
     enum Strides { kRows, kTransposed, kBroadcast } input_strides = kRows;
@@ -35,8 +36,9 @@ public:
         for (size_t g = 0; g < G; g++) {
             int64_t N = spec.N[g], R = spec.R[g];
             float scale = 1.0f / std::sqrt(static_cast<float>(spec.K));
-            weights_.push_back(std::make_unique<TestWeight>(context_, N, spec.K, random.floats(N * spec.K, scale),
-                                                            spec.dtype, spec.mode,
+            std::vector<float> weight_values = spec.weight_seed ? Random(spec.weight_seed + g).floats(N * spec.K, scale)
+                                                                : random.floats(N * spec.K, scale);
+            weights_.push_back(std::make_unique<TestWeight>(context_, N, spec.K, weight_values, spec.dtype, spec.mode,
                                                             spec.mode == L4J_WEIGHT_BORROW ? spec.pad : 0));
             handles_.push_back(weights_.back()->get());
             biases_.push_back(bias(N, g, random));

@@ -192,8 +192,9 @@ bool is_poison(const std::vector<float> &v, size_t from) {
     return true;
 }
 
-// All rows with segments on every tier, against one call per adapter on `ref`.
-void check(const Spec &spec, const std::vector<int> &thread_counts = {1, 2, 5}) {
+// All rows with segments on some tiers, against one call per adapter on the tier `alone_on`.
+void check(const Spec &spec, int32_t alone_on, const std::vector<int32_t> &tiers,
+           const std::vector<int> &thread_counts) {
     Values values(spec);
     int64_t M = spec.rows();
     size_t G = spec.N.size();
@@ -210,10 +211,10 @@ void check(const Spec &spec, const std::vector<int> &thread_counts = {1, 2, 5}) 
         rows_of.push_back(rows);
         std::vector<int32_t> one;
         if (i >= 0) one.push_back(i);
-        alone.push_back(std::make_unique<Call>(spec, values, L4J_ISA_REF, 1, rows, one, false));
+        alone.push_back(std::make_unique<Call>(spec, values, alone_on, 1, rows, one, false));
         alone.back()->run();
     }
-    for (int32_t isa : l4j::tiers()) {
+    for (int32_t isa : tiers) {
         for (int threads : thread_counts) {
             Call together(spec, values, isa, threads, all, every, true);
             together.run();
@@ -246,6 +247,11 @@ void check(const Spec &spec, const std::vector<int> &thread_counts = {1, 2, 5}) 
             }
         }
     }
+}
+
+void check(const Spec &spec, const std::vector<int> &thread_counts = {1, 2, 5}) {
+    check(spec, L4J_ISA_REF, l4j::tiers(), thread_counts);
+    l4j::on_gpu(0, [&](double) { check(spec, L4J_ISA_CUDA, {L4J_ISA_CUDA}, {0}); });
 }
 
 TEST(LoraSegmentsTest, RunsOfEveryLength) {

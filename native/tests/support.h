@@ -45,7 +45,11 @@ inline std::vector<int32_t> tiers() {
 }
 
 inline const char *tier_name(int32_t isa) {
-    return isa == L4J_ISA_CUDA ? "cuda" : isa == L4J_ISA_REF ? "ref" : isa == L4J_ISA_AVX2 ? "avx2" : isa == L4J_ISA_AVX512 ? "avx512" : "ref64";
+    return isa == L4J_ISA_CUDA     ? "cuda"
+           : isa == L4J_ISA_REF    ? "ref"
+           : isa == L4J_ISA_AVX2   ? "avx2"
+           : isa == L4J_ISA_AVX512 ? "avx512"
+                                   : "ref64";
 }
 
 // A device of one tier with a queue of so many threads.
@@ -108,15 +112,15 @@ private:
 };
 
 // Runs l4j_<op> with a workspace of exactly the size that the library asks for, poisoned, against a guard page.
-#define L4J_RUN(op, queue_, args_)                                                          \
-    [&](l4j_error *error_) -> l4j_status {                                                  \
-        if (::l4j::gpu_queues().count(queue_))                                              \
+#define L4J_RUN(op, queue_, args_)                                                           \
+    [&](l4j_error *error_) -> l4j_status {                                                   \
+        if (::l4j::gpu_queues().count(queue_))                                               \
             return ::l4j::run_on_gpu(queue_, args_, l4j_##op##_workspace, l4j_##op, error_); \
-        size_t bytes_ = 0;                                                                  \
-        l4j_status status_ = l4j_##op##_workspace(queue_, args_, &bytes_, error_);          \
-        if (status_ != L4J_OK) return status_;                                              \
-        ::l4j::Guarded workspace_((bytes_ + 63) / 64 * 64);                                 \
-        return l4j_##op(queue_, args_, bytes_ ? workspace_.as() : nullptr, bytes_, error_); \
+        size_t bytes_ = 0;                                                                   \
+        l4j_status status_ = l4j_##op##_workspace(queue_, args_, &bytes_, error_);           \
+        if (status_ != L4J_OK) return status_;                                               \
+        ::l4j::Guarded workspace_((bytes_ + 63) / 64 * 64);                                  \
+        return l4j_##op(queue_, args_, bytes_ ? workspace_.as() : nullptr, bytes_, error_);  \
     }
 
 // Uniform in [-1, 1), the same on every machine: SplitMix64.

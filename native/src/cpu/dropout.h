@@ -24,7 +24,7 @@ static inline float l4j_lora_factor(float scaling, float p) {
 }
 
 static inline l4j_dropout l4j_lora_dropout(const l4j_lora *args, int adapter, int projection) {
-    l4j_dropout d = {.threshold = l4j_dropout_threshold(args->dropout_p)};
+    l4j_dropout d = {l4j_dropout_threshold(args->dropout_p), {0, 0}, 0, 0, NULL};
     if (d.threshold) {
         d.key[0] = (uint32_t)*args->dropout_seed;
         d.key[1] = (uint32_t)(*args->dropout_seed >> 32);

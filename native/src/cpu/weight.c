@@ -182,6 +182,7 @@ static l4j_status make_dense(l4j_weight *w, l4j_queue *queue, const l4j_weight_o
     bool finite = !(options->flags & L4J_WEIGHT_ALLOW_NONFINITE);
     l4j_finite_check check = {w, INT64_MAX};
     if (w->device->gpu) {
+        if (queue) L4J_TRY(l4j_queue_synchronize(queue, error)); /* it may still be writing the values */
         int64_t first = -1;
         L4J_TRY(w->device->gpu->weight_create(w, t, finite, &first, error));
         if (first >= 0) atomic_store(&check.first, first);

@@ -3,8 +3,8 @@
 
 namespace l4j {
 
-constexpr int kBlock = 4096;  /* elements of a partial sum of the norm */
-constexpr int kLanes = 16;    /* of a partial sum */
+constexpr int kBlock = 4096; /* elements of a partial sum of the norm */
+constexpr int kLanes = 16;   /* of a partial sum */
 constexpr int kThreads = 256;
 constexpr int kEntries = 48; /* descriptors in one launch */
 
@@ -35,10 +35,9 @@ struct AdamwParams {
     Fault *fault;
 };
 
-template <class Entry> struct AdamwEntries {
-    Entry of[kEntries];
-};
-template <class Entry> __global__ void adamw_table_kernel(const __grid_constant__ AdamwEntries<Entry> some, int n, Entry *to) {
+template <class Entry> struct AdamwEntries { Entry of[kEntries]; };
+template <class Entry>
+__global__ void adamw_table_kernel(const __grid_constant__ AdamwEntries<Entry> some, int n, Entry *to) {
     if (threadIdx.x < n) to[threadIdx.x] = some.of[threadIdx.x];
 }
 
@@ -65,7 +64,8 @@ __global__ void __launch_bounds__(kThreads) adamw_norm_kernel(const __grid_const
         const AdamwTensor &t = tensor_of(p, b);
         int64_t first = (b - t.first_block) * kBlock, last = first + kBlock < t.elements ? first + kBlock : t.elements;
 #pragma unroll 8
-        for (int64_t i = first + lane; i < last; i += kLanes) sum = __fma_rn(t.grad[i], static_cast<double>(t.grad[i]), sum);
+        for (int64_t i = first + lane; i < last; i += kLanes)
+            sum = __fma_rn(t.grad[i], static_cast<double>(t.grad[i]), sum);
     }
     for (int d = kLanes / 2; d >= 1; d /= 2) sum += __shfl_down_sync(0xFFFFFFFFu, sum, d, kLanes);
     if (b < p.block_count && lane == 0) p.partial[b] = sum;
@@ -81,7 +81,8 @@ __device__ static double power(double base, int64_t exponent) {
 
 /* The place of the first field of a group's settings that is out of its range, or -1. */
 __device__ static int wrong_field(const l4j_adamw_hyper &h) {
-    const double values[] = {h.learning_rate, h.beta1, h.beta2, h.epsilon, h.weight_decay, h.max_grad_norm, h.grad_scale};
+    const double values[] = {h.learning_rate, h.beta1,         h.beta2,     h.epsilon,
+                             h.weight_decay,  h.max_grad_norm, h.grad_scale};
     for (int i = 0; i < 7; i++) {
         if (!(values[i] >= 0 && isfinite(values[i])) || ((i == 1 || i == 2) && values[i] >= 1)) return i;
     }
@@ -142,7 +143,8 @@ __global__ void __launch_bounds__(kThreads) adamw_prepare_kernel(const __grid_co
 __global__ void __launch_bounds__(kThreads) adamw_update_kernel(const __grid_constant__ AdamwParams p) {
     const AdamwTensor &t = tensor_of(p, blockIdx.x);
     const AdamwFactors f = p.factors[t.group];
-    int64_t first = (blockIdx.x - t.first_block) * kBlock, last = first + kBlock < t.elements ? first + kBlock : t.elements;
+    int64_t first = (blockIdx.x - t.first_block) * kBlock,
+            last = first + kBlock < t.elements ? first + kBlock : t.elements;
     for (int64_t i = first + threadIdx.x; i < last; i += kThreads) {
         if (!f.skip) {
             float g = t.grad[i] * f.grad_scale, q = t.param[i] * f.decay;
@@ -209,9 +211,14 @@ static cudaError_t write_tables(l4j_queue *queue, const l4j_adamw *args, const A
     for (int64_t g = 0; g < args->group_count && status == cudaSuccess; g++) {
         const l4j_adamw_group &group = args->groups[g];
         for (int64_t t = 0; t < group.tensor_count && status == cudaSuccess; t++) {
-            AdamwTensor entry = {static_cast<float *>(group.params[t].data),      static_cast<float *>(group.grads[t].data),
-                                 static_cast<float *>(group.exp_avgs[t].data),    static_cast<float *>(group.exp_avg_sqs[t].data),
-                                 elements(&group.params[t]), block, static_cast<int32_t>(g), static_cast<int32_t>(t)};
+            AdamwTensor entry = {static_cast<float *>(group.params[t].data),
+                                 static_cast<float *>(group.grads[t].data),
+                                 static_cast<float *>(group.exp_avgs[t].data),
+                                 static_cast<float *>(group.exp_avg_sqs[t].data),
+                                 elements(&group.params[t]),
+                                 block,
+                                 static_cast<int32_t>(g),
+                                 static_cast<int32_t>(t)};
             block += ceil_div(entry.elements, kBlock);
             status = tensors.add(entry);
         }

@@ -15,8 +15,8 @@ __global__ void __launch_bounds__(kRowThreads)
 size_t axpby_forward_workspace(int, const l4j_axpby *) { return 0; }
 l4j_status axpby_forward(l4j_queue *queue, const l4j_axpby *args, void *, l4j_error *error) {
     int64_t M = args->y->shape[0], N = args->y->shape[1];
-    L4J_CUDA("axpby_forward", launch(queue, axpby_kernel, row_grid(M, N), kRowThreads, 0, view(args->x), view(args->y), M,
-                                     N, args->alpha, args->beta));
+    L4J_CUDA("axpby_forward", launch(queue, axpby_kernel, row_grid(M, N), kRowThreads, 0, view(args->x), view(args->y),
+                                     M, N, args->alpha, args->beta));
     return L4J_OK;
 }
 

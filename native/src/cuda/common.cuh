@@ -144,17 +144,18 @@ cudaError_t launch(const l4j_queue *queue, void (*kernel)(Params...), dim3 grid,
                    Args... args) {
     if (grid.x == 0 || grid.y == 0 || grid.z == 0) return cudaSuccess;
     if (shared > 48 * 1024) {
-        cudaError_t status = cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel),
-                                                  cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+        cudaError_t status =
+            cudaFuncSetAttribute(reinterpret_cast<const void *>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                 static_cast<int>(shared));
         if (status != cudaSuccess) return status;
     }
     kernel<<<grid, block, shared, stream_of(queue)>>>(args...);
     return cudaGetLastError();
 }
 
-#define L4J_CUDA(what, call)                                              \
+#define L4J_CUDA(what, ...)                                               \
     do {                                                                  \
-        cudaError_t cuda_ = (call);                                       \
+        cudaError_t cuda_ = (__VA_ARGS__);                                \
         if (cuda_ != cudaSuccess) return ::l4j::fail(error, what, cuda_); \
     } while (0)
 

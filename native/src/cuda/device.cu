@@ -23,15 +23,15 @@ static l4j_status open(int32_t id, int32_t *multiprocessors, l4j_error *error) {
                         cudaGetErrorName(status), cudaGetErrorString(status));
     }
     if (id < 0 || id >= count) {
-        return l4j_fail(error, L4J_EINVAL, "device_open: device_id is %d, expected 0 to %d, the GPUs that CUDA shows", id,
-                        count - 1);
+        return l4j_fail(error, L4J_EINVAL, "device_open: device_id is %d, expected 0 to %d, the GPUs that CUDA shows",
+                        id, count - 1);
     }
     L4J_CUDA("device_open", cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, id));
     L4J_CUDA("device_open", cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, id));
     L4J_CUDA("device_open", cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, id));
     if (major * 10 + minor < kOldest) {
-        return l4j_fail(error, L4J_ENOTSUP, "device_open: GPU %d has compute capability %d.%d, expected 8.0 or newer", id,
-                        major, minor);
+        return l4j_fail(error, L4J_ENOTSUP, "device_open: GPU %d has compute capability %d.%d, expected 8.0 or newer",
+                        id, major, minor);
     }
     *multiprocessors = sms;
     return L4J_OK;
@@ -58,7 +58,8 @@ static bool accessible(int32_t id, const void *address) {
         cudaGetLastError();
         return false;
     }
-    return attributes.type == cudaMemoryTypeManaged || (attributes.type == cudaMemoryTypeDevice && attributes.device == id);
+    return attributes.type == cudaMemoryTypeManaged ||
+           (attributes.type == cudaMemoryTypeDevice && attributes.device == id);
 }
 
 /* ---- memory ---- */
@@ -70,8 +71,8 @@ static l4j_status allocate(int32_t id, size_t bytes, void **memory, l4j_error *e
         cudaGetLastError();
         size_t left = 0, total = 0;
         cudaMemGetInfo(&left, &total);
-        return l4j_fail(error, L4J_ENOMEM, "memory_allocate: no memory for %zu bytes; GPU %d has %zu free of %zu", bytes,
-                        id, left, total);
+        return l4j_fail(error, L4J_ENOMEM, "memory_allocate: no memory for %zu bytes; GPU %d has %zu free of %zu",
+                        bytes, id, left, total);
     }
     L4J_CUDA("memory_allocate", status);
     return L4J_OK;
@@ -144,7 +145,8 @@ static const char *const fault_texts[] = {
     "attention: sequence %lld has %lld queries and %lld keys: its first query would see no key",
     "attention_backward: sequences %lld and %lld share keys from row %lld; their gradients would overwrite each other",
     "adamw_step: groups[%lld].hyper field %lld is out of its range (%lld)",
-    "sample_forward: row %lld of logits has a NaN or +Inf, or nothing but -Inf, or hyper field %lld is out of range (%lld)",
+    "sample_forward: row %lld of logits has a NaN or +Inf, or nothing but -Inf, or hyper field %lld is out of range "
+    "(%lld)",
 };
 
 static l4j_status queue_wait(l4j_queue *queue, bool poll, l4j_error *error) {
@@ -238,7 +240,8 @@ static cudaError_t find_nonfinite(const l4j_weight *w, int64_t *first) {
     if (status != cudaSuccess) return status;
     status = cudaMemcpy(lowest, &found, sizeof found, cudaMemcpyHostToDevice);
     if (status == cudaSuccess) {
-        nonfinite_kernel<<<w->rows < 4096 ? static_cast<unsigned>(w->rows) : 4096, 256>>>(view(w), w->rows, w->cols, lowest);
+        unsigned grid = w->rows < 4096 ? static_cast<unsigned>(w->rows) : 4096;
+        nonfinite_kernel<<<grid, 256>>>(view(w), w->rows, w->cols, lowest);
         status = cudaMemcpy(&found, lowest, sizeof found, cudaMemcpyDeviceToHost);
     }
     cudaFree(lowest);
@@ -256,7 +259,8 @@ static l4j_status weight_create(l4j_weight *w, const l4j_tensor *values, bool ch
         cudaError_t status = cudaMalloc(&w->owned, bytes);
         if (status == cudaErrorMemoryAllocation) {
             cudaGetLastError();
-            return l4j_fail(error, L4J_ENOMEM, "weight_create: no memory for %zu bytes on GPU %d", bytes, w->device->id);
+            return l4j_fail(error, L4J_ENOMEM, "weight_create: no memory for %zu bytes on GPU %d", bytes,
+                            w->device->id);
         }
         L4J_CUDA("weight_create", status);
         status = cudaMemcpy2D(w->owned, static_cast<size_t>(ld) * size, values->data,
@@ -289,19 +293,38 @@ static l4j_status guarded(l4j_queue *queue, const Args *args, void *workspace, l
     return F(queue, args, workspace, error);
 }
 
-static const l4j_kernels kernels = {
-    L4J_ISA_CUDA,
-    "cuda",
+static const l4j_kernels kernels = {L4J_ISA_CUDA, "cuda",
 #define OP(op, args_t) op##_workspace, guarded<args_t, op>,
-    L4J_OPERATIONS(OP)
+                                    L4J_OPERATIONS(OP)
 #undef OP
 };
 
 static const l4j_backend backend = {
-    L4J_ABI_VERSION, sizeof(l4j_backend), L4J_VERSION,   &kernels,      open,          query,        accessible,
-    allocate,        release,             copy,          fill,          queue_create,  queue_destroy, queue_wait,
-    event_create,    event_destroy,       event_record,  event_wait,    event_synchronize, event_elapsed, graph_begin,
-    graph_end,       graph_launch,        graph_destroy, weight_create,
+    L4J_ABI_VERSION,
+    sizeof(l4j_backend),
+    L4J_VERSION,
+    &kernels,
+    open,
+    query,
+    accessible,
+    allocate,
+    release,
+    copy,
+    fill,
+    queue_create,
+    queue_destroy,
+    queue_wait,
+    event_create,
+    event_destroy,
+    event_record,
+    event_wait,
+    event_synchronize,
+    event_elapsed,
+    graph_begin,
+    graph_end,
+    graph_launch,
+    graph_destroy,
+    weight_create,
 };
 
 } // namespace l4j

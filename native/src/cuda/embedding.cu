@@ -16,15 +16,15 @@ __global__ void __launch_bounds__(kRowThreads)
 size_t embedding_forward_workspace(int, const l4j_embedding *) { return 0; }
 l4j_status embedding_forward(l4j_queue *queue, const l4j_embedding *args, void *, l4j_error *error) {
     int64_t M = args->out->shape[0], N = args->out->shape[1];
-    L4J_CUDA("embedding_forward",
-             launch(queue, embedding_kernel, row_grid(M, N), kRowThreads, 0, view(args->weight), args->weight->rows,
-                    args->ids, view(args->out), M, N, fault_of(queue)));
+    L4J_CUDA("embedding_forward", launch(queue, embedding_kernel, row_grid(M, N), kRowThreads, 0, view(args->weight),
+                                         args->weight->rows, args->ids, view(args->out), M, N, fault_of(queue)));
     return L4J_OK;
 }
 
 /* A block for each row of dout. The one with an id's first occurrence adds up all of them, in ascending order. */
 __global__ void __launch_bounds__(kRowThreads)
-    embedding_backward_kernel(View dout, const int32_t *ids, View dweight, int64_t V, int64_t M, int64_t N, Fault *fault) {
+    embedding_backward_kernel(View dout, const int32_t *ids, View dweight, int64_t V, int64_t M, int64_t N,
+                              Fault *fault) {
     int64_t first = blockIdx.x;
     int32_t id = ids[first];
     if (id < 0 || id >= V) {
@@ -53,7 +53,8 @@ l4j_status embedding_backward(l4j_queue *queue, const l4j_embedding *args, void 
     return L4J_OK;
 }
 
-__global__ void __launch_bounds__(kRowThreads) dequantize_kernel(View w, int64_t first, View out, int64_t M, int64_t N) {
+__global__ void __launch_bounds__(kRowThreads)
+    dequantize_kernel(View w, int64_t first, View out, int64_t M, int64_t N) {
     each_element(M, N, [&](int64_t m, int64_t n) { write(out, m, n, read(w, first + m, n)); });
 }
 

@@ -59,7 +59,8 @@ __global__ void __launch_bounds__(kSoftmaxThreads) softmax_kernel(const __grid_c
     Largest best = {-__int_as_float(0x7F800000), p.V};
     for (int64_t v = t; v < p.V; v += kSoftmaxThreads) best = larger(best, Largest{read(p.z, row, v), v});
     for (int d = 16; d >= 1; d /= 2) {
-        best = larger(best, Largest{__shfl_xor_sync(0xFFFFFFFFu, best.value, d), __shfl_xor_sync(0xFFFFFFFFu, best.index, d)});
+        best = larger(
+            best, Largest{__shfl_xor_sync(0xFFFFFFFFu, best.value, d), __shfl_xor_sync(0xFFFFFFFFu, best.index, d)});
     }
     if (t % 32 == 0) best_of[t / 32] = best;
     __syncthreads();
@@ -68,7 +69,8 @@ __global__ void __launch_bounds__(kSoftmaxThreads) softmax_kernel(const __grid_c
     for (int64_t v = t; v < p.V; v += kSoftmaxThreads) sum += exact_exp(read(p.z, row, v) - max);
     sum = block_sum(sum, scratch);
     if (t == 0) {
-        float log_sum = static_cast<float>(log(static_cast<double>(sum))), loss = log_sum + (max - read(p.z, row, target));
+        float log_sum = static_cast<float>(log(static_cast<double>(sum))),
+              loss = log_sum + (max - read(p.z, row, target));
         write(p.loss, m, loss);
         write(p.lse, m, max + log_sum);
         if (p.predicted) p.predicted[m] = isfinite(loss) ? static_cast<int32_t>(best.index) : -1;
@@ -172,7 +174,8 @@ l4j_status linear_cross_entropy_forward(l4j_queue *queue, const l4j_linear_cross
         product.projection[0].dy = p.dz;
         product.dx = rows_from(view(args->dx), p.first);
         product.row_scale = plan.scale + p.first;
-        product.fold = dtype == L4J_F32 ? L4J_LCE_BLOCK : 0; /* as on the CPU: one chain over a vocabulary loses accuracy */
+        product.fold =
+            dtype == L4J_F32 ? L4J_LCE_BLOCK : 0; /* as on the CPU: one chain over a vocabulary loses accuracy */
         L4J_CUDA(op, launch_gemm(queue, product, true, dtype));
     }
     if (args->numeric && M > 0) {

@@ -30,7 +30,9 @@ static int32_t widest_rank(const l4j_lora *args, int g) {
 }
 
 static void lay_out_sorted(l4j_arena *arena, const l4j_lora *args, int64_t chunks, bool backward, Sorted *o) {
-    auto ints = [&](int64_t n) { return static_cast<int32_t *>(l4j_take(arena, sizeof(int32_t) * static_cast<size_t>(n))); };
+    auto ints = [&](int64_t n) {
+        return static_cast<int32_t *>(l4j_take(arena, sizeof(int32_t) * static_cast<size_t>(n)));
+    };
     o->row_adapter = ints(args->x->shape[0]);
     if (!backward) return;
     o->rows = ints(args->x->shape[0]);
@@ -88,8 +90,7 @@ LoraPlan plan_lora(const l4j_lora *args, bool backward, void *workspace) {
         Projection &q = p.projection[g];
         if (!q.width) continue;
         int64_t ld = padded(q.width);
-        q.ds = View{static_cast<char *>(
-                        l4j_take(&arena, static_cast<size_t>(M * ld) * element_bytes(args->x->dtype))),
+        q.ds = View{static_cast<char *>(l4j_take(&arena, static_cast<size_t>(M * ld) * element_bytes(args->x->dtype))),
                     ld, 1, 0, args->x->dtype};
         size_t slot = sizeof(float) * static_cast<size_t>(plan.slots * q.width);
         q.partial_db = static_cast<float *>(l4j_take(&arena, slot * static_cast<size_t>(q.n)));

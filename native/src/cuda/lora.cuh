@@ -17,16 +17,16 @@ struct Adapter {
 
 struct Projection {
     View w, bias, y, s, dy;
-    View ds;       /* backward, workspace: [M, width] like x */
-    int64_t n;     /* out-features */
-    int32_t width; /* columns of s: the highest rank */
+    View ds;                        /* backward, workspace: [M, width] like x */
+    int64_t n;                      /* out-features */
+    int32_t width;                  /* columns of s: the highest rank */
     float *partial_db, *partial_da; /* backward, workspace: [slots][n][width] and [slots][width][K] */
 };
 
 /* A run of at most kChunkRows rows of one adapter, in the order of its rows. */
 struct Chunk {
     int32_t adapter, first, rows; /* [first, first + rows) of the sorted rows */
-    int32_t slot;                 /* of the partial sums; -1: the adapter's only chunk, written straight to the gradient */
+    int32_t slot; /* of the partial sums; -1: the adapter's only chunk, written straight to the gradient */
 };
 
 /* Rows sorted by adapter: written by sort_rows from the segments, or implied where all rows are adapter 0's. */

@@ -5,7 +5,8 @@ namespace l4j {
 
 template <class T> using GemmBlock = Block<T, 128, 128, 2, 4>;
 constexpr int kTile = 128;
-constexpr int kRaster = 8; /* rows of tiles that follow one another down a column: they share their weights in the cache */
+constexpr int kRaster =
+    8; /* rows of tiles that follow one another down a column: they share their weights in the cache */
 
 template <class T, bool BACK, bool MULTI> struct Gemm {
     using Acc = GemmBlock<T>;

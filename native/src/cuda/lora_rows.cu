@@ -53,7 +53,8 @@ __device__ static int scan(int value, int *scratch, int &total) {
     return before;
 }
 
-__global__ void __launch_bounds__(kSortThreads) sort_kernel(const __grid_constant__ LoraParams p, Segments s, bool chunks) {
+__global__ void __launch_bounds__(kSortThreads)
+    sort_kernel(const __grid_constant__ LoraParams p, Segments s, bool chunks) {
     __shared__ int scratch[kSortThreads];
     const Sorted &o = p.sorted;
     int t = threadIdx.x, warp = t / 32, lane = t % 32, n = *s.count;

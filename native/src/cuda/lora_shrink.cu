@@ -37,12 +37,14 @@ __global__ void __launch_bounds__(kThreads) shrink_kernel(const __grid_constant_
         ShrinkBlock<T> acc;
         acc.clear();
         if constexpr (BACK) {
-            multiply<false, true>(acc, shared, operand<T>(q.dy), m0, p.M, operand<T>(adapter.b), r0, adapter.rank, 0, q.n);
+            multiply<false, true>(acc, shared, operand<T>(q.dy), m0, p.M, operand<T>(adapter.b), r0, adapter.rank, 0,
+                                  q.n);
         } else if constexpr (DROP) {
-            multiply<false, false>(acc, shared, operand<T>(p.x), m0, p.M, operand<T>(adapter.a), r0, adapter.rank, 0, p.K,
-                                   TileMask{dropout_of(p, a, g), nullptr});
+            multiply<false, false>(acc, shared, operand<T>(p.x), m0, p.M, operand<T>(adapter.a), r0, adapter.rank, 0,
+                                   p.K, TileMask{dropout_of(p, a, g), nullptr});
         } else {
-            multiply<false, false>(acc, shared, operand<T>(p.x), m0, p.M, operand<T>(adapter.a), r0, adapter.rank, 0, p.K);
+            multiply<false, false>(acc, shared, operand<T>(p.x), m0, p.M, operand<T>(adapter.a), r0, adapter.rank, 0,
+                                   p.K);
         }
         float c = lora_factor(p, a, g);
         const View &out = BACK ? q.ds : q.s;

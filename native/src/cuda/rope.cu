@@ -37,12 +37,18 @@ __global__ void __launch_bounds__(kRowThreads) rope_kernel(RopeParams p) {
 
 static l4j_status run(l4j_queue *queue, const l4j_rope *args, float direction, const char *op, l4j_error *error) {
     const int64_t *shape = args->src->shape;
-    RopeParams p = {view(args->src),       view(args->dst),
-                    view(args->cosine),    view(args->sine),
-                    args->positions,       shape[0],
-                    shape[1],              shape[2],
-                    args->cosine->shape[1], args->cosine->shape[0],
-                    direction,             (args->flags & L4J_ROPE_INTERLEAVED) != 0,
+    RopeParams p = {view(args->src),
+                    view(args->dst),
+                    view(args->cosine),
+                    view(args->sine),
+                    args->positions,
+                    shape[0],
+                    shape[1],
+                    shape[2],
+                    args->cosine->shape[1],
+                    args->cosine->shape[0],
+                    direction,
+                    (args->flags & L4J_ROPE_INTERLEAVED) != 0,
                     fault_of(queue)};
     L4J_CUDA(op, launch(queue, rope_kernel, row_grid(p.M, p.H * (p.D - p.half)), kRowThreads, 0, p));
     return L4J_OK;

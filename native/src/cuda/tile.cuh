@@ -18,7 +18,7 @@ struct Operand {
     const char *data;
     int64_t rs, cs;
     int32_t dtype;
-    bool fast; /* rows can be copied 16 bytes at a time */
+    bool fast;             /* rows can be copied 16 bytes at a time */
     const int32_t *gather; /* row r is row gather[r] of the data; NULL: itself */
 };
 
@@ -84,8 +84,7 @@ template <bool TRANS> __device__ inline void load_matrices(uint32_t (&m)[4], con
                      : "r"(shared_address(row)));
     }
 }
-template <class T>
-__device__ inline void mma(float *c, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+template <class T> __device__ inline void mma(float *c, const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
     if constexpr (sizeof(T) == 2 && kDtype<T> == L4J_BF16) {
         asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
                      "{%0,%1,%2,%3};\n"
