@@ -15,7 +15,7 @@ l4j_dequantize arguments(const l4j_weight *weight, int64_t row_begin, const l4j_
 
 // Every 16-bit pattern that is finite, from any row on, on every tier: exactly the value that it stands for.
 TEST(DequantizeTest, StoredHalvesAreExact) {
-    std::vector<int32_t> all = l4j::tiers();
+    std::vector<int32_t> all = l4j::devices();
     all.push_back(L4J_ISA_REF64);
     for (int32_t dtype : {L4J_BF16, L4J_F16}) {
         std::vector<uint16_t> patterns;
@@ -28,6 +28,7 @@ TEST(DequantizeTest, StoredHalvesAreExact) {
         for (int32_t isa : all) {
             l4j::Context context(isa, 2);
             for (int32_t mode : {L4J_WEIGHT_BORROW, L4J_WEIGHT_PACK}) {
+                if (isa == L4J_ISA_CUDA && mode == L4J_WEIGHT_BORROW) continue; // the values are the host's
                 int32_t role = L4J_ROLE_VALUES;
                 l4j_weight_options options = {};
                 options.struct_size = sizeof options;

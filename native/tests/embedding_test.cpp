@@ -19,7 +19,7 @@ std::vector<int32_t> some_ids(int64_t count, int64_t V) {
 }
 
 TEST(EmbeddingTest, ForwardCopiesRows) {
-    std::vector<int32_t> all = l4j::tiers();
+    std::vector<int32_t> all = l4j::devices();
     all.push_back(L4J_ISA_REF64);
     for (int32_t isa : all) {
         for (int threads : {1, 5}) {
@@ -59,7 +59,7 @@ TEST(EmbeddingTest, BackwardAddsRowsInOrder) {
             int64_t row = ids[static_cast<size_t>(i / N)];
             expected[static_cast<size_t>(row * N + i % N)] += dout[static_cast<size_t>(i)];
         }
-        for (int32_t isa : l4j::tiers()) {
+        for (int32_t isa : l4j::devices()) {
             for (int threads : {1, 2, 5}) {
                 for (bool transposed : {false, true}) {
                     l4j::Context context(isa, threads);

@@ -101,6 +101,18 @@ void check(const Spec &spec, const std::vector<int> &threads = {1, 2, 5}) {
             ASSERT_EQ(ref.predicted, c.predicted) << where;
         }
     }
+    l4j::on_gpu(tolerance, [&](double allowed) {
+        Case exact(spec, L4J_ISA_REF64, 2), c(spec, L4J_ISA_CUDA, 0);
+        exact.run();
+        c.run();
+        EXPECT_LE(l4j::relative_error(c.loss.values(), exact.loss.values()), tolerance);
+        EXPECT_LE(l4j::relative_error(c.lse.values(), exact.lse.values()), tolerance);
+        if (spec.dx) {
+            EXPECT_LE(l4j::relative_error(c.dx.values(), exact.dx.values()), allowed);
+        }
+        EXPECT_EQ(exact.predicted, c.predicted);
+        EXPECT_EQ(0, c.numeric.operation);
+    });
 }
 
 TEST(LinearCrossEntropyTest, EdgesOfEveryDimension) {

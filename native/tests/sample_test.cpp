@@ -89,14 +89,14 @@ void check_distribution(Call &call, const Context &context) {
     EXPECT_LT(chi2, cells - 1 + 5 * std::sqrt(2.0 * cells)) << cells << " cells";
 }
 
-TEST(SampleTest, Distribution) {
-    Context context(L4J_ISA_AUTO);
+void check_distributions(int32_t isa) {
+    Context context(isa);
     for (double temperature : {0.5, 1.0, 2.0}) {
         for (int32_t top_k : {0, 1, 5, 100}) {
             for (double top_p : {1.0, 0.9, 0.3, 1e-9}) {
                 SCOPED_TRACE("T=" + std::to_string(temperature) + " k=" + std::to_string(top_k) +
                              " p=" + std::to_string(top_p));
-                Call call(L4J_ISA_AUTO, 1, 40);
+                Call call(isa, 1, 40);
                 call.hyper.temperature = temperature;
                 call.hyper.top_k = top_k;
                 call.hyper.top_p = top_p;
@@ -106,8 +106,13 @@ TEST(SampleTest, Distribution) {
     }
 }
 
+TEST(SampleTest, Distribution) {
+    check_distributions(L4J_ISA_AUTO);
+    if (l4j::has_gpu()) check_distributions(L4J_ISA_CUDA);
+}
+
 TEST(SampleTest, GreedyTakesTheFirstOfTheLargest) {
-    for (int32_t isa : l4j::tiers()) {
+    for (int32_t isa : l4j::devices()) {
         Context context(isa, 2);
         Call call(isa, 3, 50);
         call.hyper.temperature = 0;
@@ -162,7 +167,7 @@ TEST(SampleTest, DrawsDependOnSeedStepAndRowOnly) {
     ref.hyper.top_p = 0.99;
     ref.run(reference);
     std::vector<int32_t> ids(ref.args.ids, ref.args.ids + 9);
-    for (int32_t isa : l4j::tiers()) {
+    for (int32_t isa : l4j::devices()) {
         for (int threads : {1, 2, 5}) {
             Context context(isa, threads);
             Call call(isa, 9, 1000, 1, 0.1f);
@@ -205,7 +210,7 @@ TEST(SampleTest, AHundredRunsDrawTheSameTokens) {
 }
 
 TEST(SampleTest, StridedLogits) {
-    for (int32_t isa : l4j::tiers()) {
+    for (int32_t isa : l4j::devices()) {
         Context context(isa);
         Call plain(isa, 4, 60), strided(isa, 4, 60);
         strided.logits = l4j::transposed_layout(isa, strided.logits);

@@ -44,6 +44,13 @@ inline std::vector<int32_t> tiers() {
     return all;
 }
 
+// These and the GPU, if there is one.
+inline std::vector<int32_t> devices() {
+    std::vector<int32_t> all = tiers();
+    if (has_gpu()) all.push_back(L4J_ISA_CUDA);
+    return all;
+}
+
 inline const char *tier_name(int32_t isa) {
     return isa == L4J_ISA_CUDA     ? "cuda"
            : isa == L4J_ISA_REF    ? "ref"
