@@ -25,6 +25,8 @@ $pip --version >/dev/null 2>&1 || pip="python3 -m pip --python build/nvcc-python
 $pip install -q --disable-pip-version-check "nvidia-cuda-nvcc==$version.*" "nvidia-cuda-crt==$version.*" \
   "nvidia-nvvm==$version.*" "nvidia-cuda-runtime==$version.*" "nvidia-cuda-cccl==$version.*" ||
   skip "no nvcc, and it cannot be had from the package index"
+# Lists what the built library holds; of its own release, because the first ones are not in the index.
+$pip install -q --disable-pip-version-check --no-deps "nvidia-cuda-cuobjdump==13.*" || say "cuobjdump cannot be had"
 root=$(echo build/nvcc-python/lib/python3*/site-packages/nvidia/cu*)
 [ -x "$root/bin/nvcc" ] || skip "the packages have no nvcc in $root"
 ln -s "$PWD/$root" build/nvcc

@@ -119,15 +119,18 @@ private:
 };
 
 // Runs l4j_<op> with a workspace of exactly the size that the library asks for, poisoned, against a guard page.
-#define L4J_RUN(op, queue_, args_)                                                           \
-    [&](l4j_error *error_) -> l4j_status {                                                   \
-        if (::l4j::gpu_queues().count(queue_))                                               \
-            return ::l4j::run_on_gpu(queue_, args_, l4j_##op##_workspace, l4j_##op, error_); \
-        size_t bytes_ = 0;                                                                   \
-        l4j_status status_ = l4j_##op##_workspace(queue_, args_, &bytes_, error_);           \
-        if (status_ != L4J_OK) return status_;                                               \
-        ::l4j::Guarded workspace_((bytes_ + 63) / 64 * 64);                                  \
-        return l4j_##op(queue_, args_, bytes_ ? workspace_.as() : nullptr, bytes_, error_);  \
+#define L4J_RUN(op, queue_, args_)                                                             \
+    [&](l4j_error *error_) -> l4j_status {                                                     \
+        if (::l4j::gpu_queues().count(queue_))                                                 \
+            return ::l4j::run_on_gpu(queue_, args_, l4j_##op##_workspace, l4j_##op, error_);   \
+        size_t bytes_ = 0;                                                                     \
+        l4j_status status_ = l4j_##op##_workspace(queue_, args_, &bytes_, error_);             \
+        if (status_ != L4J_OK) return status_;                                                 \
+        ::l4j::Guarded workspace_((bytes_ + 63) / 64 * 64);                                    \
+        ::l4j::store_as_gpu(args_);                                                            \
+        status_ = l4j_##op(queue_, args_, bytes_ ? workspace_.as() : nullptr, bytes_, error_); \
+        ::l4j::store_as_gpu(args_);                                                            \
+        return status_;                                                                        \
     }
 
 // Uniform in [-1, 1), the same on every machine: SplitMix64.

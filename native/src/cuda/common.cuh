@@ -46,6 +46,9 @@ template <> __device__ inline float from_float<float>(float x) { return x; }
 template <> __device__ inline bf16 from_float<bf16>(float x) { return __float2bfloat16_rn(x); }
 template <> __device__ inline f16 from_float<f16>(float x) { return __float2half_rn(x); }
 
+/* Two neighbours, stored at once. */
+template <class T> struct alignas(2 * sizeof(T)) Pair { T x, y; };
+
 /* Element `i` of stored floats of any dtype. */
 __device__ inline float read(const char *data, int32_t dtype, int64_t i) {
     switch (dtype) {

@@ -44,6 +44,67 @@ struct TileMask {
     }
 };
 
+/* Zeroes the halves of two packed values whose 16 bits are below the threshold. */
+__device__ inline uint32_t masked(uint32_t pair, uint32_t low, uint32_t high, uint32_t threshold) {
+    return pair & ((low >= threshold ? 0xFFFFu : 0) | (high >= threshold ? 0xFFFF0000u : 0));
+}
+
+/* The same on fragments of A whose rows are tokens and whose contraction is features: a thread's columns are 2t and 2t + 1 of every
+   eight, so it draws what it needs of 32 features at once. */
+template <class Acc> struct RowMask {
+    static constexpr bool kActive = true;
+    Dropout drop;
+    uint32_t token[Acc::MI * 2];
+    Philox bits[Acc::MI * 2];
+
+    __device__ RowMask(const Dropout &d, int64_t m0, int64_t rows) : drop(d) {
+#pragma unroll
+        for (int i = 0; i < Acc::MI * 2; i++) {
+            int64_t m = m0 + Acc::row(i / 2 * Acc::NI * 4 + i % 2 * 2);
+            token[i] = d.token_index[m < rows ? m : rows - 1];
+        }
+    }
+    __device__ void fragments(typename Acc::Fragments &f, int64_t k, int part) {
+#pragma unroll
+        for (int i = 0; i < Acc::MI * 2; i++) {
+            if (part % 2 == 0) bits[i] = drop.bits(token[i], k / 32, threadIdx.x % 4);
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                uint32_t w = bits[i].w[part % 2 * 2 + half], &pair = f.a[i / 2][half * 2 + i % 2];
+                pair = masked(pair, w & 0xFFFF, w >> 16, drop.threshold);
+            }
+        }
+    }
+};
+
+/* The same on fragments of A whose rows are features and whose contraction is tokens, `tokens` of them in shared memory. */
+template <class Acc> struct ColumnMask {
+    static constexpr bool kActive = true;
+    static_assert(Acc::MI == 2, "a warp has 32 features");
+    Dropout drop;
+    const uint32_t *tokens; /* of the contraction's first row on */
+    int64_t k0, block;      /* block: of 32 features */
+    int32_t count;
+
+    __device__ void fragments(typename Acc::Fragments &f, int64_t k, int) const {
+        int lane = threadIdx.x % 32, feature = lane / 4, shift = feature % 2 * 16;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            Philox p[2];
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                int at = static_cast<int>(k - k0) + half * 8 + lane % 4 * 2 + i;
+                p[i] = drop.bits(tokens[at < count ? at : 0], block, feature / 2);
+            }
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                uint32_t &pair = f.a[j / 2][half * 2 + j % 2];
+                pair = masked(pair, p[0].w[j] >> shift & 0xFFFF, p[1].w[j] >> shift & 0xFFFF, drop.threshold);
+            }
+        }
+    }
+};
+
 /* Calls f(e, kept) for every accumulator; row m0 + row(e), column n0 + col(e), n0 a multiple of 32. Rows from `rows` on are not asked. */
 template <class Acc, class F>
 __device__ void each_kept(const Dropout &drop, int64_t m0, int64_t rows, int64_t n0, F f) {

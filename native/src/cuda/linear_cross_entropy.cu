@@ -160,6 +160,7 @@ l4j_status linear_cross_entropy_forward(l4j_queue *queue, const l4j_linear_cross
     product.K = K;
     product.projections = 1;
     product.fault = p.fault;
+    product.adapters_aligned = true; /* there are none */
     product.projection[0].w = view(args->weight);
     product.projection[0].n = V;
     for (p.first = 0; p.first < M; p.first += plan.chunk) {

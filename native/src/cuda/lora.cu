@@ -1,6 +1,7 @@
 /* lora_forward and lora_backward: the order of their kernels. */
 #include "lora_kernels.cuh"
 #include "operations.cuh"
+#include "tile.cuh"
 
 #include "cpu/dropout.h"
 
@@ -86,6 +87,13 @@ LoraPlan plan_lora(const l4j_lora *args, bool backward, void *workspace) {
         for (int64_t i = 0; i < plan.entries; i++) p.few[i] = describe(args, i, backward);
     }
     p.table = plan.table;
+    p.adapters_aligned = true;
+    for (int64_t i = 0; i < plan.entries; i++) {
+        Adapter entry = describe(args, i, backward);
+        bool aligned = entry.rank % 8 == 0 && rows_are_aligned(entry.a, args->x->dtype) &&
+                       rows_are_aligned(entry.b, args->x->dtype);
+        if (entry.rank && !aligned) p.adapters_aligned = false;
+    }
     for (int g = 0; backward && g < p.projections; g++) {
         Projection &q = p.projection[g];
         if (!q.width) continue;

@@ -53,6 +53,7 @@ struct LoraParams {
     const uint32_t *token_index;
     const int32_t *module_id, *adapter_id;
     bool segmented;
+    bool adapters_aligned; /* all of a and b are like x, with rows that can be copied 16 bytes at a time */
     Sorted sorted;
     const float *row_scale; /* of dx, or NULL */
     int64_t fold;           /* the contraction is summed in blocks of so many; 0 = one chain */
@@ -84,19 +85,19 @@ __device__ inline Dropout dropout_of(const LoraParams &p, int adapter, int g) {
 }
 
 /* The adapters of a block's rows, one after another in ascending order. */
-template <int BM> struct RowAdapters {
+template <int BM, int THREADS> struct RowAdapters {
     int32_t of[BM];
     int32_t lowest;
 
     __device__ void load(const LoraParams &p, int64_t m0) {
-        for (int r = threadIdx.x; r < BM; r += kThreads) of[r] = m0 + r < p.M ? row_adapter(p, m0 + r) : -1;
+        for (int r = threadIdx.x; r < BM; r += THREADS) of[r] = m0 + r < p.M ? row_adapter(p, m0 + r) : -1;
         __syncthreads();
     }
     /* The lowest adapter above `after`, or -1; the same on every thread. */
     __device__ int next(int after) {
         if (threadIdx.x == 0) lowest = INT32_MAX;
         __syncthreads();
-        for (int r = threadIdx.x; r < BM; r += kThreads) {
+        for (int r = threadIdx.x; r < BM; r += THREADS) {
             if (of[r] > after) atomicMin(&lowest, of[r]);
         }
         __syncthreads();

@@ -3,12 +3,14 @@
  * adapter of one chunk is written straight to its gradient; chunks of others go to the workspace and are added in order, so the bits
  * depend on the adapter's rows alone.
  */
+#include "feed.cuh"
 #include "lora_kernels.cuh"
 
 namespace l4j {
 
 constexpr int kWide = 128, kRanks = 32;
-template <class T> using GradientBlock = Block<T, kWide, kRanks, 8, 1>;
+template <class T> struct GradientTile { using Type = Block<T, kWide, kRanks, 4, 1, 64, 4, 2>; };
+template <> struct GradientTile<float> { using Type = Block<float, kWide, kRanks, 8, 1>; };
 
 __device__ static Chunk chunk_of(const LoraParams &p, int64_t i) {
     if (p.segmented) return i < *p.sorted.chunk_count ? p.sorted.chunks[i] : Chunk{-1, 0, 0, -1};
@@ -18,46 +20,72 @@ __device__ static Chunk chunk_of(const LoraParams &p, int64_t i) {
 }
 
 /* DA: outputs are [K, ranks] of x and ds, else [n, ranks] of dy and s. */
-template <class T, bool DA, bool DROP>
-__global__ void __launch_bounds__(kThreads) gradient_kernel(const __grid_constant__ LoraParams p) {
-    extern __shared__ uint4 raw[];
-    T *shared = reinterpret_cast<T *>(raw);
-    int g = blockIdx.z;
+template <class T, bool DA, bool DROP, bool FAST>
+__device__ static void chunk_gradient(const LoraParams &p, T *shared, const Chunk &chunk, int g, int64_t w0) {
+    using Tile = typename GradientTile<T>::Type;
     const Projection &q = p.projection[g];
-    Chunk chunk = chunk_of(p, blockIdx.x);
-    int64_t wide = DA ? p.K : q.n, w0 = static_cast<int64_t>(blockIdx.y) * kWide;
-    if (chunk.adapter < 0 || w0 >= wide) return;
+    int64_t wide = DA ? p.K : q.n;
     const Adapter &adapter = adapter_of(p, chunk.adapter, g);
     const View &out = DA ? adapter.da : adapter.db;
-    if (adapter.rank == 0 || !out.data) return;
+    if (w0 >= wide || adapter.rank == 0 || !out.data) return;
     bool add = p.flags & L4J_LORA_ACCUMULATE_GRADS;
     const int32_t *gather = p.segmented ? p.sorted.rows : nullptr;
+    Operand left = operand<T>(DA ? p.x : q.dy, gather), right = operand<T>(DA ? q.ds : q.s, gather);
     int64_t k0 = chunk.first, k1 = k0 + chunk.rows;
+    __shared__ uint32_t tokens[DA && DROP && FAST ? kChunkRows : 1];
+    if constexpr (DA && DROP && FAST) {
+        for (int i = threadIdx.x; i < chunk.rows; i += kThreads) {
+            tokens[i] = p.token_index[gather ? gather[k0 + i] : k0 + i];
+        }
+        __syncthreads();
+    }
     for (int64_t r0 = 0; r0 < adapter.rank; r0 += kRanks) {
-        GradientBlock<T> acc;
+        Tile acc;
         acc.clear();
-        Operand left = operand<T>(DA ? p.x : q.dy, gather), right = operand<T>(DA ? q.ds : q.s, gather);
-        if constexpr (DROP) {
-            multiply<true, true>(acc, shared, left, w0, wide, right, r0, adapter.rank, k0, k1,
-                                 TileMask{dropout_of(p, chunk.adapter, g), gather});
-        } else {
-            multiply<true, true>(acc, shared, left, w0, wide, right, r0, adapter.rank, k0, k1);
-        }
-#pragma unroll
-        for (int e = 0; e < GradientBlock<T>::kCount; e++) {
-            int64_t w = w0 + GradientBlock<T>::row(e), r = r0 + GradientBlock<T>::col(e);
-            if (w >= wide || r >= adapter.rank) continue;
-            if (chunk.slot >= 0) {
-                if (DA) {
-                    q.partial_da[(static_cast<int64_t>(chunk.slot) * q.width + r) * p.K + w] = acc.c[e];
-                } else {
-                    q.partial_db[(static_cast<int64_t>(chunk.slot) * q.n + w) * q.width + r] = acc.c[e];
-                }
+        auto run = [&](auto mask) {
+            if constexpr (!FAST) {
+                multiply<true, true>(acc, shared, left, w0, wide, right, r0, adapter.rank, k0, k1, mask);
+            } else if (gather) {
+                multiply_fast<true, true, true>(acc, shared, left, w0, wide, right, r0, adapter.rank, k0, k1, mask);
             } else {
-                int64_t i = DA ? r : w, j = DA ? w : r;
-                write(out, i, j, add ? read(out, i, j) + acc.c[e] : acc.c[e]);
+                multiply_fast<true, true>(acc, shared, left, w0, wide, right, r0, adapter.rank, k0, k1, mask);
             }
+        };
+        if constexpr (DA && DROP && FAST) {
+            run(ColumnMask<Tile>{dropout_of(p, chunk.adapter, g), tokens, k0, (w0 + Tile::row(0)) / 32, chunk.rows});
+        } else if constexpr (DA && DROP) {
+            run(TileMask{dropout_of(p, chunk.adapter, g), gather});
+        } else {
+            run(NoMask());
         }
+        acc.each_sum(shared, [&](int row, int col, float sum) {
+            int64_t w = w0 + row, r = r0 + col;
+            if (w >= wide || r >= adapter.rank) return;
+            if (chunk.slot < 0) {
+                int64_t i = DA ? r : w, j = DA ? w : r;
+                write(out, i, j, add ? read(out, i, j) + sum : sum);
+            } else if (DA) {
+                q.partial_da[(static_cast<int64_t>(chunk.slot) * q.width + r) * p.K + w] = sum;
+            } else {
+                q.partial_db[(static_cast<int64_t>(chunk.slot) * q.n + w) * q.width + r] = sum;
+            }
+        });
+    }
+}
+
+/* The first `db_blocks` of the grid's second dimension are dB's, the rest dA's. */
+template <class T, bool DROP, bool FAST>
+__global__ void __launch_bounds__(kThreads, 2)
+    gradient_kernel(const __grid_constant__ LoraParams p, unsigned db_blocks) {
+    extern __shared__ uint4 raw[];
+    T *shared = reinterpret_cast<T *>(raw);
+    Chunk chunk = chunk_of(p, blockIdx.x);
+    if (chunk.adapter < 0) return;
+    int64_t wide = static_cast<int64_t>(kWide);
+    if (blockIdx.y < db_blocks) {
+        chunk_gradient<T, false, false, FAST>(p, shared, chunk, blockIdx.z, blockIdx.y * wide);
+    } else {
+        chunk_gradient<T, true, DROP, FAST>(p, shared, chunk, blockIdx.z, (blockIdx.y - db_blocks) * wide);
     }
 }
 
@@ -88,23 +116,36 @@ __global__ void finish_kernel(const __grid_constant__ LoraParams p) {
     }
 }
 
-template <class T>
-static cudaError_t start(const l4j_queue *queue, const LoraParams &p, int64_t chunks, bool da, int64_t widest) {
-    dim3 grid(static_cast<unsigned>(chunks), blocks(widest, kWide), p.projections);
-    constexpr size_t bytes = GradientBlock<T>::kShared;
-    if (!da) return launch(queue, gradient_kernel<T, false, false>, grid, kThreads, bytes, p);
-    return p.threshold ? launch(queue, gradient_kernel<T, true, true>, grid, kThreads, bytes, p)
-                       : launch(queue, gradient_kernel<T, true, false>, grid, kThreads, bytes, p);
+template <class T, bool FAST>
+static cudaError_t start(const l4j_queue *queue, const LoraParams &p, int64_t chunks, int64_t widest) {
+    unsigned db_blocks = blocks(widest, kWide);
+    dim3 grid(static_cast<unsigned>(chunks), db_blocks + blocks(p.K, kWide), p.projections);
+    constexpr size_t bytes = GradientTile<T>::Type::kShared;
+    return p.threshold ? launch(queue, gradient_kernel<T, true, FAST>, grid, kThreads, bytes, p, db_blocks)
+                       : launch(queue, gradient_kernel<T, false, FAST>, grid, kThreads, bytes, p, db_blocks);
+}
+
+static bool aligned(const LoraParams &p, int32_t dtype) {
+    auto rows = [&](const View &v) { return rows_are_aligned(v, dtype); };
+    bool good = p.adapters_aligned && p.K % 8 == 0 && rows(p.x);
+    for (int g = 0; g < p.projections; g++) {
+        const Projection &q = p.projection[g];
+        if (q.width) good &= q.n % 8 == 0 && rows(q.dy) && rows(q.s) && rows(q.ds);
+    }
+    return good;
 }
 
 cudaError_t launch_gradients(const l4j_queue *queue, const LoraParams &p, int64_t chunks, int32_t dtype) {
     int64_t widest = 0;
     for (int g = 0; g < p.projections; g++) widest = p.projection[g].n > widest ? p.projection[g].n : widest;
-    for (bool da : {false, true}) {
-        cudaError_t status = with_dtype(
-            dtype, [&](auto zero) { return start<decltype(zero)>(queue, p, chunks, da, da ? p.K : widest); });
-        if (status != cudaSuccess) return status;
-    }
+    cudaError_t status = with_dtype(dtype, [&](auto zero) {
+        using T = decltype(zero);
+        if constexpr (sizeof(T) == 2) {
+            if (aligned(p, dtype)) return start<T, true>(queue, p, chunks, widest);
+        }
+        return start<T, false>(queue, p, chunks, widest);
+    });
+    if (status != cudaSuccess) return status;
     if (!p.segmented && p.M > 0 && p.M <= kChunkRows) return cudaSuccess;
     int64_t entries = static_cast<int64_t>(p.adapters) * p.projections;
     return launch(queue, finish_kernel, dim3(static_cast<unsigned>(entries), entries > 64 ? 8 : 64), 256, 0, p);

@@ -10,41 +10,36 @@
 
 namespace l4j {
 
-constexpr int kThreads = 256; /* of a block */
-constexpr int kStages = 4;
+constexpr int kThreads = 256; /* of a block, unless it says otherwise */
 
 /* Element (r, c) at data[r * rs + c * cs]; c runs along a row of the tile in shared memory. */
 struct Operand {
     const char *data;
     int64_t rs, cs;
     int32_t dtype;
-    bool fast;             /* rows can be copied 16 bytes at a time */
+    bool fast;             /* rows start where 16 bytes can be copied at once */
     const int32_t *gather; /* row r is row gather[r] of the data; NULL: itself */
 };
 
-template <class T> __device__ Operand operand(const View &v, const int32_t *gather = nullptr) {
-    bool fast = v.dtype == kDtype<T> && v.s1 == 1 && v.s0 * static_cast<int64_t>(sizeof(T)) % 16 == 0 &&
-                reinterpret_cast<uintptr_t>(v.data) % 16 == 0;
-    return Operand{v.data, v.s0, v.s1, v.dtype, fast, gather};
+__host__ __device__ inline bool rows_are_aligned(const View &v, int32_t dtype) {
+    return v.dtype == dtype && v.s1 == 1 && v.s0 * element_bytes(dtype) % 16 == 0 &&
+           reinterpret_cast<uintptr_t>(v.data) % 16 == 0;
 }
-template <class T> __device__ Operand transposed(const View &v) {
-    View t = v;
-    t.s0 = v.s1;
-    t.s1 = v.s0;
-    return operand<T>(t);
+template <class T> __device__ Operand operand(const View &v, const int32_t *gather = nullptr) {
+    return Operand{v.data, v.s0, v.s1, v.dtype, rows_are_aligned(v, kDtype<T>), gather};
 }
 
 __device__ inline uint32_t shared_address(const void *p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
-/* Copies `bytes` of 16 and fills the rest with zeros. */
-__device__ inline void copy16(void *to, const void *from, int bytes) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(to)), "l"(from), "r"(bytes));
+/* Copies 16 bytes, or writes zeros and reads nothing. `to` is an address in shared memory. */
+__device__ inline void copy16(uint32_t to, const void *from, bool there) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(to), "l"(from), "r"(there ? 16 : 0));
 }
 __device__ inline void commit() { asm volatile("cp.async.commit_group;\n" ::); }
 template <int N> __device__ inline void wait() { asm volatile("cp.async.wait_group %0;\n" ::"n"(N)); }
 
 /* Place of 16-byte chunk c of row r: eight rows at one chunk lie in eight different groups of banks. */
 template <int CHUNKS> __device__ inline int swizzle(int r, int c) {
-    return CHUNKS >= 8 ? c ^ (r & 7) : c ^ ((r >> 1) & (CHUNKS - 1));
+    return CHUNKS >= 8 ? c ^ (r & 7) : c ^ (r / (8 / CHUNKS) & (CHUNKS - 1));
 }
 
 /* Rows [r0, r0 + ROWS) and columns [c0, c0 + COLS) of an operand; zeros outside of [rows, cols]. */
@@ -57,9 +52,9 @@ __device__ void load_tile(T *tile, const Operand &o, int64_t r0, int64_t rows, i
         int64_t row = r0 + r, col = c0 + c * VEC, left = cols - col;
         int valid = row >= rows || left <= 0 ? 0 : left < VEC ? static_cast<int>(left) : VEC;
         if (o.gather && valid) row = o.gather[row];
-        if (o.fast) {
+        if (o.fast && (valid == VEC || valid == 0)) { /* a part of a chunk may end where the memory ends */
             const char *from = o.data + (valid ? (row * o.rs + col) * static_cast<int64_t>(sizeof(T)) : 0);
-            copy16(to, from, valid * static_cast<int>(sizeof(T)));
+            copy16(shared_address(to), from, valid != 0);
         } else {
             alignas(16) T v[VEC];
 #pragma unroll
@@ -99,17 +94,29 @@ template <class T> __device__ inline void mma(float *c, const uint32_t (&a)[4], 
 }
 
 /*
- * The accumulators of a block of WM × WN warps over C[BM, BN], and one step of the contraction. AT: A's tile is [BK, BM], its rows are
- * the contraction; otherwise [BM, BK]. BT likewise: [BK, BN] or [BN, BK].
+ * The accumulators of a block of WM × WN warps over C[BM, BN], and one step of BK of the contraction. AT: A's tile is [BK, BM], its rows
+ * are the contraction; otherwise [BM, BK]. BT likewise: [BK, BN] or [BN, BK]. Of KW such groups of warps each takes every KW-th 32 of the
+ * contraction; each_sum adds them up.
  */
-template <class T, int BM_, int BN_, int WM, int WN> struct Block {
-    static constexpr int BM = BM_, BN = BN_, BK = 64 / sizeof(T);
+template <class T, int BM_, int BN_, int WM, int WN, int BK_ = 64 / sizeof(T), int STAGES_ = 4, int KW = 1>
+struct Block {
+    using Value = T;
+    static constexpr int BM = BM_, BN = BN_, BK = BK_, STAGES = STAGES_, THREADS = WM * WN * KW * 32;
+    static constexpr int GROUP = WM * WN * 32; /* threads of a group */
     static constexpr bool kTensor = sizeof(T) == 2;
     static constexpr int MI = BM / WM / 16, NI = BN / WN / 8; /* tensor cores: tiles of 16 x 8 of a warp */
     static constexpr int RI = BM / 16, CI = BN / 16;          /* CUDA cores: elements of a thread */
-    static constexpr int kCount = BM * BN / kThreads;
-    static constexpr size_t kShared = static_cast<size_t>(kStages) * (BM + BN) * BK * sizeof(T);
-    static_assert(WM * WN * 32 == kThreads, "a block has 256 threads");
+    static constexpr int kCount = BM * BN / GROUP;
+    static constexpr int PARTS = BK / 16 / KW;    /* of 16 of the contraction that a warp takes of a step */
+    static constexpr int kStage = (BM + BN) * BK; /* elements of the tiles of one step */
+    static constexpr size_t kShared = static_cast<size_t>(STAGES) * kStage * sizeof(T);
+    static_assert(kTensor || (THREADS == 256 && KW == 1), "the CUDA cores' layout is of 16 x 16 threads");
+    static_assert(KW == 1 || (BK % (32 * KW) == 0 && kCount % KW == 0 && KW * BM * BN * sizeof(float) <= kShared));
+
+    /* What a warp multiplies in 16 of the contraction. */
+    struct Fragments {
+        uint32_t a[MI][4], b[NI / 2][4];
+    };
 
     float c[kCount];
 
@@ -120,7 +127,7 @@ template <class T, int BM_, int BN_, int WM, int WN> struct Block {
     /* Row and column of accumulator e in the block. */
     __device__ static int row(int e) {
         if constexpr (kTensor) {
-            int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+            int warp = threadIdx.x % GROUP / 32, lane = threadIdx.x % 32;
             return warp / WN * (BM / WM) + e / (4 * NI) * 16 + lane / 4 + e % 4 / 2 * 8;
         } else {
             return threadIdx.x / 16 + 16 * (e / CI);
@@ -128,7 +135,7 @@ template <class T, int BM_, int BN_, int WM, int WN> struct Block {
     }
     __device__ static int col(int e) {
         if constexpr (kTensor) {
-            int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+            int warp = threadIdx.x % GROUP / 32, lane = threadIdx.x % 32;
             return warp % WN * (BN / WN) + e / 4 % NI * 8 + lane % 4 * 2 + e % 2;
         } else {
             return threadIdx.x % 16 + 16 * (e % CI);
@@ -143,40 +150,75 @@ template <class T, int BM_, int BN_, int WM, int WN> struct Block {
         }
     }
 
-private:
-    template <bool AT, bool BT> __device__ void step_tensor(const T *a, const T *b) {
-        int warp = threadIdx.x / 32, lane = threadIdx.x % 32, quad = lane / 8, in = lane % 8;
+    /* Where the warp's part g of a step begins. */
+    __device__ static int place(int g) {
+        return KW == 1 ? g * 16 : (g / 2 * KW + static_cast<int>(threadIdx.x) / GROUP) * 32 + g % 2 * 16;
+    }
+    /* The warp's fragments of the tiles at k of the contraction, a multiple of 16. */
+    template <bool AT, bool BT> __device__ static void fetch(Fragments &f, const T *a, const T *b, int k) {
+        int warp = threadIdx.x % GROUP / 32, lane = threadIdx.x % 32, quad = lane / 8, in = lane % 8;
         int m0 = warp / WN * (BM / WM), n0 = warp % WN * (BN / WN);
 #pragma unroll
-        for (int k = 0; k < BK; k += 16) {
-            uint32_t af[MI][4], bf[NI / 2][4];
-#pragma unroll
-            for (int i = 0; i < MI; i++) {
-                if constexpr (AT) {
-                    int r = k + quad / 2 * 8 + in, chunk = (m0 + i * 16) / 8 + quad % 2;
-                    load_matrices<true>(af[i], a + r * BM + swizzle<BM / 8>(r, chunk) * 8);
-                } else {
-                    int r = m0 + i * 16 + lane % 16, chunk = k / 8 + lane / 16;
-                    load_matrices<false>(af[i], a + r * BK + swizzle<BK / 8>(r, chunk) * 8);
-                }
+        for (int i = 0; i < MI; i++) {
+            if constexpr (AT) {
+                int r = k + quad / 2 * 8 + in, chunk = (m0 + i * 16) / 8 + quad % 2;
+                load_matrices<true>(f.a[i], a + r * BM + swizzle<BM / 8>(r, chunk) * 8);
+            } else {
+                int r = m0 + i * 16 + lane % 16, chunk = k / 8 + lane / 16;
+                load_matrices<false>(f.a[i], a + r * BK + swizzle<BK / 8>(r, chunk) * 8);
             }
+        }
 #pragma unroll
-            for (int j = 0; j < NI / 2; j++) {
-                if constexpr (BT) {
-                    int r = k + quad % 2 * 8 + in, chunk = (n0 + j * 16) / 8 + quad / 2;
-                    load_matrices<true>(bf[j], b + r * BN + swizzle<BN / 8>(r, chunk) * 8);
-                } else {
-                    int r = n0 + j * 16 + quad / 2 * 8 + in, chunk = k / 8 + quad % 2;
-                    load_matrices<false>(bf[j], b + r * BK + swizzle<BK / 8>(r, chunk) * 8);
-                }
+        for (int j = 0; j < NI / 2; j++) {
+            if constexpr (BT) {
+                int r = k + quad % 2 * 8 + in, chunk = (n0 + j * 16) / 8 + quad / 2;
+                load_matrices<true>(f.b[j], b + r * BN + swizzle<BN / 8>(r, chunk) * 8);
+            } else {
+                int r = n0 + j * 16 + quad / 2 * 8 + in, chunk = k / 8 + quad % 2;
+                load_matrices<false>(f.b[j], b + r * BK + swizzle<BK / 8>(r, chunk) * 8);
             }
+        }
+    }
+    __device__ void accumulate(const Fragments &f) {
 #pragma unroll
-            for (int i = 0; i < MI; i++) {
+        for (int i = 0; i < MI; i++) {
 #pragma unroll
-                for (int j = 0; j < NI; j++) {
-                    mma<T>(&c[(i * NI + j) * 4], af[i], bf[j / 2][j % 2 * 2], bf[j / 2][j % 2 * 2 + 1]);
-                }
+            for (int j = 0; j < NI; j++) {
+                mma<T>(&c[(i * NI + j) * 4], f.a[i], f.b[j / 2][j % 2 * 2], f.b[j / 2][j % 2 * 2 + 1]);
             }
+        }
+    }
+
+    /* Calls f(row, column, sum) once for every element, by one thread of the block each. The contraction is over. */
+    template <class F> __device__ void each_sum(T *shared, F f) const {
+        if constexpr (KW == 1) {
+#pragma unroll
+            for (int e = 0; e < kCount; e++) f(row(e), col(e), c[e]);
+        } else {
+            float *all = reinterpret_cast<float *>(shared);
+            int group = threadIdx.x / GROUP, t = threadIdx.x % GROUP;
+#pragma unroll
+            for (int e = 0; e < kCount; e++) all[(group * kCount + e) * GROUP + t] = c[e];
+            __syncthreads();
+#pragma unroll
+            for (int i = 0; i < kCount / KW; i++) {
+                int e = group * (kCount / KW) + i;
+                float sum = all[e * GROUP + t];
+#pragma unroll
+                for (int other = 1; other < KW; other++) sum += all[(other * kCount + e) * GROUP + t];
+                f(row(e), col(e), sum);
+            }
+            __syncthreads();
+        }
+    }
+
+private:
+    template <bool AT, bool BT> __device__ void step_tensor(const T *a, const T *b) {
+#pragma unroll
+        for (int g = 0; g < PARTS; g++) {
+            Fragments f;
+            fetch<AT, BT>(f, a, b, place(g));
+            accumulate(f);
         }
     }
 
@@ -212,7 +254,8 @@ struct NoMask {
 template <bool AT, bool BT, class T, class Acc, class Mask = NoMask>
 __device__ void multiply(Acc &acc, T *shared, const Operand &a, int64_t m0, int64_t m, const Operand &b, int64_t n0,
                          int64_t n, int64_t k0, int64_t k1, const Mask &mask = Mask()) {
-    constexpr int BM = Acc::BM, BN = Acc::BN, BK = Acc::BK, STAGE = (BM + BN) * BK;
+    constexpr int BM = Acc::BM, BN = Acc::BN, BK = Acc::BK, STAGE = Acc::kStage, kStages = Acc::STAGES;
+    static_assert(Acc::THREADS == kThreads, "load_tile counts on it");
     int64_t steps = (k1 - k0 + BK - 1) / BK;
     auto load = [&](int64_t i) {
         T *at = shared + i % kStages * STAGE, *bt = at + BM * BK;
