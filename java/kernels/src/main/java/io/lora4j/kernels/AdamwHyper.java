@@ -1,7 +1,6 @@
 package io.lora4j.kernels;
 
 import io.lora4j.kernels.generated.l4j_adamw_hyper;
-import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SegmentAllocator;
 
 /**
@@ -12,11 +11,9 @@ import java.lang.foreign.SegmentAllocator;
  */
 public final class AdamwHyper {
     private final Tensor bytes;
-    private final MemorySegment struct;
 
     private AdamwHyper(SegmentAllocator allocator) {
         bytes = Tensor.allocate(allocator, DType.U8, l4j_adamw_hyper.layout().byteSize());
-        struct = bytes.data();
         learningRate(1e-3)
                 .betas(0.9, 0.999)
                 .epsilon(1e-8)
@@ -32,55 +29,55 @@ public final class AdamwHyper {
 
     /** Sets the learning rate. */
     public AdamwHyper learningRate(double learningRate) {
-        l4j_adamw_hyper.learning_rate(struct, learningRate);
+        bytes.update(struct -> l4j_adamw_hyper.learning_rate(struct, learningRate));
         return this;
     }
 
     /** Sets the decay rates of the averages of gradients and of their squares. */
     public AdamwHyper betas(double beta1, double beta2) {
-        l4j_adamw_hyper.beta1(struct, beta1);
-        l4j_adamw_hyper.beta2(struct, beta2);
+        bytes.update(struct -> l4j_adamw_hyper.beta1(struct, beta1));
+        bytes.update(struct -> l4j_adamw_hyper.beta2(struct, beta2));
         return this;
     }
 
     /** Sets what is added to the denominator. */
     public AdamwHyper epsilon(double epsilon) {
-        l4j_adamw_hyper.epsilon(struct, epsilon);
+        bytes.update(struct -> l4j_adamw_hyper.epsilon(struct, epsilon));
         return this;
     }
 
     /** Sets the decoupled weight decay. */
     public AdamwHyper weightDecay(double weightDecay) {
-        l4j_adamw_hyper.weight_decay(struct, weightDecay);
+        bytes.update(struct -> l4j_adamw_hyper.weight_decay(struct, weightDecay));
         return this;
     }
 
     /** Sets the norm to which the group's gradient is clipped; 0 = no clipping. */
     public AdamwHyper maxGradNorm(double maxGradNorm) {
-        l4j_adamw_hyper.max_grad_norm(struct, maxGradNorm);
+        bytes.update(struct -> l4j_adamw_hyper.max_grad_norm(struct, maxGradNorm));
         return this;
     }
 
     /** Sets the factor by which gradients are multiplied first; 1 = none. */
     public AdamwHyper gradScale(double gradScale) {
-        l4j_adamw_hyper.grad_scale(struct, gradScale);
+        bytes.update(struct -> l4j_adamw_hyper.grad_scale(struct, gradScale));
         return this;
     }
 
     /** Sets the number of this update, 1 for the first. */
     public AdamwHyper step(long step) {
-        l4j_adamw_hyper.step(struct, step);
+        bytes.update(struct -> l4j_adamw_hyper.step(struct, step));
         return this;
     }
 
     /** Returns the number of this update. */
     public long step() {
-        return l4j_adamw_hyper.step(struct);
+        return l4j_adamw_hyper.step(bytes.host());
     }
 
     /** Returns the learning rate. */
     public double learningRate() {
-        return l4j_adamw_hyper.learning_rate(struct);
+        return l4j_adamw_hyper.learning_rate(bytes.host());
     }
 
     Tensor bytes() {

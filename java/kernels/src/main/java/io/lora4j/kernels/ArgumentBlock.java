@@ -18,7 +18,6 @@ import org.jspecify.annotations.Nullable;
  */
 final class ArgumentBlock {
     private static final long TENSOR_BYTES = l4j_tensor.layout().byteSize();
-    private static final int CPU = LoraNative.L4J_DEVICE_CPU();
 
     private final String name;
     private final MemorySegment memory;
@@ -118,7 +117,9 @@ final class ArgumentBlock {
     static void write(MemorySegment descriptor, Tensor tensor) {
         l4j_tensor.data(descriptor, MemorySegment.ofAddress(tensor.originAddress()));
         l4j_tensor.dtype(descriptor, tensor.dtype().code());
-        l4j_tensor.device_type(descriptor, CPU);
+        DeviceMemory gpu = tensor.gpu();
+        l4j_tensor.device_type(descriptor, gpu == null ? LoraNative.L4J_DEVICE_CPU() : LoraNative.L4J_DEVICE_CUDA());
+        l4j_tensor.device_id(descriptor, gpu == null ? 0 : gpu.queue().device().ordinal());
         int dimensions = tensor.dimensions();
         l4j_tensor.ndim(descriptor, dimensions);
         for (int i = 0; i < dimensions; i++) {
@@ -144,7 +145,7 @@ final class ArgumentBlock {
                     name + "." + argument + ": " + tensor + " is not aligned to " + dtype.bytes() + " bytes");
         }
         tensors.add(tensor);
-        return tensor.data();
+        return tensor.segment();
     }
 
     /** Pointer to packed elements that the operation writes; NULL for none. */
@@ -155,10 +156,21 @@ final class ArgumentBlock {
         return pointer(argument, tensor, dtype, count);
     }
 
+    /** Pointer to values that are the argument object's own, in the memory that `beside` lies in. */
+    MemorySegment values(Tensor beside, int... values) {
+        DeviceMemory gpu = beside.gpu();
+        if (gpu != null) {
+            return view(Tensor.ofInts(gpu, values));
+        }
+        MemorySegment array = array(4L * values.length);
+        MemorySegment.copy(values, 0, array, ValueLayout.JAVA_INT, 0, values.length);
+        return array;
+    }
+
     /** Pointer to a struct that the operation reads or writes when it runs. */
     MemorySegment view(Tensor bytes) {
         tensors.add(bytes);
-        return bytes.data();
+        return bytes.segment();
     }
 
     MemorySegment numeric(@Nullable NumericStatus numeric) {
@@ -206,7 +218,7 @@ final class ArgumentBlock {
     }
 
     private void requireWritable(String argument, Tensor tensor) {
-        if (tensor.data().isReadOnly()) {
+        if (tensor.segment().isReadOnly()) {
             throw invalid(argument, tensor + " is read-only, and the operation writes it");
         }
     }

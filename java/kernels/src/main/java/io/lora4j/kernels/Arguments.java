@@ -25,10 +25,7 @@ abstract class Arguments {
 
     /** Checks that all memory may be used by this thread, and keeps all weights open until {@link #release}. */
     final void acquire(Device device) {
-        requireAccess(name, struct);
-        for (Tensor tensor : tensors) {
-            requireAccess(name, tensor);
-        }
+        requireAccess();
         int held = 0;
         try {
             for (; held < weights.length; held++) {
@@ -47,6 +44,14 @@ abstract class Arguments {
         }
     }
 
+    /** Checks that all memory may be used by this thread. */
+    final void requireAccess() {
+        requireAccess(name, struct);
+        for (Tensor tensor : tensors) {
+            requireAccess(name, tensor);
+        }
+    }
+
     final void release() {
         for (Weight weight : weights) {
             weight.release();
@@ -54,7 +59,7 @@ abstract class Arguments {
     }
 
     static void requireAccess(String name, Tensor tensor) {
-        requireAccess(name, tensor.data());
+        requireAccess(name, tensor.segment());
     }
 
     private static void requireAccess(String name, MemorySegment segment) {

@@ -413,21 +413,15 @@ public final class Lora extends Arguments {
             if (dropout == 0) {
                 return;
             }
-            MemorySegment modules = block.array(4L * count);
-            for (int g = 0; g < count; g++) {
-                modules.setAtIndex(ValueLayout.JAVA_INT, g, projections.get(g).moduleId);
-            }
             if (adapterIds.length != adapters) {
                 throw block.invalid(
                         "adapter ids",
                         "expected one for each of " + adapters + " adapters, found " + adapterIds.length);
             }
-            MemorySegment ids = block.array(4L * adapters);
-            for (int i = 0; i < adapters; i++) {
-                ids.setAtIndex(ValueLayout.JAVA_INT, i, adapterIds[i]);
-            }
-            l4j_lora.module_id(struct, modules);
-            l4j_lora.adapter_id(struct, ids);
+            Tensor input = block.required("x", x);
+            int[] modules = projections.stream().mapToInt(p -> p.moduleId).toArray();
+            l4j_lora.module_id(struct, block.values(input, modules));
+            l4j_lora.adapter_id(struct, block.values(input, adapterIds));
             l4j_lora.dropout_seed(
                     struct, block.pointer("dropout seed", block.required("dropout seed", seed), DType.I64, 1));
             l4j_lora.dropout_step(

@@ -2,7 +2,6 @@ package io.lora4j.kernels;
 
 import io.lora4j.kernels.generated.LoraNative;
 import io.lora4j.kernels.generated.l4j_numeric_status;
-import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SegmentAllocator;
 
 /**
@@ -22,11 +21,9 @@ public final class NumericStatus {
     }
 
     private final Tensor bytes;
-    private final MemorySegment struct;
 
     private NumericStatus(SegmentAllocator allocator) {
         bytes = Tensor.allocate(allocator, DType.U8, l4j_numeric_status.layout().byteSize());
-        struct = bytes.data();
     }
 
     /** Allocates a clear status. */
@@ -36,27 +33,27 @@ public final class NumericStatus {
 
     /** Returns whether a non-finite value was seen. */
     public boolean isSet() {
-        return l4j_numeric_status.operation(struct) != LoraNative.L4J_OP_NONE();
+        return l4j_numeric_status.operation(bytes.host()) != LoraNative.L4J_OP_NONE();
     }
 
     /** Returns the operation that saw it. */
     public Operation operation() {
-        return Operation.values()[l4j_numeric_status.operation(struct)];
+        return Operation.values()[l4j_numeric_status.operation(bytes.host())];
     }
 
     /** Returns the optimizer step in which it was seen; 0 where the operation was not told. */
     public long step() {
-        return l4j_numeric_status.step(struct);
+        return l4j_numeric_status.step(bytes.host());
     }
 
     /** Returns the index of the tensor in its group (adamw), or the row (linear_cross_entropy). */
     public int tensor() {
-        return l4j_numeric_status.tensor(struct);
+        return l4j_numeric_status.tensor(bytes.host());
     }
 
     /** Returns the index of the group (adamw). */
     public int group() {
-        return l4j_numeric_status.group(struct);
+        return l4j_numeric_status.group(bytes.host());
     }
 
     /** Forgets what was seen. */

@@ -6,11 +6,16 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.lang.ref.Reference;
-import java.util.function.Function;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.function.Consumer;
 import org.jspecify.annotations.Nullable;
 
 /**
  * Runs operations, one at a time, on a pool of threads of its own. Results never depend on the number of threads.
+ *
+ * <p>On a GPU a queue is a CUDA stream: operations return when they have been given to it. {@link #synchronize} waits for them and
+ * reports what was found wrong meanwhile; reading a tensor's elements waits too.
  *
  * <p>The queue owns the workspace of its operations: one off-heap block that grows to what the largest of them asked for and is
  * released when the queue is closed.
@@ -31,15 +36,18 @@ public final class Queue implements AutoCloseable {
     private final Arena arena = Arena.ofShared();
     private final NativeError error = new NativeError(arena);
     private final MemorySegment bytes = arena.allocate(ValueLayout.JAVA_LONG);
-    private final Workspace workspace = new Workspace();
+    private Workspace workspace;
+    /** The arguments of what is being recorded. */
+    private @Nullable List<Arguments> recorded;
 
     private Queue(Device device, MemorySegment handle, int threads) {
         this.device = device;
         this.handle = handle;
         this.threads = threads;
+        this.workspace = new Workspace(device);
     }
 
-    /** Creates a queue with a thread for each CPU that this process may run on. */
+    /** Creates a queue with a thread for each CPU that this process may run on, or a stream of its own on a GPU. */
     public static Queue create(Device device) {
         return create(device, 0);
     }
@@ -47,16 +55,34 @@ public final class Queue implements AutoCloseable {
     /**
      * Creates a queue.
      *
-     * @param threads threads that compute, the caller's included; 0 = one for each CPU that this process may run on
+     * @param threads threads that compute, the caller's included; 0 = one for each CPU that this process may run on; 0 on a GPU
      */
     public static Queue create(Device device, int threads) {
+        return create(device, options -> l4j_queue_options.threads(options, threads));
+    }
+
+    /**
+     * Creates a queue of a GPU that works on another's stream, so that its operations come after what is there already and before
+     * what follows.
+     *
+     * @param stream a {@code cudaStream_t} (or {@code CUstream}) of the device, as an address; 0 is CUDA's default stream. It stays its
+     *     owner's and must outlive the queue
+     */
+    public static Queue onStream(Device device, long stream) {
+        return create(device, options -> {
+            l4j_queue_options.flags(options, LoraNative.L4J_QUEUE_STREAM());
+            l4j_queue_options.stream(options, MemorySegment.ofAddress(stream));
+        });
+    }
+
+    private static Queue create(Device device, Consumer<MemorySegment> settings) {
         MemorySegment owner = device.acquire();
         try (Arena arena = Arena.ofConfined()) {
             NativeError error = new NativeError(arena);
             MemorySegment options = arena.allocate(l4j_queue_options.layout());
             l4j_queue_options.struct_size(
                     options, (int) l4j_queue_options.layout().byteSize());
-            l4j_queue_options.threads(options, threads);
+            settings.accept(options);
             MemorySegment out = arena.allocate(ValueLayout.ADDRESS);
             error.check(LoraNative.l4j_queue_create(owner, options, out, error.segment()));
             MemorySegment handle = out.get(ValueLayout.ADDRESS, 0);
@@ -72,7 +98,7 @@ public final class Queue implements AutoCloseable {
         return device;
     }
 
-    /** Returns the number of threads that compute, the caller's included. */
+    /** Returns the number of threads that compute, the caller's included; of a GPU its multiprocessors. */
     public int threads() {
         return threads;
     }
@@ -95,6 +121,42 @@ public final class Queue implements AutoCloseable {
         }
     }
 
+    void synchronizeUnlessClosed() {
+        if (!state.isClosed()) {
+            synchronize();
+        }
+    }
+
+    /**
+     * Records what an action gives to this queue, a GPU's, into a graph instead of running it. The same operations must have run on
+     * this queue once before, so that its workspace is as large as they need; the graph takes that workspace.
+     *
+     * @throws Lora4jException with {@link Status#EINVAL} on the CPU
+     */
+    public Graph record(Runnable work) {
+        lend((owner, error) -> error.check(LoraNative.l4j_graph_begin(owner, error.segment())));
+        List<Arguments> kept = new ArrayList<>();
+        recorded = kept;
+        try (Arena call = Arena.ofConfined()) {
+            MemorySegment out = call.allocate(ValueLayout.ADDRESS);
+            try {
+                work.run();
+            } catch (Throwable failure) {
+                lend((owner, error) -> LoraNative.l4j_graph_end(owner, out, error.segment()));
+                throw failure;
+            }
+            lend((owner, error) -> error.check(LoraNative.l4j_graph_end(owner, out, error.segment())));
+            Workspace used = workspace;
+            workspace = new Workspace(device);
+            return new Graph(this, out.get(ValueLayout.ADDRESS, 0), List.copyOf(kept), used);
+        } catch (Throwable failure) {
+            kept.forEach(Arguments::release);
+            throw failure;
+        } finally {
+            recorded = null;
+        }
+    }
+
     /**
      * Stops the threads and releases the workspace. Closing a queue again has no effect.
      *
@@ -106,7 +168,7 @@ public final class Queue implements AutoCloseable {
             try {
                 error.check(LoraNative.l4j_queue_destroy(handle, error.segment()));
             } finally {
-                workspace.close();
+                workspace.close(); // after the stream has passed
                 arena.close();
                 device.release();
             }
@@ -118,14 +180,23 @@ public final class Queue implements AutoCloseable {
         state.acquireExclusively();
         try {
             arguments.acquire(device);
+            boolean keep = false;
             try {
                 MemorySegment struct = arguments.struct();
                 error.check(kernel.workspace(handle, struct, bytes, error.segment()));
                 long needed = bytes.get(ValueLayout.JAVA_LONG, 0);
+                if (recorded != null && needed > workspace.bytes()) {
+                    throw Lora4jException.invalid(
+                            "the workspace has " + workspace.bytes() + " bytes and the operation needs " + needed
+                                    + ", but it cannot grow while a graph is recorded; run the same operations once before");
+                }
                 MemorySegment scratch = workspace.atLeast(needed);
-                error.check(kernel.run(handle, struct, scratch, scratch.byteSize(), error.segment()));
+                error.check(kernel.run(handle, struct, scratch, workspace.bytes(), error.segment()));
+                keep = recorded != null && recorded.add(arguments);
             } finally {
-                arguments.release();
+                if (!keep) {
+                    arguments.release();
+                }
                 Reference.reachabilityFence(arguments);
             }
         } finally {
@@ -133,18 +204,36 @@ public final class Queue implements AutoCloseable {
         }
     }
 
-    /** Lends the native queue to something that is not an operation. */
-    <T extends @Nullable Object> T lend(Function<MemorySegment, T> use) {
+    /** Something to do with the native queue that is not an operation. */
+    interface Loan {
+        void use(MemorySegment queue, NativeError error);
+    }
+
+    /** Lends the native queue. */
+    void lend(Loan loan) {
         state.acquireExclusively();
         try {
-            return use.apply(handle);
+            loan.use(handle, error);
         } finally {
             state.release();
         }
     }
 
+    /** Copies bytes between any two memories, in the queue's order, and waits. */
+    void copy(MemorySegment to, MemorySegment from, long count) {
+        lend((owner, failure) -> {
+            failure.check(LoraNative.l4j_memory_copy(owner, to, from, count, failure.segment()));
+            failure.check(LoraNative.l4j_queue_synchronize(owner, failure.segment()));
+        });
+    }
+
+    /** Zeroes memory of the device, in the queue's order. */
+    void zero(MemorySegment memory, long count) {
+        lend((owner, failure) -> failure.check(LoraNative.l4j_memory_fill(owner, memory, 0, count, failure.segment())));
+    }
+
     @Override
     public String toString() {
-        return "queue(" + device + ", " + threads + " threads)";
+        return "queue(" + device + (device.isHost() ? ", " + threads + " threads)" : ")");
     }
 }

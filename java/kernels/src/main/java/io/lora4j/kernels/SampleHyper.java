@@ -1,7 +1,6 @@
 package io.lora4j.kernels;
 
 import io.lora4j.kernels.generated.l4j_sample_hyper;
-import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SegmentAllocator;
 
 /**
@@ -11,11 +10,9 @@ import java.lang.foreign.SegmentAllocator;
  */
 public final class SampleHyper {
     private final Tensor bytes;
-    private final MemorySegment struct;
 
     private SampleHyper(SegmentAllocator allocator) {
         bytes = Tensor.allocate(allocator, DType.U8, l4j_sample_hyper.layout().byteSize());
-        struct = bytes.data();
         topP(1);
     }
 
@@ -26,31 +23,31 @@ public final class SampleHyper {
 
     /** Sets the temperature; 0 = greedy: the largest logit, lowest index of a tie. */
     public SampleHyper temperature(double temperature) {
-        l4j_sample_hyper.temperature(struct, temperature);
+        bytes.update(struct -> l4j_sample_hyper.temperature(struct, temperature));
         return this;
     }
 
     /** Sets p: the smallest set of most likely tokens whose probabilities reach it is kept; 1 = off. */
     public SampleHyper topP(double topP) {
-        l4j_sample_hyper.top_p(struct, topP);
+        bytes.update(struct -> l4j_sample_hyper.top_p(struct, topP));
         return this;
     }
 
     /** Sets k: the k most likely tokens are kept; 0 = off. */
     public SampleHyper topK(int topK) {
-        l4j_sample_hyper.top_k(struct, topK);
+        bytes.update(struct -> l4j_sample_hyper.top_k(struct, topK));
         return this;
     }
 
     /** Sets the seed. */
     public SampleHyper seed(long seed) {
-        l4j_sample_hyper.seed(struct, seed);
+        bytes.update(struct -> l4j_sample_hyper.seed(struct, seed));
         return this;
     }
 
     /** Sets the position of the draw; with seed and row it determines the random number. */
     public SampleHyper step(long step) {
-        l4j_sample_hyper.step(struct, step);
+        bytes.update(struct -> l4j_sample_hyper.step(struct, step));
         return this;
     }
 

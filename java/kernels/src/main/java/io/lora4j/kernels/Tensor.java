@@ -5,6 +5,8 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.SegmentAllocator;
 import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
+import java.util.function.Consumer;
+import org.jspecify.annotations.Nullable;
 
 /**
  * An immutable view of off-heap memory with a dtype, one to four dimensions, and strides in elements. The view is immutable; the
@@ -14,7 +16,8 @@ import java.util.Arrays;
  * outside. Heap segments are refused, because kernels cannot read them. Strides may be zero or negative; operations take such
  * tensors as inputs.
  *
- * <p>Element-wise access here is for set-up, tests and results, not for arithmetic.
+ * <p>Element-wise access here is for set-up, tests and results, not for arithmetic. Of a tensor in a GPU's {@link DeviceMemory} it
+ * copies all elements to the host, and back where they change, in the order of the memory's queue.
  *
  * <p>Threads: as for the segment. A tensor of a confined arena may be used by the arena's thread only; a tensor of a shared arena
  * by any thread, if the threads agree about who writes.
@@ -34,8 +37,11 @@ public final class Tensor {
     private final long[] shape;
     private final long[] strides;
     private final long elements;
+    /** Whose memory it is where Java cannot access it: a GPU's. */
+    private final @Nullable DeviceMemory gpu;
 
-    private Tensor(MemorySegment segment, long offset, DType dtype, long[] shape, long[] strides) {
+    private Tensor(
+            MemorySegment segment, long offset, DType dtype, long[] shape, long[] strides, @Nullable DeviceMemory gpu) {
         if (shape.length == 0 || shape.length > MAX_DIMENSIONS) {
             throw new IllegalArgumentException(
                     "a tensor has 1 to 4 dimensions, not the shape " + Arrays.toString(shape));
@@ -48,6 +54,7 @@ public final class Tensor {
             throw new IllegalArgumentException("kernels need off-heap memory; found a heap segment of "
                     + segment.byteSize() + " bytes. Allocate it with Tensor.allocate or copy into one");
         }
+        this.gpu = gpu;
         this.dtype = dtype;
         this.shape = shape;
         this.strides = strides;
@@ -79,7 +86,7 @@ public final class Tensor {
     /**
      * Allocates a contiguous tensor of zeros, aligned to {@value #ALIGNMENT} bytes.
      *
-     * @param allocator an arena, or an allocator over memory of one
+     * @param allocator an arena, an allocator over memory of one, or a device's memory
      * @param shape one to four sizes, zero or more each
      */
     public static Tensor allocate(SegmentAllocator allocator, DType dtype, long... shape) {
@@ -92,10 +99,14 @@ public final class Tensor {
                     "a " + dtype + " tensor " + Arrays.toString(shape) + " has too many bytes");
         }
         MemorySegment segment = allocator.allocate(bytes, ALIGNMENT);
+        if (allocator instanceof DeviceMemory memory && !memory.isHost()) {
+            memory.queue().zero(segment, bytes);
+            return new Tensor(segment, 0, dtype, sizes, rowMajor(sizes), memory);
+        }
         if (!(allocator instanceof Arena)) {
             segment.fill((byte) 0); // an arena promises zeros, an allocator does not
         }
-        return new Tensor(segment, 0, dtype, sizes, rowMajor(sizes));
+        return of(segment, dtype, shape);
     }
 
     /**
@@ -105,7 +116,7 @@ public final class Tensor {
      */
     public static Tensor of(MemorySegment segment, DType dtype, long... shape) {
         long[] sizes = shape.clone();
-        return new Tensor(segment, 0, dtype, sizes, rowMajor(sizes));
+        return new Tensor(segment, 0, dtype, sizes, rowMajor(sizes), null);
     }
 
     /**
@@ -117,7 +128,7 @@ public final class Tensor {
      * @throws IndexOutOfBoundsException if an element lies outside the segment
      */
     public static Tensor strided(MemorySegment segment, long offset, DType dtype, long[] shape, long[] strides) {
-        return new Tensor(segment, offset, dtype, shape.clone(), strides.clone());
+        return new Tensor(segment, offset, dtype, shape.clone(), strides.clone(), null);
     }
 
     /** Returns a new one-dimensional {@link DType#I32} tensor with these values. */
@@ -130,7 +141,7 @@ public final class Tensor {
     /** Returns a new one-dimensional {@link DType#I64} tensor with these values. */
     public static Tensor ofLongs(SegmentAllocator allocator, long... values) {
         Tensor tensor = allocate(allocator, DType.I64, values.length);
-        MemorySegment.copy(values, 0, tensor.data, Elements.I64, 0, values.length);
+        tensor.update(host -> MemorySegment.copy(values, 0, host, Elements.I64, 0, values.length));
         return tensor;
     }
 
@@ -183,8 +194,16 @@ public final class Tensor {
         return elements * dtype.bytes();
     }
 
-    /** Returns the memory from the element at the lowest address to the end of the one at the highest. */
+    /**
+     * Returns the memory from the element at the lowest address to the end of the one at the highest.
+     *
+     * @throws UnsupportedOperationException if it is a GPU's
+     */
     public MemorySegment data() {
+        if (gpu != null) {
+            throw new UnsupportedOperationException(this + " lies on "
+                    + gpu.queue().device() + ", which Java cannot access; copy it, with toFloatArray or copyFrom");
+        }
         return data;
     }
 
@@ -250,7 +269,7 @@ public final class Tensor {
         if (product(sizes) != elements) {
             throw new IllegalArgumentException("cannot reshape " + this + " to " + Arrays.toString(newShape));
         }
-        return new Tensor(data, origin, dtype, sizes, rowMajor(sizes));
+        return new Tensor(data, origin, dtype, sizes, rowMajor(sizes), gpu);
     }
 
     /** Returns the view with two dimensions exchanged. */
@@ -265,7 +284,8 @@ public final class Tensor {
     }
 
     private Tensor view(long elementOffset, long[] sizes, long[] steps) {
-        return new Tensor(data, product(sizes) == 0 ? 0 : origin + elementOffset * dtype.bytes(), dtype, sizes, steps);
+        return new Tensor(
+                data, product(sizes) == 0 ? 0 : origin + elementOffset * dtype.bytes(), dtype, sizes, steps, gpu);
     }
 
     // ------------------------------------------------------------------------------------------------------- elements
@@ -277,22 +297,24 @@ public final class Tensor {
 
     /** Returns the element at these indices as a double; floating-point types only. */
     public double getDouble(long... indices) {
-        return read(address(indices));
+        return Elements.read(host(), dtype, address(indices));
     }
 
     /** Sets the element at these indices, rounded to nearest even in the dtype; floating-point types only. */
     public void setFloat(double value, long... indices) {
-        write(address(indices), value);
+        long at = address(indices);
+        update(host -> Elements.write(host, dtype, at, value));
     }
 
     /** Returns the element at these indices; {@link DType#I32}, and the smaller integers, which are widened. */
     public int getInt(long... indices) {
         long at = address(indices);
+        MemorySegment host = host();
         return switch (dtype) {
-            case I8 -> data.get(ValueLayout.JAVA_BYTE, at);
-            case U8, BOOL -> data.get(ValueLayout.JAVA_BYTE, at) & 0xff;
-            case I16 -> data.get(Elements.I16, at);
-            case I32 -> data.get(Elements.I32, at);
+            case I8 -> host.get(ValueLayout.JAVA_BYTE, at);
+            case U8, BOOL -> host.get(ValueLayout.JAVA_BYTE, at) & 0xff;
+            case I16 -> host.get(Elements.I16, at);
+            case I32 -> host.get(Elements.I32, at);
             default -> throw wrongType("getInt", "an integer of 32 bits or less");
         };
     }
@@ -300,19 +322,21 @@ public final class Tensor {
     /** Sets the element at these indices; {@link DType#I32} only. */
     public void setInt(int value, long... indices) {
         require(DType.I32, "setInt");
-        data.set(Elements.I32, address(indices), value);
+        long at = address(indices);
+        update(host -> host.set(Elements.I32, at, value));
     }
 
     /** Returns the element at these indices; {@link DType#I64} only. */
     public long getLong(long... indices) {
         require(DType.I64, "getLong");
-        return data.get(Elements.I64, address(indices));
+        return host().get(Elements.I64, address(indices));
     }
 
     /** Sets the element at these indices; {@link DType#I64} only. */
     public void setLong(long value, long... indices) {
         require(DType.I64, "setLong");
-        data.set(Elements.I64, address(indices), value);
+        long at = address(indices);
+        update(host -> host.set(Elements.I64, at, value));
     }
 
     // ----------------------------------------------------------------------------------------------------------- bulk
@@ -320,63 +344,76 @@ public final class Tensor {
     /** Copies these values in row-major order, rounded to nearest even in the dtype; floating-point types only. */
     public void copyFrom(float[] values) {
         checkLength(values.length);
-        if (dtype == DType.F32 && isContiguous()) {
-            MemorySegment.copy(values, 0, data, Elements.F32, 0, values.length);
-            return;
-        }
-        Elements.Walk walk = walk();
-        for (float value : values) {
-            write(walk.next(), value);
-        }
+        update(host -> {
+            if (dtype == DType.F32 && isContiguous()) {
+                MemorySegment.copy(values, 0, host, Elements.F32, 0, values.length);
+                return;
+            }
+            Elements.Walk walk = walk();
+            for (float value : values) {
+                Elements.write(host, dtype, walk.next(), value);
+            }
+        });
     }
 
     /** Copies these values in row-major order; {@link DType#I32} only. */
     public void copyFrom(int[] values) {
         require(DType.I32, "copyFrom(int[])");
         checkLength(values.length);
-        if (isContiguous()) {
-            MemorySegment.copy(values, 0, data, Elements.I32, 0, values.length);
-            return;
-        }
-        Elements.Walk walk = walk();
-        for (int value : values) {
-            data.set(Elements.I32, walk.next(), value);
-        }
+        update(host -> {
+            if (isContiguous()) {
+                MemorySegment.copy(values, 0, host, Elements.I32, 0, values.length);
+                return;
+            }
+            Elements.Walk walk = walk();
+            for (int value : values) {
+                host.set(Elements.I32, walk.next(), value);
+            }
+        });
     }
 
     /**
-     * Copies the elements of a tensor of the same shape. Equal dtypes keep every bit; floating-point types convert, rounding to
-     * nearest even. The two must not overlap unless they are the same view.
+     * Copies the elements of a tensor of the same shape, from and to any device. Equal dtypes keep every bit; floating-point types
+     * convert, rounding to nearest even. The two must not overlap unless they are the same view.
      */
     public void copyFrom(Tensor source) {
         if (!Arrays.equals(shape, source.shape)) {
             throw new IllegalArgumentException("cannot copy " + source + " to " + this + ": the shapes differ");
         }
         if (dtype == source.dtype && isContiguous() && source.isContiguous()) {
-            data.copyFrom(source.data);
+            DeviceMemory through = gpu != null ? gpu : source.gpu;
+            if (through == null) {
+                data.copyFrom(source.data);
+            } else {
+                through.queue().copy(data, source.data, data.byteSize());
+            }
             return;
         }
-        Elements.Walk to = walk();
-        Elements.Walk from = source.walk();
-        for (long i = 0; i < elements; i++) {
-            if (dtype == source.dtype) {
-                MemorySegment.copy(source.data, from.next(), data, to.next(), dtype.bytes());
-            } else {
-                write(to.next(), source.read(from.next()));
+        MemorySegment values = source.host();
+        update(host -> {
+            Elements.Walk to = walk();
+            Elements.Walk from = source.walk();
+            for (long i = 0; i < elements; i++) {
+                if (dtype == source.dtype) {
+                    MemorySegment.copy(values, from.next(), host, to.next(), dtype.bytes());
+                } else {
+                    Elements.write(host, dtype, to.next(), Elements.read(values, source.dtype, from.next()));
+                }
             }
-        }
+        });
     }
 
     /** Returns the elements in row-major order, converted to float; floating-point types only. */
     public float[] toFloatArray() {
         float[] values = new float[arrayLength()];
+        MemorySegment host = host();
         if (dtype == DType.F32 && isContiguous()) {
-            MemorySegment.copy(data, Elements.F32, 0, values, 0, values.length);
+            MemorySegment.copy(host, Elements.F32, 0, values, 0, values.length);
             return values;
         }
         Elements.Walk walk = walk();
         for (int i = 0; i < values.length; i++) {
-            values[i] = (float) read(walk.next());
+            values[i] = (float) Elements.read(host, dtype, walk.next());
         }
         return values;
     }
@@ -384,9 +421,10 @@ public final class Tensor {
     /** Returns the elements in row-major order, converted to double; floating-point types only. */
     public double[] toDoubleArray() {
         double[] values = new double[arrayLength()];
+        MemorySegment host = host();
         Elements.Walk walk = walk();
         for (int i = 0; i < values.length; i++) {
-            values[i] = read(walk.next());
+            values[i] = Elements.read(host, dtype, walk.next());
         }
         return values;
     }
@@ -395,31 +433,36 @@ public final class Tensor {
     public int[] toIntArray() {
         require(DType.I32, "toIntArray");
         int[] values = new int[arrayLength()];
+        MemorySegment host = host();
         Elements.Walk walk = walk();
         for (int i = 0; i < values.length; i++) {
-            values[i] = data.get(Elements.I32, walk.next());
+            values[i] = host.get(Elements.I32, walk.next());
         }
         return values;
     }
 
     /** Sets every element to a value, rounded to nearest even in the dtype; floating-point types only. */
     public void fill(double value) {
-        Elements.Walk walk = walk();
-        for (long i = 0; i < elements; i++) {
-            write(walk.next(), value);
-        }
+        update(host -> {
+            Elements.Walk walk = walk();
+            for (long i = 0; i < elements; i++) {
+                Elements.write(host, dtype, walk.next(), value);
+            }
+        });
     }
 
     /** Sets every element to zero; any dtype. */
     public void zero() {
-        if (isContiguous()) {
-            data.fill((byte) 0);
-            return;
-        }
-        Elements.Walk walk = walk();
-        for (long i = 0; i < elements; i++) {
-            data.asSlice(walk.next(), dtype.bytes()).fill((byte) 0);
-        }
+        update(host -> {
+            if (isContiguous()) {
+                host.fill((byte) 0);
+                return;
+            }
+            Elements.Walk walk = walk();
+            for (long i = 0; i < elements; i++) {
+                host.asSlice(walk.next(), dtype.bytes()).fill((byte) 0);
+            }
+        });
     }
 
     /** Returns dtype and shape, and the strides of a tensor that is not contiguous: {@code F32[2, 3]}. */
@@ -429,6 +472,36 @@ public final class Tensor {
     }
 
     // -------------------------------------------------------------------------------------------------------- helpers
+
+    /** Where the elements lie, on whichever device. */
+    MemorySegment segment() {
+        return data;
+    }
+
+    /** The memory of a GPU that it lies in; null: the host's. */
+    @Nullable
+    DeviceMemory gpu() {
+        return gpu;
+    }
+
+    /** The elements where Java can read them: themselves, or a copy of what a GPU has once its queue has passed. */
+    MemorySegment host() {
+        if (gpu == null) {
+            return data;
+        }
+        MemorySegment copy = Arena.ofAuto().allocate(data.byteSize(), ALIGNMENT);
+        gpu.queue().copy(copy, data, data.byteSize());
+        return copy;
+    }
+
+    /** Changes the elements: themselves, or a copy that then goes back to the GPU. */
+    void update(Consumer<MemorySegment> change) {
+        MemorySegment host = host();
+        change.accept(host);
+        if (gpu != null) {
+            gpu.queue().copy(data, host, data.byteSize());
+        }
+    }
 
     /** Address of element [0, ..., 0]; valid while the segment is open. */
     long originAddress() {
@@ -441,14 +514,6 @@ public final class Tensor {
 
     private Elements.Walk walk() {
         return new Elements.Walk(origin, dtype.bytes(), shape, strides);
-    }
-
-    private double read(long at) {
-        return Elements.read(data, dtype, at);
-    }
-
-    private void write(long at, double value) {
-        Elements.write(data, dtype, at, value);
     }
 
     private long address(long... indices) {

@@ -45,7 +45,7 @@ public final class Weight implements AutoCloseable {
     /**
      * Makes a weight that reads the caller's memory.
      *
-     * @param values [N, K], F32, F16 or BF16, innermost stride 1; not changed while the weight is open
+     * @param values [N, K], F32, F16 or BF16, innermost stride 1, in the device's memory; not changed while the weight is open
      * @throws NumericException if a value is NaN or Inf; the message names row and column
      */
     public static Weight borrow(Device device, Tensor values) {
@@ -55,11 +55,13 @@ public final class Weight implements AutoCloseable {
     /**
      * Makes a weight with a copy in the kernels' layout, checking and packing on the queue's threads.
      *
-     * @param values [N, K], F32, F16 or BF16, innermost stride 1
+     * @param values [N, K], F32, F16 or BF16, innermost stride 1; for a GPU from the host's memory or its own
      * @throws NumericException if a value is NaN or Inf; the message names row and column
      */
     public static Weight pack(Queue queue, Tensor values) {
-        return queue.lend(handle -> create(queue.device(), handle, values, LoraNative.L4J_WEIGHT_PACK()));
+        Weight[] made = new Weight[1];
+        queue.lend((owner, error) -> made[0] = create(queue.device(), owner, values, LoraNative.L4J_WEIGHT_PACK()));
+        return made[0];
     }
 
     private static Weight create(Device device, MemorySegment queue, Tensor values, int mode) {

@@ -1,43 +1,59 @@
 package io.lora4j.kernels;
 
-import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 
-/** Scratch memory of a queue: one block that is replaced by a larger one when an operation needs more. */
+/** Scratch memory of a queue's device: one block that is replaced by a larger one when an operation needs more. */
 final class Workspace {
     private static final long GRANULE = 1 << 16;
 
-    private volatile Arena arena = Arena.ofShared();
-    private volatile MemorySegment block = arena.allocate(GRANULE, Tensor.ALIGNMENT);
+    private final Device device;
+    private final MemorySegment owner;
+    private MemorySegment block = MemorySegment.NULL;
+    private volatile long bytes;
 
-    long bytes() {
-        return block.byteSize();
+    Workspace(Device device) {
+        this.device = device;
+        this.owner = device.acquire();
     }
 
-    MemorySegment atLeast(long bytes) {
-        if (bytes > block.byteSize()) {
-            grow(bytes);
+    long bytes() {
+        return bytes;
+    }
+
+    /** At least so many bytes; of a GPU's memory the address alone means something. */
+    MemorySegment atLeast(long needed) {
+        if (needed > bytes) {
+            grow(needed);
         }
         return block;
     }
 
-    private void grow(long bytes) {
-        long size = Math.ceilDiv(bytes, GRANULE) * GRANULE;
-        // The old block goes first: its contents mean nothing, and both at once could be more than there is.
-        arena.close();
-        arena = Arena.ofShared();
-        block = MemorySegment.NULL;
+    private void grow(long needed) {
+        long size = Math.ceilDiv(needed, GRANULE) * GRANULE;
+        free(); // first: its contents mean nothing, and both at once could be more than there is
         try {
-            block = arena.allocate(size, Tensor.ALIGNMENT);
-        } catch (OutOfMemoryError e) {
+            block = DeviceMemory.allocate(owner, size);
+            bytes = size;
+        } catch (Lora4jException e) {
             throw new Lora4jException(
-                    Status.ENOMEM,
+                    e.status(),
                     "the operation needs a workspace of " + size + " bytes, which cannot be allocated ("
                             + e.getMessage() + "). Use smaller batches");
         }
     }
 
+    private void free() {
+        MemorySegment old = block;
+        block = MemorySegment.NULL;
+        bytes = 0;
+        DeviceMemory.free(owner, old); // NULL is fine; on a GPU it waits for the work that uses it
+    }
+
     void close() {
-        arena.close();
+        try {
+            free();
+        } finally {
+            device.release();
+        }
     }
 }

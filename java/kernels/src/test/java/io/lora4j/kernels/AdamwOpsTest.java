@@ -60,12 +60,12 @@ class AdamwOpsTest {
             Parameter a = new Parameter(f, 3, 17);
             Parameter b = new Parameter(f, 5);
             Parameter c = new Parameter(f, 4, 4);
-            AdamwHyper clipped = AdamwHyper.allocate(f.arena)
+            AdamwHyper clipped = AdamwHyper.allocate(f.memory)
                     .maxGradNorm(0.5)
                     .gradScale(0.25)
                     .weightDecay(0.1);
-            AdamwHyper free = AdamwHyper.allocate(f.arena).betas(0.8, 0.95).epsilon(1e-6);
-            Tensor norm = Tensor.allocate(f.arena, DType.F64, 1);
+            AdamwHyper free = AdamwHyper.allocate(f.memory).betas(0.8, 0.95).epsilon(1e-6);
+            Tensor norm = Tensor.allocate(f.memory, DType.F64, 1);
             Adamw arguments = Adamw.builder(f.arena)
                     .zeroGrads(true)
                     .group(clipped, norm)
@@ -104,8 +104,8 @@ class AdamwOpsTest {
             Parameter first = new Parameter(f, 6);
             Parameter bad = new Parameter(f, 6);
             bad.grad.setFloat(Double.POSITIVE_INFINITY, 2);
-            NumericStatus numeric = NumericStatus.allocate(f.arena);
-            AdamwHyper hyper = AdamwHyper.allocate(f.arena).step(7);
+            NumericStatus numeric = NumericStatus.allocate(f.memory);
+            AdamwHyper hyper = AdamwHyper.allocate(f.memory).step(7);
             AdamwOps.step(
                     f.queue,
                     Adamw.builder(f.arena)
@@ -131,7 +131,7 @@ class AdamwOpsTest {
     @Test
     void refusesWhatDoesNotFit() {
         try (Fixture f = new Fixture(Isa.REF)) {
-            AdamwHyper hyper = AdamwHyper.allocate(f.arena);
+            AdamwHyper hyper = AdamwHyper.allocate(f.memory);
             Tensor t = f.random(6);
             assertThatThrownBy(() -> Adamw.builder(f.arena)
                             .group(hyper, null)

@@ -23,9 +23,9 @@ class AttentionOpsTest {
     private static void forwardAndBackward(Isa isa, int window) {
         int rows = 12;
         try (Fixture f = new Fixture(isa)) {
-            Tensor offsets = Tensor.ofInts(f.arena, 0, 4, 5, 11);
-            Tensor starts = Tensor.ofInts(f.arena, 0, 4, 5);
-            Tensor lengths = Tensor.ofInts(f.arena, 4, 1, 6);
+            Tensor offsets = Tensor.ofInts(f.memory, 0, 4, 5, 11);
+            Tensor starts = Tensor.ofInts(f.memory, 0, 4, 5);
+            Tensor lengths = Tensor.ofInts(f.memory, 4, 1, 6);
             Tensor q = f.random(rows, HQ, D);
             Tensor k = f.random(rows, HKV, D);
             Tensor v = f.random(rows, HKV, D);
@@ -67,7 +67,8 @@ class AttentionOpsTest {
                 }
             }
             lengths.setInt(7, 0);
-            assertThatThrownBy(() -> AttentionOps.forward(f.queue, arguments)).isInstanceOf(Lora4jException.class);
+            assertThatThrownBy(() -> f.complete(() -> AttentionOps.forward(f.queue, arguments)))
+                    .isInstanceOf(Lora4jException.class);
         }
     }
 
@@ -126,15 +127,15 @@ class AttentionOpsTest {
                     .scale(SCALE)
                     .maxQLength(4)
                     .maxKvLength(1L << 61)
-                    .qOffsets(Tensor.ofInts(f.arena, 0, 4))
-                    .kvStarts(Tensor.ofInts(f.arena, 0))
-                    .kvLengths(Tensor.ofInts(f.arena, 4))
+                    .qOffsets(Tensor.ofInts(f.memory, 0, 4))
+                    .kvStarts(Tensor.ofInts(f.memory, 0))
+                    .kvLengths(Tensor.ofInts(f.memory, 4))
                     .q(x)
                     .k(x)
                     .v(x)
                     .o(f.poisoned(4, HKV, D))
                     .build();
-            assertThatThrownBy(() -> AttentionOps.forward(f.queue, arguments))
+            assertThatThrownBy(() -> f.complete(() -> AttentionOps.forward(f.queue, arguments)))
                     .isInstanceOfSatisfying(
                             Lora4jException.class, e -> assertThat(e.status()).isEqualTo(Status.EINVAL));
         }
@@ -156,14 +157,14 @@ class AttentionOpsTest {
             Tensor queries = f.random(2L * capacity, HQ, D);
             Tensor q = f.zeros(2, HQ, D);
             Tensor o = f.poisoned(2, HQ, D);
-            Tensor lengths = Tensor.ofInts(f.arena, 0, 0);
+            Tensor lengths = Tensor.ofInts(f.memory, 0, 0);
             Attention arguments = Attention.builder(f.arena)
                     .window(window)
                     .scale(SCALE)
                     .maxQLength(1)
                     .maxKvLength(capacity)
-                    .qOffsets(Tensor.ofInts(f.arena, 0, 1, 2))
-                    .kvStarts(Tensor.ofInts(f.arena, 0, capacity))
+                    .qOffsets(Tensor.ofInts(f.memory, 0, 1, 2))
+                    .kvStarts(Tensor.ofInts(f.memory, 0, capacity))
                     .kvLengths(lengths)
                     .q(q)
                     .k(keys)
@@ -190,7 +191,7 @@ class AttentionOpsTest {
                 }
             }
             lengths.setInt(0, 0);
-            assertThatThrownBy(() -> AttentionOps.forward(f.queue, arguments))
+            assertThatThrownBy(() -> f.complete(() -> AttentionOps.forward(f.queue, arguments)))
                     .isInstanceOfSatisfying(
                             Lora4jException.class, e -> assertThat(e.status()).isEqualTo(Status.EINVAL));
         }

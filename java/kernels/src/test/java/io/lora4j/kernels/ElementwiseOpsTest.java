@@ -31,7 +31,7 @@ class ElementwiseOpsTest {
                 }
                 Tensor src = f.random(M, heads, d);
                 Tensor dst = f.poisoned(M, heads, d);
-                Tensor where = Tensor.ofInts(f.arena, 0, 1, 2, 3, 4);
+                Tensor where = Tensor.ofInts(f.memory, 0, 1, 2, 3, 4);
                 Rope turn = Rope.builder(f.arena)
                         .interleaved(interleaved)
                         .src(src)
@@ -71,7 +71,7 @@ class ElementwiseOpsTest {
                     f.assertClose(dst, src.toDoubleArray());
                 }
                 where.setInt(positions, 2);
-                assertThatThrownBy(() -> RopeOps.forward(f.queue, turn))
+                assertThatThrownBy(() -> f.complete(() -> RopeOps.forward(f.queue, turn)))
                         .isInstanceOfSatisfying(
                                 Lora4jException.class,
                                 e -> assertThat(e.status()).isEqualTo(Status.EINVAL));
@@ -124,7 +124,7 @@ class ElementwiseOpsTest {
         int vocabulary = 11;
         try (Fixture f = new Fixture(isa)) {
             Tensor table = f.random(DType.F16, vocabulary, N);
-            Tensor ids = Tensor.ofInts(f.arena, 0, 10, 3, 3, 7);
+            Tensor ids = Tensor.ofInts(f.memory, 0, 10, 3, 3, 7);
             Tensor out = f.poisoned(M, N);
             Tensor dout = f.random(M, N);
             Tensor dweight = f.zeros(vocabulary, N);
@@ -152,10 +152,10 @@ class ElementwiseOpsTest {
             out.fill(7);
             for (int wrong : new int[] {-1, vocabulary}) {
                 ids.setInt(wrong, 1);
-                assertThatThrownBy(() -> EmbeddingOps.forward(f.queue, arguments))
+                assertThatThrownBy(() -> f.complete(() -> EmbeddingOps.forward(f.queue, arguments)))
                         .isInstanceOf(Lora4jException.class)
                         .hasMessageContaining(String.valueOf(wrong));
-                assertThatThrownBy(() -> EmbeddingOps.backward(f.queue, arguments))
+                assertThatThrownBy(() -> f.complete(() -> EmbeddingOps.backward(f.queue, arguments)))
                         .isInstanceOf(Lora4jException.class);
             }
             assertThat(out.toFloatArray()).containsOnly(7f);
@@ -167,8 +167,8 @@ class ElementwiseOpsTest {
     @MethodSource("io.lora4j.kernels.Fixture#tiers")
     void axpby(Isa isa) {
         try (Fixture f = new Fixture(isa)) {
-            Tensor alpha = Tensor.ofFloats(f.arena, 0.5f);
-            Tensor beta = Tensor.ofFloats(f.arena, 0f);
+            Tensor alpha = Tensor.ofFloats(f.memory, 0.5f);
+            Tensor beta = Tensor.ofFloats(f.memory, 0f);
             Tensor x = f.random(M, N);
             Tensor y = f.poisoned(M, N); // not read while beta is 0
             Axpby arguments =

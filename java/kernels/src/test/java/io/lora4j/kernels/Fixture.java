@@ -6,12 +6,14 @@ import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Random;
+import org.jspecify.annotations.Nullable;
 
 /** A device of one tier with a queue and an arena, random inputs, poisoned outputs, and a tolerance that fits the tier. */
 final class Fixture implements AutoCloseable {
-    final Arena arena = Arena.ofConfined();
+    final Arena arena = Arena.ofConfined(); // of arguments
     final Device device;
     final Queue queue;
+    final DeviceMemory memory; // of tensors
     final DType dtype;
     private final List<Weight> weights = new ArrayList<>();
     private final Random random = new Random(42);
@@ -21,16 +23,31 @@ final class Fixture implements AutoCloseable {
     }
 
     Fixture(Isa isa, int threads) {
-        device = Device.cpu(isa);
-        queue = Queue.create(device, threads);
+        device = isa == Isa.CUDA ? Device.cuda(0) : Device.cpu(isa);
+        queue = Queue.create(device, isa == Isa.CUDA ? 0 : threads);
+        memory = DeviceMemory.of(queue);
         dtype = isa == Isa.REF64 ? DType.F64 : DType.F32;
     }
 
-    /** The tiers of this machine, the oracle included. */
+    /** The tiers of this machine, the oracle included, and the GPU if there is one. */
     static List<Isa> tiers() {
         List<Isa> tiers = new ArrayList<>(fp32Tiers());
         tiers.add(Isa.REF64);
+        if (GPU_MISSING == null) {
+            tiers.add(Isa.CUDA);
+        }
         return tiers;
+    }
+
+    /** Why there is no GPU; null where there is one. */
+    static final @Nullable String GPU_MISSING = missingGpu();
+
+    private static @Nullable String missingGpu() {
+        try (Device device = Device.cuda(0)) {
+            return null;
+        } catch (Lora4jException e) {
+            return e.getMessage();
+        }
     }
 
     /** The tiers that promise the same bits. */
@@ -49,7 +66,7 @@ final class Fixture implements AutoCloseable {
     }
 
     Tensor random(DType type, long... shape) {
-        Tensor t = Tensor.allocate(arena, type, shape);
+        Tensor t = Tensor.allocate(memory, type, shape);
         float[] values = new float[(int) t.elements()];
         for (int i = 0; i < values.length; i++) {
             values[i] = (float) random.nextGaussian();
@@ -59,7 +76,7 @@ final class Fixture implements AutoCloseable {
     }
 
     Tensor zeros(long... shape) {
-        return Tensor.allocate(arena, dtype, shape);
+        return Tensor.allocate(memory, dtype, shape);
     }
 
     /** An output: an element that is not written stays NaN. */
@@ -82,6 +99,12 @@ final class Fixture implements AutoCloseable {
         return weight;
     }
 
+    /** Runs something and waits for it, so that what a GPU reports later is thrown here. */
+    void complete(Runnable work) {
+        work.run();
+        queue.synchronize();
+    }
+
     void assertClose(Tensor actual, double[] expected) {
         double[] values = actual.toDoubleArray();
         assertThat(values).hasSameSizeAs(expected);
@@ -96,6 +119,7 @@ final class Fixture implements AutoCloseable {
     @Override
     public void close() {
         weights.forEach(Weight::close);
+        memory.close();
         queue.close();
         device.close();
         arena.close();

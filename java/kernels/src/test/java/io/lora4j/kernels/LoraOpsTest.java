@@ -48,10 +48,10 @@ class LoraOpsTest {
             x = f.random(M, K);
             dx = f.poisoned(M, K);
             bias = f.random(DType.F32, N[0]);
-            scaling = Tensor.ofFloats(f.arena, 2, 1, 0.5f);
-            seed = Tensor.ofLongs(f.arena, SEED);
-            step = Tensor.ofLongs(f.arena, 0);
-            tokens = Tensor.ofInts(f.arena, 4, 0, 17, -1, 3);
+            scaling = Tensor.ofFloats(f.memory, 2, 1, 0.5f);
+            seed = Tensor.ofLongs(f.memory, SEED);
+            step = Tensor.ofLongs(f.memory, 0);
+            tokens = Tensor.ofInts(f.memory, 4, 0, 17, -1, 3);
             Lora.Builder builder =
                     Lora.builder(f.arena).x(x).dx(dx).scaling(scaling).accumulateGrads(true);
             if (dropout > 0) {
@@ -177,19 +177,19 @@ class LoraOpsTest {
             int[][] rows = {{0, 2}, {3, 5}}; // row 2 has none
             Tensor together = f.zeros(M, 8);
             Tensor dx = f.poisoned(M, K);
-            Tensor scaling = Tensor.ofFloats(f.arena, 2, 0.5f);
-            Tensor seed = Tensor.ofLongs(f.arena, SEED);
-            Tensor step = Tensor.ofLongs(f.arena, 3);
-            Tensor tokens = Tensor.ofInts(f.arena, 4, 0, 17, -1, 3);
+            Tensor scaling = Tensor.ofFloats(f.memory, 2, 0.5f);
+            Tensor seed = Tensor.ofLongs(f.memory, SEED);
+            Tensor step = Tensor.ofLongs(f.memory, 3);
+            Tensor tokens = Tensor.ofInts(f.memory, 4, 0, 17, -1, 3);
             Lora.Builder batch = Lora.builder(f.arena)
                     .x(x)
                     .dx(dx)
                     .scaling(scaling)
                     .dropout(DROPOUT, seed, step, tokens, 7, 9)
                     .segments(
-                            Tensor.ofInts(f.arena, 3),
-                            Tensor.ofInts(f.arena, 0, 2, 3, 5, -1),
-                            Tensor.ofInts(f.arena, 0, -1, 1, -1))
+                            Tensor.ofInts(f.memory, 3),
+                            Tensor.ofInts(f.memory, 0, 2, 3, 5, -1),
+                            Tensor.ofInts(f.memory, 0, -1, 1, -1))
                     .projection(w)
                     .y(together)
                     .s(f.poisoned(M, 5))
@@ -212,8 +212,8 @@ class LoraOpsTest {
                 Lora alone = Lora.builder(f.arena)
                         .x(x.rows(from, to))
                         .dx(oneDx)
-                        .scaling(Tensor.ofFloats(f.arena, scaling.getFloat(i)))
-                        .dropout(DROPOUT, seed, step, Tensor.ofInts(f.arena, ints(tokens, from, to)), 7 + 2 * i)
+                        .scaling(Tensor.ofFloats(f.memory, scaling.getFloat(i)))
+                        .dropout(DROPOUT, seed, step, Tensor.ofInts(f.memory, ints(tokens, from, to)), 7 + 2 * i)
                         .projection(w)
                         .adapter(a, b, 100)
                         .y(y)
@@ -256,23 +256,23 @@ class LoraOpsTest {
             Weight w = f.pack(f.random(DType.F32, 8, K));
             Lora.Builder two = Lora.builder(f.arena)
                     .x(f.random(M, K))
-                    .scaling(Tensor.ofFloats(f.arena, 1, 1))
+                    .scaling(Tensor.ofFloats(f.memory, 1, 1))
                     .projection(w)
                     .adapter(0, f.random(2, K), f.random(8, 2), 0)
                     .adapter(1, f.random(3, K), f.random(8, 3), 0)
                     .y(f.zeros(M, 8))
                     .s(f.zeros(M, 3));
             assertInvalid(two, "lora.segments: are missing; 2 adapters need them");
-            Tensor one = Tensor.ofInts(f.arena, 1);
+            Tensor one = Tensor.ofInts(f.memory, 1);
             assertInvalid(
-                    two.segments(one, Tensor.ofInts(f.arena, 0), one), "lora.segment offsets: expected contiguous");
-            Tensor none = Tensor.ofInts(f.arena, -1);
-            two.segments(one, Tensor.ofInts(f.arena, 0, M), none).build();
+                    two.segments(one, Tensor.ofInts(f.memory, 0), one), "lora.segment offsets: expected contiguous");
+            Tensor none = Tensor.ofInts(f.memory, -1);
+            two.segments(one, Tensor.ofInts(f.memory, 0, M), none).build();
             assertInvalid(two.s(f.zeros(M, 2)), "lora.s[0]: expected the shape [5, 3]");
             assertInvalid(
-                    two.s(f.zeros(M, 3)).scaling(Tensor.ofFloats(f.arena, 1)), "lora.scaling: expected contiguous");
-            Lora wrong = two.scaling(Tensor.ofFloats(f.arena, 1, 1))
-                    .segments(one, Tensor.ofInts(f.arena, 0, M - 1), none)
+                    two.s(f.zeros(M, 3)).scaling(Tensor.ofFloats(f.memory, 1)), "lora.scaling: expected contiguous");
+            Lora wrong = two.scaling(Tensor.ofFloats(f.memory, 1, 1))
+                    .segments(one, Tensor.ofInts(f.memory, 0, M - 1), none)
                     .build();
             assertThatThrownBy(() -> LoraOps.forward(f.queue, wrong))
                     .isInstanceOf(Lora4jException.class)
@@ -321,11 +321,11 @@ class LoraOpsTest {
                     .y(f.zeros(M, 8))
                     .s(f.zeros(M, R));
             assertInvalid(adapted, "lora.scaling is missing");
-            adapted.scaling(Tensor.ofFloats(f.arena, 1, 1));
+            adapted.scaling(Tensor.ofFloats(f.memory, 1, 1));
             assertInvalid(adapted, "lora.scaling: expected contiguous F32[1], found F32[2]");
-            adapted.scaling(Tensor.ofFloats(f.arena, 1));
-            Tensor one = Tensor.ofLongs(f.arena, 1);
-            adapted.dropout(0.5, one, one, Tensor.ofInts(f.arena, 1, 2, 3, 4), 0);
+            adapted.scaling(Tensor.ofFloats(f.memory, 1));
+            Tensor one = Tensor.ofLongs(f.memory, 1);
+            adapted.dropout(0.5, one, one, Tensor.ofInts(f.memory, 1, 2, 3, 4), 0);
             assertInvalid(adapted, "lora.token index: expected contiguous I32[5], found I32[4]");
             assertThatThrownBy(() -> Lora.builder(f.arena).x(x).y(x)).isInstanceOf(IllegalStateException.class);
         }

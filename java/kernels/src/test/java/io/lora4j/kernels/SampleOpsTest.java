@@ -20,12 +20,12 @@ class SampleOpsTest {
 
         Draws(Fixture f) {
             this.f = f;
-            hyper = SampleHyper.allocate(f.arena).seed(11);
+            hyper = SampleHyper.allocate(f.memory).seed(11);
             logits = f.zeros(ROWS, PROBABILITIES.length);
             for (int i = 0; i < PROBABILITIES.length; i++) {
                 logits.columns(i, i + 1).fill(Math.log(PROBABILITIES[i]));
             }
-            ids = Tensor.allocate(f.arena, DType.I32, ROWS);
+            ids = Tensor.allocate(f.memory, DType.I32, ROWS);
             arguments =
                     Sample.builder(f.arena).logits(logits).hyper(hyper).ids(ids).build();
         }
