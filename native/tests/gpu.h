@@ -107,6 +107,7 @@ template <class V> void visit(l4j_lora &a, V &v) {
     v.sum_list(a.db, all);
 }
 template <class V> void visit(l4j_dequantize &a, V &v) { v.sum(a.out); }
+template <class V> void visit(l4j_quantize &, V &) {} // the CPU's
 template <class V> void visit(l4j_rms_norm &a, V &v) {
     for (auto t : {&a.x, &a.residual, &a.h, &a.y, &a.dy, &a.dresidual, &a.dx}) v.activation(*t);
     v.stored(a.weight);

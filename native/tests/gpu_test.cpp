@@ -184,6 +184,23 @@ TEST_F(GpuTest, WeightsAreCheckedAndPackedFromBothMemories) {
     }
 }
 
+TEST_F(GpuTest, QuantizedWeightsAreRefusedByName) {
+    Context context(L4J_ISA_CUDA);
+    l4j_weight_options options = {};
+    options.struct_size = sizeof options;
+    options.scheme = L4J_SCHEME_NF4;
+    options.mode = L4J_WEIGHT_PACK;
+    options.rows = options.cols = 64;
+    l4j_weight *weight = nullptr;
+    l4j_error error = {};
+    EXPECT_EQ(L4J_ENOTSUP, l4j_weight_create(context.device(), context.queue(), &options, &weight, &error));
+    EXPECT_EQ(0, strncmp("weight_create: NF4 weights are not supported on a GPU", error.message, 53)) << error.message;
+    l4j_quantize args = {};
+    args.struct_size = sizeof args;
+    size_t bytes = 0;
+    EXPECT_EQ(L4J_ENOTSUP, l4j_quantize_forward_workspace(context.queue(), &args, &bytes, &error));
+}
+
 TEST_F(GpuTest, EventsOrderTwoQueues) {
     Context first(L4J_ISA_CUDA);
     l4j_queue *second = nullptr;

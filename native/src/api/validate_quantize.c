@@ -4,6 +4,9 @@
 l4j_status l4j_validate_quantize_forward(const l4j_device *device, const l4j_quantize *args, l4j_error *error) {
     const char *op = "quantize_forward";
     L4J_TRY(l4j_check_struct(op, args->struct_size, sizeof *args, args->reserved, 4, error));
+    if (device->gpu) {
+        return l4j_fail(error, L4J_ENOTSUP, "%s: is not done on a GPU; give it to a queue of the CPU", op);
+    }
     if (args->flags & ~(uint32_t)L4J_QUANTIZE_GIVEN_OFFSET) {
         return l4j_fail(error, L4J_EINVAL, "%s: flags are 0x%x, expected L4J_QUANTIZE_GIVEN_OFFSET or 0", op,
                         args->flags);

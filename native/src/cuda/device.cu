@@ -286,6 +286,12 @@ static l4j_status weight_create(l4j_weight *w, const l4j_tensor *values, bool ch
 
 /* ---- the table ---- */
 
+/* Quantizing is the CPU's: the checks of the arguments refuse it here. */
+size_t quantize_forward_workspace(int, const l4j_quantize *) { return 0; }
+l4j_status quantize_forward(l4j_queue *, const l4j_quantize *, void *, l4j_error *error) {
+    return l4j_fail(error, L4J_ENOTSUP, "quantize_forward: is not done on a GPU");
+}
+
 /* An operation with the queue's device current. */
 template <class Args, l4j_status (*F)(l4j_queue *, const Args *, void *, l4j_error *)>
 static l4j_status guarded(l4j_queue *queue, const Args *args, void *workspace, l4j_error *error) {
@@ -297,7 +303,7 @@ static const l4j_kernels kernels = {L4J_ISA_CUDA, "cuda",
 #define OP(op, args_t) op##_workspace, guarded<args_t, op>,
                                     L4J_OPERATIONS(OP)
 #undef OP
-};
+                                        nullptr};
 
 static const l4j_backend backend = {
     L4J_ABI_VERSION,
