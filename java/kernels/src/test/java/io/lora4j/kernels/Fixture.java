@@ -15,6 +15,10 @@ final class Fixture implements AutoCloseable {
     final Queue queue;
     final DeviceMemory memory; // of tensors
     final DType dtype;
+
+    /** Whether a wrong id or target is refused before any write. A GPU finds it on the way and says so later: outputs are then undefined. */
+    final boolean refusesBeforeWriting;
+
     private final List<Weight> weights = new ArrayList<>();
     private final Random random = new Random(42);
 
@@ -26,6 +30,7 @@ final class Fixture implements AutoCloseable {
         device = isa == Isa.CUDA ? Device.cuda(0) : Device.cpu(isa);
         queue = Queue.create(device, isa == Isa.CUDA ? 0 : threads);
         memory = DeviceMemory.of(queue);
+        refusesBeforeWriting = isa != Isa.CUDA;
         dtype = isa == Isa.REF64 ? DType.F64 : DType.F32;
     }
 

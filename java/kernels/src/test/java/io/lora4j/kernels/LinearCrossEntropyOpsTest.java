@@ -87,9 +87,11 @@ class LinearCrossEntropyOpsTest {
             assertThatThrownBy(() -> f.complete(() -> LinearCrossEntropyOps.forward(f.queue, arguments)))
                     .isInstanceOf(Lora4jException.class)
                     .hasMessageContaining("50");
-            assertThat(loss.toDoubleArray()).as("nothing written").containsOnly(Double.NaN);
+            if (f.refusesBeforeWriting) {
+                assertThat(loss.toDoubleArray()).as("nothing written").containsOnly(Double.NaN);
+            }
             targets.setInt(3, 2);
-            LinearCrossEntropyOps.forward(f.queue, arguments);
+            f.complete(() -> LinearCrossEntropyOps.forward(f.queue, arguments)); // the wrong target is reported once
             for (double value : loss.toDoubleArray()) {
                 assertThat(value).isPositive();
             }
