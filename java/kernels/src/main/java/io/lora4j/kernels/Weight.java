@@ -1,17 +1,20 @@
 package io.lora4j.kernels;
 
 import io.lora4j.kernels.generated.LoraNative;
-import io.lora4j.kernels.generated.l4j_tensor;
 import io.lora4j.kernels.generated.l4j_weight_info;
 import io.lora4j.kernels.generated.l4j_weight_options;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.lang.ref.Reference;
-import org.jspecify.annotations.Nullable;
+import java.util.Collection;
+import java.util.EnumMap;
+import java.util.List;
+import java.util.Map;
 
 /**
- * An immutable base weight [N, K] on a device, in the layout that the kernels read.
+ * An immutable base weight [N, K] on a device, dense or quantized. Operations decode a quantized weight where they read it, with
+ * the same bits as from the decoded weight.
  *
  * <p>{@link #borrow} uses the caller's memory as it is, a mapped model file for instance. The weight keeps that memory reachable,
  * but whoever closes its arena before the weight is done with makes the next operation fail with {@link IllegalStateException}.
@@ -24,21 +27,23 @@ public final class Weight implements AutoCloseable {
     private final Handle state = new Handle("weight");
     private final Device device;
     private final MemorySegment handle;
-    /** The memory that a borrowing weight reads; null when it has its own. */
-    private final @Nullable Tensor borrowed;
+    /** The memory that a borrowing weight reads; empty when it has its own. */
+    private final List<Tensor> borrowed;
 
+    private final Scheme scheme;
     private final DType dtype;
     private final long rows;
     private final long cols;
     private final long bytesHeld;
 
-    private Weight(Device device, MemorySegment handle, Tensor source, boolean borrows, long bytesHeld) {
+    private Weight(Device device, MemorySegment handle, Builder source, Collection<Tensor> borrowed, long bytesHeld) {
         this.device = device;
         this.handle = handle;
-        this.borrowed = borrows ? source : null;
-        this.dtype = source.dtype();
-        this.rows = source.size(0);
-        this.cols = source.size(1);
+        this.borrowed = List.copyOf(borrowed);
+        this.scheme = source.scheme;
+        this.dtype = source.values().dtype();
+        this.rows = source.rows;
+        this.cols = source.cols;
         this.bytesHeld = bytesHeld;
     }
 
@@ -49,7 +54,7 @@ public final class Weight implements AutoCloseable {
      * @throws NumericException if a value is NaN or Inf; the message names row and column
      */
     public static Weight borrow(Device device, Tensor values) {
-        return create(device, MemorySegment.NULL, values, LoraNative.L4J_WEIGHT_BORROW());
+        return dense(values).borrow(device);
     }
 
     /**
@@ -59,32 +64,85 @@ public final class Weight implements AutoCloseable {
      * @throws NumericException if a value is NaN or Inf; the message names row and column
      */
     public static Weight pack(Queue queue, Tensor values) {
-        Weight[] made = new Weight[1];
-        queue.lend((owner, error) -> made[0] = create(queue.device(), owner, values, LoraNative.L4J_WEIGHT_PACK()));
-        return made[0];
+        return dense(values).pack(queue);
     }
 
-    private static Weight create(Device device, MemorySegment queue, Tensor values, int mode) {
+    private static Builder dense(Tensor values) {
         if (values.dimensions() != 2) {
             throw Lora4jException.invalid("weight: expected values [N, K], found " + values);
         }
-        Arguments.requireAccess("weight", values);
+        return builder(Scheme.DENSE, values.size(0), values.size(1)).part(Part.VALUES, values);
+    }
+
+    /** Starts a weight of any scheme, [rows, cols]. */
+    public static Builder builder(Scheme scheme, long rows, long cols) {
+        return new Builder(scheme, rows, cols);
+    }
+
+    /** Collects the parts of a weight. Not thread-safe. */
+    public static final class Builder {
+        private final Scheme scheme;
+        private final long rows;
+        private final long cols;
+        private final Map<Part, Tensor> parts = new EnumMap<>(Part.class);
+
+        private Builder(Scheme scheme, long rows, long cols) {
+            this.scheme = scheme;
+            this.rows = rows;
+            this.cols = cols;
+        }
+
+        /** A part; {@code lora4j.h} lists those of each scheme with their dtypes and shapes. */
+        public Builder part(Part part, Tensor tensor) {
+            parts.put(part, tensor);
+            return this;
+        }
+
+        private Tensor values() {
+            return ArgumentBlock.required("weight", "VALUES", parts.get(Part.VALUES));
+        }
+
+        /**
+         * Makes a weight that reads the parts where they are; they are not changed while it is open.
+         *
+         * @throws Lora4jException with {@link Status#EINVAL} if parts are missing or do not fit the scheme
+         * @throws NumericException if a value is NaN or Inf; the message names row and column
+         */
+        public Weight borrow(Device device) {
+            return create(device, MemorySegment.NULL, this, LoraNative.L4J_WEIGHT_BORROW());
+        }
+
+        /**
+         * Makes a weight with a copy of the parts, checking and packing on the queue's threads. Codes stay codes: a quantized weight
+         * takes no more memory than its parts.
+         *
+         * @throws Lora4jException with {@link Status#EINVAL} if parts are missing or do not fit the scheme
+         * @throws NumericException if a value is NaN or Inf; the message names row and column
+         */
+        public Weight pack(Queue queue) {
+            Weight[] made = new Weight[1];
+            queue.lend((owner, error) -> made[0] = create(queue.device(), owner, this, LoraNative.L4J_WEIGHT_PACK()));
+            return made[0];
+        }
+    }
+
+    private static Weight create(Device device, MemorySegment queue, Builder source, int mode) {
+        source.values();
+        Map<Part, Tensor> parts = new EnumMap<>(source.parts);
+        parts.values().forEach(part -> Arguments.requireAccess("weight", part));
         MemorySegment owner = device.acquire();
         try (Arena arena = Arena.ofConfined()) {
             NativeError error = new NativeError(arena);
-            MemorySegment part = arena.allocate(l4j_tensor.layout());
-            ArgumentBlock.write(part, values);
             MemorySegment options = arena.allocate(l4j_weight_options.layout());
             l4j_weight_options.struct_size(
                     options, (int) l4j_weight_options.layout().byteSize());
-            l4j_weight_options.scheme(options, LoraNative.L4J_SCHEME_DENSE());
+            l4j_weight_options.scheme(options, source.scheme.code());
             l4j_weight_options.mode(options, mode);
-            l4j_weight_options.rows(options, values.size(0));
-            l4j_weight_options.cols(options, values.size(1));
-            l4j_weight_options.part_count(options, 1);
-            l4j_weight_options.part_roles(
-                    options, arena.allocateFrom(ValueLayout.JAVA_INT, LoraNative.L4J_ROLE_VALUES()));
-            l4j_weight_options.part_values(options, part);
+            l4j_weight_options.rows(options, source.rows);
+            l4j_weight_options.cols(options, source.cols);
+            l4j_weight_options.part_count(options, parts.size());
+            l4j_weight_options.part_roles(options, Part.codes(arena, parts.keySet()));
+            l4j_weight_options.part_values(options, Part.tensors(arena, parts));
             MemorySegment out = arena.allocate(ValueLayout.ADDRESS);
             error.check(LoraNative.l4j_weight_create(owner, queue, options, out, error.segment()));
             MemorySegment handle = out.get(ValueLayout.ADDRESS, 0);
@@ -93,12 +151,13 @@ public final class Weight implements AutoCloseable {
             l4j_weight_info.struct_size(info, (int) l4j_weight_info.layout().byteSize());
             error.check(LoraNative.l4j_weight_query(handle, info, error.segment()));
             boolean borrows = mode == LoraNative.L4J_WEIGHT_BORROW();
-            return new Weight(device, handle, values, borrows, l4j_weight_info.bytes_held(info));
+            return new Weight(
+                    device, handle, source, borrows ? parts.values() : List.of(), l4j_weight_info.bytes_held(info));
         } catch (Throwable failure) {
             device.release();
             throw failure;
         } finally {
-            Reference.reachabilityFence(values);
+            Reference.reachabilityFence(parts);
         }
     }
 
@@ -117,7 +176,12 @@ public final class Weight implements AutoCloseable {
         return cols;
     }
 
-    /** Returns the type of the values as stored. */
+    /** Returns how the values are stored. */
+    public Scheme scheme() {
+        return scheme;
+    }
+
+    /** Returns the type of {@link Part#VALUES}: of the values where the weight is dense, otherwise of what their codes lie in. */
     public DType dtype() {
         return dtype;
     }
@@ -153,8 +217,8 @@ public final class Weight implements AutoCloseable {
     void acquire() {
         state.acquire();
         try {
-            if (borrowed != null) {
-                Arguments.requireAccess("weight", borrowed);
+            for (Tensor part : borrowed) {
+                Arguments.requireAccess("weight", part);
             }
         } catch (Throwable failure) {
             state.release();
@@ -168,6 +232,6 @@ public final class Weight implements AutoCloseable {
 
     @Override
     public String toString() {
-        return "weight " + dtype + "[" + rows + ", " + cols + "]";
+        return "weight " + (scheme == Scheme.DENSE ? dtype : scheme) + "[" + rows + ", " + cols + "]";
     }
 }

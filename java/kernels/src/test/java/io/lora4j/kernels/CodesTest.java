@@ -28,6 +28,13 @@ class CodesTest {
     }
 
     @Test
+    void schemesAndParts() {
+        assertThat(codes(Scheme.values(), scheme -> "L4J_SCHEME_" + scheme, Scheme::code))
+                .isEqualTo(constants("L4J_SCHEME_\\w+"));
+        assertThat(codes(Part.values(), part -> "L4J_ROLE_" + part, Part::code)).isEqualTo(constants("L4J_ROLE_\\w+"));
+    }
+
+    @Test
     void statuses() {
         Status[] known = Arrays.copyOf(Status.values(), Status.values().length - 1);
         assertThat(codes(known, status -> "L4J_" + status, Status::code)).isEqualTo(constants("L4J_(OK|E[A-Z]+)"));

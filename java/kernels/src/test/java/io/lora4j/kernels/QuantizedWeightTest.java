@@ -1,0 +1,153 @@
+package io.lora4j.kernels;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+import static org.assertj.core.api.Assertions.offset;
+
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+
+/** Weights of several parts: quantized, opened, decoded. What the bits are, the native tests and their owners' values say. */
+class QuantizedWeightTest {
+    private static final int N = 6;
+    private static final int K = 256;
+    private static final int BLOCK = 64;
+
+    @ParameterizedTest
+    @MethodSource("io.lora4j.kernels.Fixture#fp32Tiers")
+    void ggufBlocks(Isa isa) {
+        try (Fixture f = new Fixture(isa)) {
+            Tensor x = f.random(N, K);
+            Tensor blocks = Tensor.allocate(f.arena, DType.U8, N, K / 32 * 34);
+            QuantizeOps.forward(
+                    f.queue,
+                    Quantize.builder(f.arena)
+                            .scheme(Scheme.GGUF_Q8_0)
+                            .x(x)
+                            .part(Part.VALUES, blocks)
+                            .build());
+            Weight.Builder parts = Weight.builder(Scheme.GGUF_Q8_0, N, K).part(Part.VALUES, blocks);
+            try (Weight borrowed = parts.borrow(f.device);
+                    Weight packed = parts.pack(f.queue)) {
+                assertThat(borrowed.bytesHeld()).isZero();
+                assertThat(packed.bytesHeld()).isBetween(blocks.bytes(), 2 * blocks.bytes());
+                assertThat(packed.scheme()).isEqualTo(Scheme.GGUF_Q8_0);
+                assertThat(packed).hasToString("weight GGUF_Q8_0[6, 256]");
+                float[] values = decode(f, borrowed);
+                assertThat(decode(f, packed)).isEqualTo(values);
+                float[] source = x.toFloatArray();
+                for (int i = 0; i < values.length; i++) {
+                    // Half a step of 1/127 of the largest of 32 normal values.
+                    assertThat(values[i]).isCloseTo(source[i], offset(0.02f));
+                }
+                assertThat(values).isNotEqualTo(source);
+            }
+        }
+    }
+
+    @ParameterizedTest
+    @MethodSource("io.lora4j.kernels.Fixture#fp32Tiers")
+    void doublyQuantizedNf4(Isa isa) {
+        try (Fixture f = new Fixture(isa)) {
+            int blocks = N * K / BLOCK;
+            Tensor x = f.random(N, K);
+            Tensor codes = Tensor.allocate(f.arena, DType.U8, N * K / 2);
+            Tensor scales = Tensor.allocate(f.arena, DType.U8, blocks);
+            Tensor size = Tensor.ofLongs(f.arena, BLOCK);
+            Tensor map = Tensor.allocate(f.arena, DType.F32, 16);
+            Tensor nestedScales = Tensor.allocate(f.arena, DType.F32, 1);
+            Tensor nestedMap = Tensor.allocate(f.arena, DType.F32, 256);
+            Tensor offset = Tensor.allocate(f.arena, DType.F32, 1);
+            Tensor nestedSize = Tensor.ofLongs(f.arena, 256);
+            Quantize.Builder quantize = Quantize.builder(f.arena)
+                    .scheme(Scheme.NF4)
+                    .x(x)
+                    .part(Part.VALUES, codes)
+                    .part(Part.SCALES, scales)
+                    .part(Part.BLOCK_SIZE, size)
+                    .part(Part.QUANT_MAP, map)
+                    .part(Part.NESTED_SCALES, nestedScales)
+                    .part(Part.NESTED_QUANT_MAP, nestedMap)
+                    .part(Part.NESTED_OFFSET, offset)
+                    .part(Part.NESTED_BLOCK_SIZE, nestedSize);
+            QuantizeOps.forward(f.queue, quantize.build());
+            float mean = offset.getFloat(0);
+            assertThat(mean).isBetween(1f, 4f); // The largest of 64 normal values.
+            assertThat(map.getFloat(0)).isEqualTo(-1f);
+
+            Weight.Builder parts = Weight.builder(Scheme.NF4, N, K)
+                    .part(Part.VALUES, codes)
+                    .part(Part.SCALES, scales)
+                    .part(Part.BLOCK_SIZE, size)
+                    .part(Part.QUANT_MAP, map)
+                    .part(Part.NESTED_SCALES, nestedScales)
+                    .part(Part.NESTED_QUANT_MAP, nestedMap)
+                    .part(Part.NESTED_OFFSET, offset)
+                    .part(Part.NESTED_BLOCK_SIZE, nestedSize);
+            try (Weight weight = parts.borrow(f.device)) {
+                float[] values = decode(f, weight);
+                for (int i = 0; i < values.length; i++) {
+                    float absmax =
+                            nestedMap.getFloat(Byte.toUnsignedInt(byteAt(scales, i / BLOCK))) * nestedScales.getFloat(0)
+                                    + mean;
+                    int pair = Byte.toUnsignedInt(byteAt(codes, i / 2));
+                    assertThat(values[i]).isEqualTo(map.getFloat(i % 2 == 0 ? pair >> 4 : pair & 15) * absmax);
+                }
+            }
+            offset.setFloat(mean / 2, 0);
+            QuantizeOps.forward(f.queue, quantize.givenOffset().build());
+            assertThat(offset.getFloat(0)).isEqualTo(mean / 2);
+        }
+    }
+
+    @ParameterizedTest
+    @MethodSource("io.lora4j.kernels.Fixture#fp32Tiers")
+    void misfits(Isa isa) {
+        try (Fixture f = new Fixture(isa)) {
+            Tensor blocks = Tensor.allocate(f.arena, DType.U8, N, K / 32 * 34);
+            assertThatThrownBy(() -> Weight.builder(Scheme.GGUF_Q8_0, N, K).borrow(f.device))
+                    .isInstanceOf(Lora4jException.class)
+                    .hasMessage("weight.VALUES is missing");
+            assertThatThrownBy(() -> Weight.builder(Scheme.GGUF_Q4_0, N, K)
+                            .part(Part.VALUES, blocks)
+                            .borrow(f.device))
+                    .isInstanceOf(Lora4jException.class);
+            assertThatThrownBy(() -> Weight.builder(Scheme.GGUF_Q8_0, N, K)
+                            .part(Part.VALUES, blocks)
+                            .part(Part.ZEROS, blocks)
+                            .pack(f.queue))
+                    .isInstanceOf(Lora4jException.class);
+            Quantize.Builder quantize = Quantize.builder(f.arena).part(Part.VALUES, blocks);
+            assertThatThrownBy(quantize::build).hasMessage("quantize.x is missing");
+            assertThatThrownBy(quantize.x(f.random(N, K))::build).hasMessage("quantize.scheme is missing");
+            Quantize other = quantize.scheme(Scheme.GGUF_Q5_0).build();
+            assertThatThrownBy(() -> QuantizeOps.forward(f.queue, other))
+                    .isInstanceOfSatisfying(
+                            Lora4jException.class, e -> assertThat(e.status()).isEqualTo(Status.ENOTSUP));
+            Tensor fixed = Tensor.of(blocks.data().asReadOnly(), DType.U8, blocks.shape());
+            assertThatThrownBy(quantize.scheme(Scheme.GGUF_Q8_0).part(Part.VALUES, fixed)::build)
+                    .hasMessageContaining("read-only");
+            Tensor spoilt = f.random(N, K);
+            spoilt.setFloat(Float.NaN, 3, 200);
+            Quantize bad = quantize.part(Part.VALUES, blocks).x(spoilt).build();
+            assertThatThrownBy(() -> QuantizeOps.forward(f.queue, bad))
+                    .isInstanceOf(NumericException.class)
+                    .hasMessageContaining("3")
+                    .hasMessageContaining("200");
+        }
+    }
+
+    private static byte byteAt(Tensor bytes, long at) {
+        MemorySegment data = bytes.data();
+        return data.get(ValueLayout.JAVA_BYTE, at);
+    }
+
+    private static float[] decode(Fixture f, Weight weight) {
+        Tensor out = f.poisoned(weight.rows(), weight.cols());
+        DequantizeOps.forward(
+                f.queue, Dequantize.builder(f.arena).weight(weight).out(out).build());
+        return out.toFloatArray();
+    }
+}
