@@ -114,7 +114,7 @@ public final class Weight implements AutoCloseable {
 
         /**
          * Makes a weight with a copy of the parts, checking and packing on the queue's threads. Codes stay codes: a quantized weight
-         * takes no more memory than its parts.
+         * takes about the memory of its parts.
          *
          * @throws Lora4jException with {@link Status#EINVAL} if parts are missing or do not fit the scheme
          * @throws NumericException if a value is NaN or Inf; the message names row and column
