@@ -16,6 +16,14 @@ bool has(const std::string &flags, const char *flag) {
     return flags.find(std::string(" ") + flag + " ") != std::string::npos;
 }
 
+// What the instructions for bf16 make of a tier. Linux grants every process AMX's tiles unless an administrator forbids it.
+int32_t best_bf16_isa(int32_t isa) {
+    std::string flags = cpu_flags();
+    if (isa != L4J_ISA_AVX512) return isa;
+    if (has(flags, "amx_bf16") && has(flags, "amx_tile")) return L4J_ISA_AMX_BF16;
+    return has(flags, "avx512_bf16") ? L4J_ISA_AVX512_BF16 : isa;
+}
+
 l4j_device_info query(int32_t max_isa) {
     l4j_device_options options = {};
     options.struct_size = sizeof options;
@@ -42,16 +50,19 @@ TEST(DeviceTest, BestTierIsWhatTheCpuHas) {
         expected = L4J_ISA_AVX512;
     if (!strstr(l4j_build_info(), " avx2")) expected = L4J_ISA_REF; // LORA4J_REF_ONLY, aarch64
     EXPECT_EQ(expected, query(L4J_ISA_AUTO).best_isa);
+    EXPECT_EQ(best_bf16_isa(expected), query(L4J_ISA_AMX_BF16).bf16_isa);
 }
 
 TEST(DeviceTest, OptionCapsTheTier) {
     int32_t best = query(L4J_ISA_AUTO).best_isa;
-    for (int32_t cap : {L4J_ISA_REF, L4J_ISA_AVX2, L4J_ISA_AVX512}) {
+    for (int32_t cap : {L4J_ISA_REF, L4J_ISA_AVX2, L4J_ISA_AVX512, L4J_ISA_AVX512_BF16, L4J_ISA_AMX_BF16}) {
         l4j_device_info info = query(cap);
         EXPECT_EQ(std::min(cap, best), info.isa);
+        EXPECT_EQ(std::min(cap, best_bf16_isa(best)), info.bf16_isa);
         EXPECT_STREQ(l4j::tier_name(info.isa), info.isa_name);
     }
     EXPECT_EQ(L4J_ISA_REF64, query(L4J_ISA_REF64).isa);
+    EXPECT_EQ(L4J_ISA_REF64, query(L4J_ISA_REF64).bf16_isa);
 }
 
 TEST(DeviceTest, EnvironmentCapsTheTier) {
@@ -60,11 +71,23 @@ TEST(DeviceTest, EnvironmentCapsTheTier) {
     setenv("LORA4J_MAX_ISA", "ref", 1);
     EXPECT_EQ(L4J_ISA_REF, query(L4J_ISA_AUTO).isa);
     EXPECT_EQ(L4J_ISA_REF, query(L4J_ISA_AVX2).isa);
+    int32_t best = query(L4J_ISA_AUTO).best_isa;
+    const struct {
+        const char *name;
+        int32_t isa;
+    } caps[] = {{"avx512", L4J_ISA_AVX512}, {"avx512-bf16", L4J_ISA_AVX512_BF16}, {"amx-bf16", L4J_ISA_AMX_BF16}};
+    for (auto &cap : caps) { // what denies the process the tiles of AMX ends here too
+        setenv("LORA4J_MAX_ISA", cap.name, 1);
+        l4j_device_info info = query(L4J_ISA_AUTO);
+        EXPECT_EQ(best, info.isa) << cap.name;
+        EXPECT_EQ(std::min(cap.isa, best_bf16_isa(best)), info.bf16_isa) << cap.name;
+    }
     setenv("LORA4J_MAX_ISA", "sse", 1);
     l4j_device *device = nullptr;
     l4j_error error = {};
     EXPECT_EQ(L4J_EINVAL, l4j_device_open(nullptr, &device, &error));
-    EXPECT_STREQ("environment LORA4J_MAX_ISA is \"sse\", expected ref, avx2 or avx512", error.message);
+    EXPECT_STREQ("environment LORA4J_MAX_ISA is \"sse\", expected ref, avx2, avx512, avx512-bf16 or amx-bf16",
+                 error.message);
     if (old)
         setenv("LORA4J_MAX_ISA", saved.c_str(), 1);
     else

@@ -8,6 +8,7 @@ struct Spec {
     int64_t M = 9, K = 21, V = 50;
     int32_t dtype = L4J_F32;
     int32_t mode = L4J_WEIGHT_BORROW;
+    int32_t compute = L4J_COMPUTE_F32, layout = L4J_COMPUTE_F32;
     bool dx = true, row_weight = true;
     int64_t pad = 0;
     int ignored = 3; // every third row; 0 = none, 1 = all
@@ -27,7 +28,7 @@ public:
         }
         x.fill(values);
         weight = std::make_unique<l4j::TestWeight>(context, spec.V, spec.K, random.floats(spec.V * spec.K, spec.scale),
-                                                   spec.dtype, spec.mode);
+                                                   spec.dtype, spec.mode, 0, spec.layout);
         for (int64_t m = 0; m < spec.M; m++) {
             bool ignore = spec.ignored && m % spec.ignored == 0;
             targets.push_back(ignore ? -100 : static_cast<int32_t>(random.below(spec.V)));
@@ -42,6 +43,7 @@ public:
         l4j_linear_cross_entropy a = {};
         a.struct_size = sizeof a;
         a.ignore_index = -100;
+        a.compute = spec.compute;
         a.x = x.get();
         a.weight = weight->get();
         a.targets = targets.data();
@@ -79,6 +81,8 @@ void check(const Spec &spec, const std::vector<int> &threads = {1, 2, 5}) {
     oracle.run();
     ref.run();
     double tolerance = 1e-5 * std::max(1.0, std::sqrt(static_cast<double>(std::max(spec.K, spec.V)) / 1024));
+    bool bf16 = spec.compute == L4J_COMPUTE_BF16;
+    if (bf16) tolerance = 2e-4; // a gradient of a logit that rounds the other way in fp64 is off by 2^-8; few do
     EXPECT_LE(l4j::relative_error(ref.loss.values(), oracle.loss.values()), tolerance);
     EXPECT_LE(l4j::relative_error(ref.lse.values(), oracle.lse.values()), tolerance);
     if (spec.dx) {
@@ -86,7 +90,7 @@ void check(const Spec &spec, const std::vector<int> &threads = {1, 2, 5}) {
     }
     EXPECT_EQ(oracle.predicted, ref.predicted);
     EXPECT_EQ(0, ref.numeric.operation);
-    for (int32_t isa : l4j::tiers()) {
+    for (int32_t isa : bf16 ? l4j::bf16_tiers() : l4j::tiers()) {
         for (int n : threads) {
             Case c(spec, isa, n);
             c.run();
@@ -113,6 +117,35 @@ void check(const Spec &spec, const std::vector<int> &threads = {1, 2, 5}) {
         EXPECT_EQ(exact.predicted, c.predicted);
         EXPECT_EQ(0, c.numeric.operation);
     });
+}
+
+TEST(LinearCrossEntropyTest, InBf16) {
+    for (int32_t layout : {L4J_COMPUTE_F32, L4J_COMPUTE_BF16}) {
+        for (int64_t size : {1, 15, 17, 31, 33, 64, 100, 257}) {
+            Spec by_m, by_k, by_v;
+            by_m.M = size;
+            by_k.K = size;
+            by_v.V = size;
+            for (Spec spec : {by_m, by_k, by_v}) {
+                spec.compute = L4J_COMPUTE_BF16;
+                spec.layout = layout;
+                spec.mode = layout ? L4J_WEIGHT_PACK : L4J_WEIGHT_BORROW;
+                check(spec, {1, 3});
+                if (HasFatalFailure()) return;
+            }
+        }
+        Spec blocks; // of 1024 values of the vocabulary, and more steps than are gathered at once
+        blocks.compute = L4J_COMPUTE_BF16;
+        blocks.layout = layout;
+        blocks.mode = layout ? L4J_WEIGHT_PACK : L4J_WEIGHT_BORROW;
+        blocks.dtype = L4J_BF16;
+        blocks.M = 40;
+        blocks.K = 300;
+        blocks.V = 2500;
+        blocks.transposed = true;
+        check(blocks, {2});
+        if (HasFatalFailure()) return;
+    }
 }
 
 TEST(LinearCrossEntropyTest, EdgesOfEveryDimension) {
@@ -324,7 +357,8 @@ TEST(LinearCrossEntropyTest, BadArgumentsAreRefused) {
     } cases[] = {
         {L4J_EABI, "struct_size is 3, expected", [](Case &, Args &a) { a.struct_size = 3; }},
         {L4J_EINVAL, "reserved[2] is not zero", [](Case &, Args &a) { a.reserved[2] = 1; }},
-        {L4J_EINVAL, "reserved0 is not zero", [](Case &, Args &a) { a.reserved0 = 1; }},
+        {L4J_EINVAL, "compute is 2, expected L4J_COMPUTE_F32 or L4J_COMPUTE_BF16",
+         [](Case &, Args &a) { a.compute = 2; }},
         {L4J_ENOTSUP, "softcap is 30; it is not supported yet, expected 0", [](Case &, Args &a) { a.softcap = 30; }},
         {L4J_EINVAL, "x is NULL", [](Case &, Args &a) { a.x = nullptr; }},
         {L4J_EINVAL, "weight is NULL", [](Case &, Args &a) { a.weight = nullptr; }},

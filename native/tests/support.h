@@ -51,12 +51,23 @@ inline std::vector<int32_t> devices() {
     return all;
 }
 
+// The same for products of L4J_COMPUTE_BF16.
+inline std::vector<int32_t> bf16_tiers() {
+    l4j_device *device = nullptr;
+    l4j_device_info info = {};
+    info.struct_size = sizeof info;
+    l4j_error error = {};
+    if (l4j_device_open(nullptr, &device, &error) != L4J_OK) ADD_FAILURE() << error.message;
+    l4j_device_query(device, &info, &error);
+    l4j_device_close(device, &error);
+    std::vector<int32_t> all;
+    for (int32_t isa = L4J_ISA_REF; isa <= info.bf16_isa; isa++) all.push_back(isa);
+    return all;
+}
+
 inline const char *tier_name(int32_t isa) {
-    return isa == L4J_ISA_CUDA     ? "cuda"
-           : isa == L4J_ISA_REF    ? "ref"
-           : isa == L4J_ISA_AVX2   ? "avx2"
-           : isa == L4J_ISA_AVX512 ? "avx512"
-                                   : "ref64";
+    static const char *const names[] = {"auto", "ref", "avx2", "avx512", "avx512-bf16", "amx-bf16"};
+    return isa == L4J_ISA_CUDA ? "cuda" : isa == L4J_ISA_REF64 ? "ref64" : names[isa];
 }
 
 // A device of one tier with a queue of so many threads.
@@ -289,7 +300,8 @@ inline ::testing::AssertionResult same_bits(const std::vector<float> &a, const s
 class TestWeight {
 public:
     TestWeight(const Context &context, int64_t rows, int64_t cols, const std::vector<float> &values,
-               int32_t dtype = L4J_F32, int32_t mode = L4J_WEIGHT_BORROW, int64_t pad = 0)
+               int32_t dtype = L4J_F32, int32_t mode = L4J_WEIGHT_BORROW, int64_t pad = 0,
+               int32_t compute = L4J_COMPUTE_F32)
         : memory_(
               std::make_shared<Guarded>(static_cast<size_t>(((rows - 1) * (cols + pad) + cols) * dtype_bytes(dtype)))) {
         for (int64_t n = 0; n < rows; n++) {
@@ -317,6 +329,7 @@ public:
         options.struct_size = sizeof options;
         options.scheme = L4J_SCHEME_DENSE;
         options.mode = mode;
+        options.compute = compute;
         options.rows = rows;
         options.cols = cols;
         options.part_count = 1;

@@ -122,7 +122,13 @@ TEST(WeightTest, BadOptionsAreRefused) {
              o->flags = L4J_WEIGHT_ALLOW_NONFINITE;
          }},
         {L4J_EINVAL, "reserved[2] is not zero", [](l4j_weight_options *o, l4j_tensor *) { o->reserved[2] = 1; }},
-        {L4J_EINVAL, "reserved0 is not zero", [](l4j_weight_options *o, l4j_tensor *) { o->reserved0 = 1; }},
+        {L4J_EINVAL, "compute is 2, expected L4J_COMPUTE_F32, or L4J_COMPUTE_BF16 with L4J_WEIGHT_PACK",
+         [](l4j_weight_options *o, l4j_tensor *) { o->compute = 2; }},
+        {L4J_EINVAL, "compute is 1, expected L4J_COMPUTE_F32, or L4J_COMPUTE_BF16 with L4J_WEIGHT_PACK",
+         [](l4j_weight_options *o, l4j_tensor *) {
+             o->mode = L4J_WEIGHT_BORROW;
+             o->compute = L4J_COMPUTE_BF16;
+         }},
         {L4J_EINVAL, "values.reserved is not zero", [](l4j_weight_options *, l4j_tensor *t) { t->reserved = 1; }},
         {L4J_EINVAL, "data is NULL", [](l4j_weight_options *, l4j_tensor *t) { t->data = nullptr; }},
         {L4J_EALIGN, "not aligned",

@@ -43,6 +43,8 @@
  *   fp32 results have the same bits on every tier, for any number of threads and any batch: each output of a product is one
  *   chain of fused multiply-adds in the order of its contraction index; sums are 16 interleaved lanes, folded 8, 4, 2, 1; exp and
  *   log are one fixed polynomial each; no reciprocal or square-root approximations.
+ *   fp32 is the default. The products of l4j_lora and l4j_linear_cross_entropy take another precision where the caller asks for
+ *   it: see L4J_COMPUTE_BF16. Its results too have the same bits on every tier.
  */
 #ifndef LORA4J_H
 #define LORA4J_H
@@ -138,12 +140,15 @@ typedef struct l4j_device l4j_device;
 typedef struct l4j_queue l4j_queue;
 typedef struct l4j_weight l4j_weight;
 
-/** ISA tiers of the CPU, in ascending order. Every tier gives the same fp32 bits. */
+/** ISA tiers of the CPU, in ascending order. Every tier gives the same bits. The last two add an instruction for products of
+    L4J_COMPUTE_BF16 to L4J_ISA_AVX512; below them such products run on fp32 multiply-adds, no faster than L4J_COMPUTE_F32. */
 enum {
     L4J_ISA_AUTO = 0,
-    L4J_ISA_REF = 1,    /**< plain C, any CPU */
-    L4J_ISA_AVX2 = 2,   /**< AVX2, FMA, F16C */
-    L4J_ISA_AVX512 = 3, /**< AVX-512 F, BW, DQ, VL */
+    L4J_ISA_REF = 1,         /**< plain C, any CPU */
+    L4J_ISA_AVX2 = 2,        /**< AVX2, FMA, F16C */
+    L4J_ISA_AVX512 = 3,      /**< AVX-512 F, BW, DQ, VL */
+    L4J_ISA_AVX512_BF16 = 4, /**< AVX512_BF16: VDPBF16PS */
+    L4J_ISA_AMX_BF16 = 5,    /**< AMX-BF16: TDPBF16PS; Linux must have granted the process its tiles (arch_prctl) */
     L4J_ISA_REF64 =
         100, /**< the accuracy oracle: `ref` in fp64; activations, adapters and gradients are L4J_F64 tensors */
     L4J_ISA_CUDA = 200 /**< a GPU; named by l4j_device_query, not a cap */
@@ -153,8 +158,8 @@ typedef struct l4j_device_options {
     uint32_t struct_size;
     int32_t device_type; /**< L4J_DEVICE_CPU or L4J_DEVICE_CUDA */
     int32_t device_id;   /**< 0 on the CPU; the ordinal of the GPU as CUDA counts them */
-    int32_t
-        max_isa; /**< cap of the CPU, L4J_ISA_AUTO on a GPU; L4J_ISA_AUTO takes the best. Environment LORA4J_MAX_ISA (ref|avx2|avx512) caps further. */
+    int32_t max_isa; /**< cap of isa and bf16_isa of the CPU; L4J_ISA_AUTO takes the best, and is what a GPU has. The environment
+                        variable LORA4J_MAX_ISA (ref|avx2|avx512|avx512-bf16|amx-bf16) caps further. */
     int64_t reserved[4];
 } l4j_device_options;
 
@@ -162,13 +167,15 @@ typedef struct l4j_device_info {
     uint32_t struct_size; /**< set by the caller */
     int32_t device_type;
     int32_t device_id;
-    int32_t isa;          /**< tier in use */
+    int32_t isa;          /**< tier in use, L4J_ISA_AVX512 at most */
     int32_t best_isa;     /**< best tier that CPU, operating system and build allow */
     int32_t logical_cpus; /**< CPUs this process may run on (affinity mask, cgroup quota); multiprocessors of a GPU */
     char isa_name[16];    /**< "ref", "avx2", "avx512", "ref64"; "sm_90" for a GPU of compute capability 9.0 */
     char cpu_name[64];    /**< the processor's brand string */
     int64_t memory_bytes; /**< physical memory, or the cgroup's limit where that is lower; the memory of a GPU */
-    int64_t reserved[4];
+    int32_t bf16_isa;     /**< tier that runs the products of L4J_COMPUTE_BF16; `isa` where no instruction helps */
+    int32_t reserved0;
+    int64_t reserved[3];
 } l4j_device_info;
 
 /** Opens the CPU, or a GPU when `options` asks for one. The first GPU loads liblora4j_cuda.so: from the environment's
@@ -311,6 +318,13 @@ enum {
 };
 enum { L4J_WEIGHT_ALLOW_NONFINITE = 1 /**< flag: do not check for NaN and Inf */ };
 
+/**
+ * The precision of products (`fpmath mode` of oneDNN). L4J_COMPUTE_BF16 rounds both operands of every product of the operation to
+ * bf16 (nearest, ties to even), multiplies them exactly and accumulates in fp32; inputs, outputs and all other arithmetic stay
+ * fp32. It runs on every device, faster where l4j_device_info.bf16_isa names an instruction for it. NUMERICS.md has the order of the sums.
+ */
+enum { L4J_COMPUTE_F32 = 0, L4J_COMPUTE_BF16 = 1 };
+
 /** A base weight [N, K], dense or quantized: a scheme and a list of {role, tensor}. */
 typedef struct l4j_weight_options {
     uint32_t struct_size;
@@ -320,7 +334,9 @@ typedef struct l4j_weight_options {
     int64_t rows; /**< N */
     int64_t cols; /**< K */
     int32_t part_count;
-    int32_t reserved0;
+    int32_t compute; /**< L4J_WEIGHT_PACK of a dense weight: what the layout serves. L4J_COMPUTE_BF16 holds the values rounded to
+                        bf16, whatever they were; the weight then is one of dtype BF16 to every operation. Otherwise
+                        L4J_COMPUTE_F32: quantized weights are decoded, and rounded if need be, where they are read. */
     const int32_t *part_roles;     /**< [part_count], each role once */
     const l4j_tensor *part_values; /**< [part_count] */
     int64_t reserved[4];
@@ -330,11 +346,14 @@ typedef struct l4j_weight_info {
     uint32_t struct_size; /**< set by the caller */
     int32_t scheme;
     int32_t mode;
-    int32_t dtype; /**< of dense values as stored; 0 for other schemes */
+    int32_t dtype; /**< of dense values as held: what was given, or BF16 where they were packed for L4J_COMPUTE_BF16; 0 for other
+                      schemes */
     int64_t rows;
     int64_t cols;
     int64_t bytes_held; /**< memory that the handle owns; 0 when it borrows */
-    int64_t reserved[4];
+    int32_t compute;    /**< what its layout serves */
+    int32_t reserved0;
+    int64_t reserved[3];
 } l4j_weight_info;
 
 /** Creates an immutable weight. A value that is NaN or Inf is L4J_ENUMERIC with its row and column, unless the flag allows it. `queue`
@@ -381,8 +400,6 @@ enum {
     L4J_LORA_ACCUMULATE_GRADS = 1, /**< da and db are added to; otherwise they are overwritten */
     L4J_LORA_ACCUMULATE_DX = 2     /**< dx is added to; otherwise it is overwritten */
 };
-enum { L4J_COMPUTE_F32 = 0 };
-
 /**
  * A group of G projections that share their input x (a single one, q/k/v, gate/up), each with an optional low-rank adapter:
  *
@@ -416,7 +433,7 @@ typedef struct l4j_lora {
     uint32_t flags;
     int32_t projection_count; /**< G, 1 to 16 */
     int32_t adapter_count;    /**< 0 to 65536; more than one with segments only */
-    int32_t compute;          /**< L4J_COMPUTE_F32 */
+    int32_t compute;          /**< L4J_COMPUTE_F32 or L4J_COMPUTE_BF16, for every product of both directions */
     float dropout_p;          /**< 0 ≤ p < 1; p > 0 with round(65536 p) = 0 or 65536 is L4J_EINVAL */
 
     const l4j_tensor *x;              /**< [M, K] */
@@ -683,9 +700,9 @@ L4J_API l4j_status l4j_embedding_backward(l4j_queue *queue, const l4j_embedding 
  */
 typedef struct l4j_linear_cross_entropy {
     uint32_t struct_size;
-    int32_t ignore_index; /**< usually −100 */
-    float softcap;        /**< must be 0 for now */
-    int32_t reserved0;
+    int32_t ignore_index;        /**< usually −100 */
+    float softcap;               /**< must be 0 for now */
+    int32_t compute;             /**< L4J_COMPUTE_F32 or L4J_COMPUTE_BF16, for both products */
     const l4j_tensor *x;         /**< [M, K] */
     const l4j_weight *weight;    /**< [V, K] */
     const int32_t *targets;      /**< [M] */

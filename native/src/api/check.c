@@ -140,6 +140,13 @@ l4j_status l4j_check_struct(const char *op, uint32_t found, size_t expected, con
     return L4J_OK;
 }
 
+l4j_status l4j_check_compute(const l4j_device *device, const char *op, int32_t compute, l4j_error *error) {
+    if (device->gpu && compute == L4J_COMPUTE_BF16)
+        return l4j_fail(error, L4J_ENOTSUP, "%s: compute is L4J_COMPUTE_BF16; expected L4J_COMPUTE_F32 on a GPU", op);
+    if (compute == L4J_COMPUTE_F32 || compute == L4J_COMPUTE_BF16) return L4J_OK;
+    return l4j_fail(error, L4J_EINVAL, "%s: compute is %d, expected L4J_COMPUTE_F32 or L4J_COMPUTE_BF16", op, compute);
+}
+
 l4j_status l4j_check_pointer(const char *op, const char *name, const void *pointer, l4j_error *error) {
     return pointer ? L4J_OK : l4j_fail(error, L4J_EINVAL, "%s: %s is NULL", op, name);
 }

@@ -27,6 +27,7 @@ l4j_status l4j_check_tensor(const l4j_device *device, const char *op, const char
 /* struct_size, and all reserved words zero. */
 l4j_status l4j_check_struct(const char *op, uint32_t found, size_t expected, const int64_t *reserved,
                             int reserved_count, l4j_error *error);
+l4j_status l4j_check_compute(const l4j_device *device, const char *op, int32_t compute, l4j_error *error);
 l4j_status l4j_check_pointer(const char *op, const char *name, const void *pointer, l4j_error *error);
 l4j_status l4j_check_weight(const l4j_device *device, const char *op, const char *name, const l4j_weight *weight,
                             int64_t rows, int64_t cols, l4j_error *error);

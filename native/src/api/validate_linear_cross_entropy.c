@@ -7,7 +7,7 @@ l4j_status l4j_validate_linear_cross_entropy_forward(const l4j_device *device, c
                                                      l4j_error *error) {
     const char *op = "linear_cross_entropy_forward";
     L4J_TRY(l4j_check_struct(op, args->struct_size, sizeof *args, args->reserved, 4, error));
-    if (args->reserved0) return l4j_fail(error, L4J_EINVAL, "%s: reserved0 is not zero", op);
+    L4J_TRY(l4j_check_compute(device, op, args->compute, error));
     if (args->softcap != 0.0f) {
         return l4j_fail(error, L4J_ENOTSUP, "%s: softcap is %g; it is not supported yet, expected 0", op,
                         (double)args->softcap);

@@ -6,13 +6,10 @@
 
 enum { MAX_PROJECTIONS = 16, MAX_ADAPTERS = 65536 };
 
-static l4j_status check_unsupported(const char *op, const l4j_lora *args, l4j_error *error) {
+static l4j_status check_unsupported(const l4j_device *device, const char *op, const l4j_lora *args, l4j_error *error) {
     if (args->magnitudes)
         return l4j_fail(error, L4J_ENOTSUP, "%s: magnitudes (DoRA) are not supported yet; expected NULL", op);
-    if (args->compute != L4J_COMPUTE_F32) {
-        return l4j_fail(error, L4J_ENOTSUP, "%s: compute is %d, expected L4J_COMPUTE_F32", op, args->compute);
-    }
-    return L4J_OK;
+    return l4j_check_compute(device, op, args->compute, error);
 }
 
 /* Whether the rows' adapters are given; what the segments say is checked when the operation runs. */
@@ -54,7 +51,7 @@ static l4j_status check_scalars(const l4j_device *device, const char *op, const 
         return l4j_fail(error, L4J_EINVAL, "%s: adapter_count is %d, expected 0 to %d", op, args->adapter_count,
                         MAX_ADAPTERS);
     }
-    L4J_TRY(check_unsupported(op, args, error));
+    L4J_TRY(check_unsupported(device, op, args, error));
     L4J_TRY(check_segments(device, op, args, error));
     float p = args->dropout_p;
     if (!(p >= 0.0f && p < 1.0f)) {

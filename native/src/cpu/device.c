@@ -59,7 +59,6 @@ static const l4j_kernels *const tiers[] = {
 
 /* The best table whose tier is not above `isa`. */
 static const l4j_kernels *kernels_for(int32_t isa) {
-    if (isa == L4J_ISA_REF64) return &ref64_kernels;
     const l4j_kernels *best = &ref_kernels;
     for (size_t i = 0; i < sizeof tiers / sizeof *tiers; i++) {
         if (tiers[i]->isa <= isa) best = tiers[i];
@@ -68,17 +67,21 @@ static const l4j_kernels *kernels_for(int32_t isa) {
 }
 
 static l4j_status isa_from_environment(int32_t *cap, l4j_error *error) {
+    static const char *const names[] = {[L4J_ISA_REF] = "ref",
+                                        [L4J_ISA_AVX2] = "avx2",
+                                        [L4J_ISA_AVX512] = "avx512",
+                                        [L4J_ISA_AVX512_BF16] = "avx512-bf16",
+                                        [L4J_ISA_AMX_BF16] = "amx-bf16"};
     const char *text = getenv("LORA4J_MAX_ISA");
-    *cap = L4J_ISA_AVX512;
+    *cap = L4J_ISA_AMX_BF16;
     if (!text || !*text) return L4J_OK;
-    if (strcmp(text, "ref") == 0) {
-        *cap = L4J_ISA_REF;
-    } else if (strcmp(text, "avx2") == 0) {
-        *cap = L4J_ISA_AVX2;
-    } else if (strcmp(text, "avx512") != 0) {
-        return l4j_fail(error, L4J_EINVAL, "environment LORA4J_MAX_ISA is \"%s\", expected ref, avx2 or avx512", text);
+    for (int32_t isa = L4J_ISA_REF; isa <= L4J_ISA_AMX_BF16; isa++) {
+        if (strcmp(text, names[isa]) != 0) continue;
+        *cap = isa;
+        return L4J_OK;
     }
-    return L4J_OK;
+    return l4j_fail(error, L4J_EINVAL,
+                    "environment LORA4J_MAX_ISA is \"%s\", expected ref, avx2, avx512, avx512-bf16 or amx-bf16", text);
 }
 
 static l4j_status open_gpu(const l4j_device_options *options, l4j_device **device, l4j_error *error) {
@@ -114,7 +117,7 @@ l4j_status l4j_device_open(const l4j_device_options *options, l4j_device **devic
                             options->device_type, options->device_id, L4J_DEVICE_CPU, L4J_DEVICE_CUDA);
         }
         asked = options->max_isa;
-        if (asked != L4J_ISA_REF64 && (asked < L4J_ISA_AUTO || asked > L4J_ISA_AVX512)) {
+        if (asked != L4J_ISA_REF64 && (asked < L4J_ISA_AUTO || asked > L4J_ISA_AMX_BF16)) {
             return l4j_fail(error, L4J_EINVAL, "device_open: options.max_isa is %d, expected an L4J_ISA_ constant",
                             asked);
         }
@@ -123,15 +126,17 @@ l4j_status l4j_device_open(const l4j_device_options *options, l4j_device **devic
 
     l4j_device *d = calloc(1, sizeof *d);
     if (!d) return l4j_fail(error, L4J_ENOMEM, "device_open: no memory for %zu bytes", sizeof *d);
-    d->best_isa = kernels_for(l4j_best_isa())->isa;
+    int32_t best = l4j_best_isa();
+    d->best_isa = kernels_for(best)->isa;
     if (asked == L4J_ISA_REF64) {
-        d->isa = L4J_ISA_REF64;
+        d->kernels = &ref64_kernels;
     } else {
-        int32_t limit = asked == L4J_ISA_AUTO ? d->best_isa : asked;
-        limit = limit < cap ? limit : cap;
-        d->isa = limit < d->best_isa ? limit : d->best_isa;
+        if (asked != L4J_ISA_AUTO && asked < best) best = asked;
+        if (cap < best) best = cap;
+        d->kernels = kernels_for(best);
     }
-    d->kernels = kernels_for(d->isa);
+    d->isa = d->kernels->isa;
+    d->bf16_isa = d->isa == L4J_ISA_AVX512 ? best : d->isa;
     *device = d;
     return L4J_OK;
 }
@@ -160,6 +165,7 @@ l4j_status l4j_device_query(const l4j_device *device, l4j_device_info *info, l4j
         .best_isa = device->best_isa,
         .logical_cpus = l4j_logical_cpus(),
         .memory_bytes = l4j_memory_bytes(),
+        .bf16_isa = device->bf16_isa,
     };
     snprintf(info->isa_name, sizeof info->isa_name, "%s", device->kernels->name);
     l4j_cpu_name(info->cpu_name, sizeof info->cpu_name);

@@ -2,9 +2,11 @@
 
 #include <lora4j/lora4j.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #if defined(__x86_64__)
@@ -14,6 +16,18 @@ static uint64_t xcr0(void) {
     uint32_t lo, hi;
     __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
     return (uint64_t)hi << 32 | lo;
+}
+
+/* AMX-TILE, AMX-BF16, the state of both switched on, and Linux (5.16 or later) lets this process use the tiles' 8 KiB. */
+static bool has_amx_bf16(uint32_t edx, uint64_t enabled) {
+    const uint32_t bf16 = 1u << 22, tile = 1u << 24;
+    const uint64_t state = 3u << 17; /* XTILECFG and XTILEDATA */
+    if ((edx & (bf16 | tile)) != (bf16 | tile) || (enabled & state) != state) return false;
+    enum {
+        REQUEST_PERMISSION = 0x1023,
+        XTILEDATA = 18
+    }; /* arch_prctl(ARCH_REQ_XCOMP_PERM, ...); for the whole process */
+    return syscall(SYS_arch_prctl, REQUEST_PERMISSION, XTILEDATA) == 0;
 }
 
 int32_t l4j_best_isa(void) {
@@ -26,8 +40,11 @@ int32_t l4j_best_isa(void) {
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return L4J_ISA_REF;
     if (!(b & (1u << 5))) return L4J_ISA_REF; /* AVX2 */
     const uint32_t f = 1u << 16, dq = 1u << 17, bw = 1u << 30, vl = 1u << 31;
-    if ((b & (f | dq | bw | vl)) == (f | dq | bw | vl) && (enabled & 0xE6) == 0xE6) return L4J_ISA_AVX512;
-    return L4J_ISA_AVX2;
+    if ((b & (f | dq | bw | vl)) != (f | dq | bw | vl) || (enabled & 0xE6) != 0xE6) return L4J_ISA_AVX2;
+    uint32_t leaves = a, more = 0;
+    if (has_amx_bf16(d, enabled)) return L4J_ISA_AMX_BF16;
+    if (leaves >= 1) __get_cpuid_count(7, 1, &more, &b, &c, &d);
+    return more & (1u << 5) ? L4J_ISA_AVX512_BF16 : L4J_ISA_AVX512;
 }
 
 void l4j_cpu_name(char *name, size_t capacity) {

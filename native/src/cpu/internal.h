@@ -84,6 +84,7 @@ struct l4j_device {
     int32_t id, multiprocessors;   /* of a GPU */
     int32_t isa;
     int32_t best_isa;
+    int32_t bf16_isa;    /* of the products of L4J_COMPUTE_BF16 */
     atomic_int children; /* queues, weights and blocks of memory alive */
 };
 
@@ -113,6 +114,8 @@ typedef enum {
     L4J_LAYOUT_ROWS,   /* value (n, k) at data[n * row_stride + k] */
     L4J_LAYOUT_PANELS, /* value (n, k) at data[((n / 16) * cols + k) * 16 + n % 16]; lanes past the last row are zero */
     L4J_LAYOUT_CODES,  /* quantized: decode_row gives rows */
+    L4J_LAYOUT_TILES,  /* bf16, for L4J_COMPUTE_BF16: at l4j_tile_index(false, cols, n, k) of bf16.h */
+    L4J_LAYOUT_QUAD_TILES, /* the same with true: for VDPBF16PS */
 } l4j_layout;
 
 enum { L4J_PANEL = 16 }; /* rows of a panel, and lanes of a reduction */

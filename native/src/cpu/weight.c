@@ -2,19 +2,21 @@
 #include "weight.h"
 #include "cuda/backend.h"
 
+#include "bf16.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 static int64_t element_bytes(int32_t dtype) { return dtype == L4J_F32 ? 4 : 2; }
 
 /* ---- finiteness: the exponent is not all ones ---- */
-int64_t l4j_first_nonfinite(const void *row, int32_t dtype, int64_t n) {
+int64_t l4j_first_nonfinite(const void *row, int32_t dtype, uint32_t f32_limit, int64_t n) {
     uint32_t found = 0;
     if (dtype == L4J_F32) {
         const uint32_t *v = row;
-        for (int64_t i = 0; i < n; i++) found |= (v[i] & 0x7F800000u) == 0x7F800000u;
+        for (int64_t i = 0; i < n; i++) found |= (v[i] & 0x7FFFFFFFu) >= f32_limit;
         for (int64_t i = 0; found && i < n; i++)
-            if ((v[i] & 0x7F800000u) == 0x7F800000u) return i;
+            if ((v[i] & 0x7FFFFFFFu) >= f32_limit) return i;
     } else {
         const uint16_t *v = row, mask = dtype == L4J_F16 ? 0x7C00 : 0x7F80;
         for (int64_t i = 0; i < n; i++) found |= (v[i] & mask) == mask;
@@ -33,8 +35,9 @@ void l4j_found_nonfinite(l4j_finite_check *check, int64_t index) {
 l4j_status l4j_finite_result(const l4j_finite_check *check, l4j_error *error) {
     int64_t first = atomic_load(&check->first), cols = check->weight->cols;
     if (first == INT64_MAX) return L4J_OK;
-    return l4j_fail(error, L4J_ENUMERIC, "weight_create: value [%lld, %lld] is NaN or Inf; expected finite weights",
-                    (long long)(first / cols), (long long)(first % cols));
+    return l4j_fail(error, L4J_ENUMERIC, "weight_create: value [%lld, %lld] is NaN or Inf%s; expected finite weights",
+                    (long long)(first / cols), (long long)(first % cols),
+                    check->f32_limit == L4J_INF_IN_BF16 ? " in bf16" : "");
 }
 
 static void check_finite(void *context, int thread, int threads) {
@@ -44,7 +47,7 @@ static void check_finite(void *context, int thread, int threads) {
     l4j_partition(w->rows, 1, thread, threads, &begin, &end);
     for (int64_t n = begin; n < end; n++) {
         const char *row = (const char *)w->data + n * w->row_stride * element_bytes(w->dtype);
-        int64_t k = l4j_first_nonfinite(row, w->dtype, w->cols);
+        int64_t k = l4j_first_nonfinite(row, w->dtype, c->f32_limit, w->cols);
         if (k < 0) continue;
         l4j_found_nonfinite(c, n * w->cols + k);
         return;
@@ -84,6 +87,34 @@ static void pack(void *context, int thread, int threads) {
     }
 }
 
+/* ---- packing: tiles of bf16 ---- */
+
+static float read_float(const l4j_weight *w, int64_t i) {
+    if (w->dtype == L4J_F32) return ((const float *)w->data)[i];
+    uint16_t h = ((const uint16_t *)w->data)[i];
+    return w->dtype == L4J_BF16 ? l4j_bf16_to_f32(h) : l4j_f16_to_f32(h);
+}
+
+/* Whole panels, so that missing rows and columns become +0 too. */
+static void pack_tiles(void *context, int thread, int threads) {
+    pack_task *task = context;
+    const l4j_weight *w = task->rows;
+    bool quads = w->device->bf16_isa == L4J_ISA_AVX512_BF16;
+    int64_t tiles = l4j_tiles(w->cols), begin, end;
+    l4j_partition((w->rows + L4J_TILE_ROWS - 1) / L4J_TILE_ROWS, 1, thread, threads, &begin, &end);
+    for (int64_t i = begin * tiles; i < end * tiles; i++) {
+        uint16_t *tile = (uint16_t *)task->panels + i * L4J_TILE;
+        int64_t n0 = i / tiles * L4J_TILE_ROWS, k0 = i % tiles * L4J_TILE_STEPS;
+        for (int64_t lane = 0; lane < L4J_TILE_ROWS; lane++) {
+            for (int64_t k = 0; k < L4J_TILE_STEPS; k++) {
+                bool live = n0 + lane < w->rows && k0 + k < w->cols;
+                tile[l4j_tile_index(quads, L4J_TILE_STEPS, lane, k)] =
+                    live ? l4j_f32_to_bf16(read_float(w, (n0 + lane) * w->row_stride + k0 + k)) : 0;
+            }
+        }
+    }
+}
+
 l4j_status l4j_weight_memory(l4j_weight *w, int64_t bytes, l4j_error *error) {
     int64_t size = bytes + 64;
     void *memory = l4j_cpu_allocate((size_t)size);
@@ -94,20 +125,33 @@ l4j_status l4j_weight_memory(l4j_weight *w, int64_t bytes, l4j_error *error) {
     return L4J_OK;
 }
 
-static l4j_status to_panels(l4j_weight *w, l4j_queue *queue, l4j_error *error) {
-    int64_t bytes = (w->rows + L4J_PANEL - 1) / L4J_PANEL * L4J_PANEL * w->cols * element_bytes(w->dtype);
+/* Replaces the rows by a packed copy of `bytes`. */
+static l4j_status to_packed(l4j_weight *w, l4j_queue *queue, l4j_task pack_rows, int64_t bytes, l4j_error *error) {
     L4J_TRY(l4j_weight_memory(w, bytes, error));
     pack_task task = {w, w->owned};
-    l4j_run_or_alone(queue, pack, &task);
+    l4j_run_or_alone(queue, pack_rows, &task);
     w->data = w->owned;
-    w->layout = L4J_LAYOUT_PANELS;
     w->row_stride = 0;
+    return L4J_OK;
+}
+
+static l4j_status to_panels(l4j_weight *w, l4j_queue *queue, l4j_error *error) {
+    int64_t panels = (w->rows + L4J_PANEL - 1) / L4J_PANEL;
+    L4J_TRY(to_packed(w, queue, pack, panels * L4J_PANEL * w->cols * element_bytes(w->dtype), error));
+    w->layout = L4J_LAYOUT_PANELS;
+    return L4J_OK;
+}
+
+static l4j_status to_tiles(l4j_weight *w, l4j_queue *queue, l4j_error *error) {
+    int64_t panels = (w->rows + L4J_TILE_ROWS - 1) / L4J_TILE_ROWS;
+    L4J_TRY(to_packed(w, queue, pack_tiles, panels * l4j_tiles(w->cols) * L4J_TILE * 2, error));
+    w->layout = w->device->bf16_isa == L4J_ISA_AVX512_BF16 ? L4J_LAYOUT_QUAD_TILES : L4J_LAYOUT_TILES;
+    w->dtype = L4J_BF16;
     return L4J_OK;
 }
 
 static l4j_status check_options(const l4j_weight_options *o, l4j_error *error) {
     L4J_TRY(l4j_check_struct("weight_create", o->struct_size, sizeof *o, o->reserved, 4, error));
-    if (o->reserved0) return l4j_fail(error, L4J_EINVAL, "weight_create: reserved0 is not zero");
     if (o->scheme != L4J_SCHEME_DENSE && !l4j_format_name(o->scheme)) {
         return l4j_fail(error, L4J_ENOTSUP,
                         "weight_create: scheme %d is not supported; expected a L4J_SCHEME_... of lora4j.h", o->scheme);
@@ -115,6 +159,18 @@ static l4j_status check_options(const l4j_weight_options *o, l4j_error *error) {
     if (o->mode != L4J_WEIGHT_BORROW && o->mode != L4J_WEIGHT_PACK) {
         return l4j_fail(error, L4J_EINVAL, "weight_create: mode is %d, expected L4J_WEIGHT_BORROW or L4J_WEIGHT_PACK",
                         o->mode);
+    }
+    if (o->compute != L4J_COMPUTE_F32 && (o->compute != L4J_COMPUTE_BF16 || o->mode != L4J_WEIGHT_PACK)) {
+        return l4j_fail(
+            error, L4J_EINVAL,
+            "weight_create: compute is %d, expected L4J_COMPUTE_F32, or L4J_COMPUTE_BF16 with L4J_WEIGHT_PACK",
+            o->compute);
+    }
+    if (o->compute == L4J_COMPUTE_BF16 && o->scheme != L4J_SCHEME_DENSE) {
+        return l4j_fail(error, L4J_ENOTSUP,
+                        "weight_create: compute is L4J_COMPUTE_BF16 and the scheme is %s; expected a dense weight: create "
+                        "this one with L4J_COMPUTE_F32, operations round its values where they read them",
+                        l4j_format_name(o->scheme));
     }
     if (o->flags & ~(uint32_t)L4J_WEIGHT_ALLOW_NONFINITE) {
         return l4j_fail(error, L4J_EINVAL, "weight_create: flags are 0x%x, expected L4J_WEIGHT_ALLOW_NONFINITE or 0",
@@ -180,7 +236,7 @@ static l4j_status make_dense(l4j_weight *w, l4j_queue *queue, const l4j_weight_o
     w->row_stride = t->stride[0];
     w->data = t->data;
     bool finite = !(options->flags & L4J_WEIGHT_ALLOW_NONFINITE);
-    l4j_finite_check check = {w, INT64_MAX};
+    l4j_finite_check check = {w, options->compute == L4J_COMPUTE_BF16 ? L4J_INF_IN_BF16 : L4J_INF_IN_F32, INT64_MAX};
     if (w->device->gpu) {
         if (queue) L4J_TRY(l4j_queue_synchronize(queue, error)); /* it may still be writing the values */
         int64_t first = -1;
@@ -192,7 +248,8 @@ static l4j_status make_dense(l4j_weight *w, l4j_queue *queue, const l4j_weight_o
         l4j_run_or_alone(queue, check_finite, &check);
         L4J_TRY(l4j_finite_result(&check, error));
     }
-    return options->mode == L4J_WEIGHT_PACK ? to_panels(w, queue, error) : L4J_OK;
+    if (options->mode == L4J_WEIGHT_BORROW) return L4J_OK;
+    return options->compute == L4J_COMPUTE_BF16 ? to_tiles(w, queue, error) : to_panels(w, queue, error);
 }
 
 l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_weight_options *options,
@@ -205,6 +262,7 @@ l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_wei
     }
     *weight = NULL;
     l4j_status status = check_options(options, error);
+    if (status == L4J_OK) status = l4j_check_compute(device, "weight_create", options->compute, error);
     if (status != L4J_OK) return status;
     if (queue && queue->device != device)
         return l4j_fail(error, L4J_EDEVICE, "weight_create: the queue belongs to another device");
@@ -263,6 +321,7 @@ l4j_status l4j_weight_query(const l4j_weight *weight, l4j_weight_info *info, l4j
                               .dtype = weight->dtype,
                               .rows = weight->rows,
                               .cols = weight->cols,
-                              .bytes_held = weight->bytes_held};
+                              .bytes_held = weight->bytes_held,
+                              .compute = l4j_in_tiles(weight) ? L4J_COMPUTE_BF16 : L4J_COMPUTE_F32};
     return L4J_OK;
 }

@@ -13,13 +13,18 @@ static inline void l4j_run_or_alone(l4j_queue *queue, l4j_task task, void *conte
     }
 }
 
+/* Bits of the least magnitude that is NaN or Inf, in fp32 and where it is rounded to bf16. */
+#define L4J_INF_IN_F32 0x7F800000u
+#define L4J_INF_IN_BF16 0x7F7F8000u
+
 /* The search for the first NaN or Inf, by all threads. */
 typedef struct l4j_finite_check {
     const l4j_weight *weight;
+    uint32_t f32_limit;    /* for values in F32: L4J_INF_IN_F32, or L4J_INF_IN_BF16 */
     _Atomic int64_t first; /* lowest index n * K + k of one; INT64_MAX where there is none */
 } l4j_finite_check;
 /* The lowest index of a NaN or Inf among n stored floats, -1 where there is none. */
-int64_t l4j_first_nonfinite(const void *values, int32_t dtype, int64_t n);
+int64_t l4j_first_nonfinite(const void *values, int32_t dtype, uint32_t f32_limit, int64_t n);
 void l4j_found_nonfinite(l4j_finite_check *check, int64_t index);
 /* L4J_ENUMERIC with row and column where one was found. */
 l4j_status l4j_finite_result(const l4j_finite_check *check, l4j_error *error);

@@ -18,7 +18,7 @@ static void check_finite(void *context, int thread, int threads) {
             float values[CHECK_COLUMNS];
             int64_t count = l4j_min64(CHECK_COLUMNS, w->cols - k);
             w->device->kernels->decode_row(w, n, k, count, values);
-            int64_t at = l4j_first_nonfinite(values, L4J_F32, count);
+            int64_t at = l4j_first_nonfinite(values, L4J_F32, c->f32_limit, count);
             if (at < 0) continue;
             l4j_found_nonfinite(c, n * w->cols + k + at);
             return;
@@ -142,7 +142,7 @@ l4j_status l4j_weight_quantized(l4j_weight *w, l4j_queue *queue, const l4j_weigh
     w->layout = L4J_LAYOUT_CODES;
     L4J_TRY(open_parts(w, options, options->part_values, error));
     if (!(options->flags & L4J_WEIGHT_ALLOW_NONFINITE)) {
-        l4j_finite_check check = {w, INT64_MAX};
+        l4j_finite_check check = {w, L4J_INF_IN_F32, INT64_MAX};
         l4j_run_or_alone(queue, check_finite, &check);
         L4J_TRY(l4j_finite_result(&check, error));
     }

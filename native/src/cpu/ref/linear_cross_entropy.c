@@ -1,5 +1,6 @@
 /* linear_cross_entropy_forward: a few rows at a time, so that each row of the weight is converted once for all of them. */
 #include "../values.h"
+#include "chain.h"
 #include "real.h"
 
 enum { LCE_ROWS = 4 };
@@ -36,17 +37,45 @@ static void lce_softmax(const l4j_linear_cross_entropy *args, int64_t m, real *z
     }
 }
 
+/* The logits of a row of x with the weight's row w. */
+static real lce_logit(const l4j_linear_cross_entropy *args, int64_t m, const real *w) {
+    int64_t K = args->weight->cols;
+    if (args->compute == L4J_COMPUTE_BF16) {
+        bf16_chain chain = bf16_start(0);
+        for (int64_t k = 0; k < K; k++) bf16_step(&chain, bf16_operand(*real_at2(args->x, m, k)), bf16_operand(w[k]));
+        return bf16_end(&chain);
+    }
+    real acc = 0;
+    for (int64_t k = 0; k < K; k++) acc = real_fma(*real_at2(args->x, m, k), w[k], acc);
+    return acc;
+}
+
+/* dx of row m from its dz, of L4J_COMPUTE_BF16. */
+static void lce_bf16_dx(const l4j_linear_cross_entropy *args, int64_t m, const real *dz) {
+    int64_t V = args->weight->rows;
+    for (int64_t k = 0; k < args->weight->cols; k++) {
+        real *dx = real_at2(args->dx, m, k);
+        for (int64_t first = 0; first < V; first += L4J_LCE_BLOCK) {
+            bf16_chain chain = bf16_start(0);
+            for (int64_t v = first; v < l4j_min64(first + L4J_LCE_BLOCK, V); v++)
+                bf16_step(&chain, bf16_operand(dz[v]), bf16_operand(real_weight(args->weight, v, k)));
+            real sum = bf16_end(&chain);
+            *dx = first == 0 ? sum : *dx + sum;
+        }
+    }
+}
+
 static void lce_rows(const l4j_linear_cross_entropy *args, const int64_t *rows, int count, real *z, real *w) {
     int64_t V = args->weight->rows, K = args->weight->cols;
     for (int64_t v = 0; v < V; v++) {
         real_weight_row(args->weight, v, w);
-        for (int i = 0; i < count; i++) {
-            real acc = 0;
-            for (int64_t k = 0; k < K; k++) acc = real_fma(*real_at2(args->x, rows[i], k), w[k], acc);
-            z[i * V + v] = acc;
-        }
+        for (int i = 0; i < count; i++) z[i * V + v] = lce_logit(args, rows[i], w);
     }
     for (int i = 0; i < count; i++) lce_softmax(args, rows[i], z + i * V);
+    if (args->compute == L4J_COMPUTE_BF16) {
+        for (int i = 0; i < count && args->dx; i++) lce_bf16_dx(args, rows[i], z + i * V);
+        return;
+    }
     real *part = w + K;
     for (int64_t v = 0; v < V && args->dx; v++) {
         bool first = v % L4J_LCE_BLOCK == 0, last = v % L4J_LCE_BLOCK == L4J_LCE_BLOCK - 1 || v == V - 1;

@@ -1,18 +1,7 @@
 /* lora_forward and lora_backward, straight from the contract: every output is one chain. */
-#include "../dropout.h"
-#include "../values.h"
-#include "real.h"
+#include "lora.h"
 
-typedef struct {
-    l4j_queue *queue;
-    const l4j_lora *args;
-    int32_t *adapter; /* [M] of each row, -1 = none */
-    real *ds;         /* [G][M, widest R_g], backward */
-    real *rows;       /* [threads][K]: one row of a weight or of masked x */
-} lora_task;
-
-/* A and B of an adapter on a projection, at this place of their lists; -1 where there is none. */
-static int64_t lora_index(const l4j_lora *args, int64_t adapter, int g) {
+int64_t lora_index(const l4j_lora *args, int64_t adapter, int g) {
     int64_t i = adapter * args->projection_count + g;
     return adapter >= 0 && args->a[i].data ? i : -1;
 }
@@ -27,9 +16,7 @@ static int64_t lora_widest(const l4j_lora *args, int g) {
     return widest;
 }
 
-/* out[k] = kept ? x[m, k] : +0 for k in [k0, k1); k0 is a multiple of L4J_DROPOUT_BLOCK. */
-static void lora_masked_row(const l4j_lora *args, const l4j_dropout *drop, int64_t m, int64_t k0, int64_t k1,
-                            real *out) {
+void lora_masked_row(const l4j_lora *args, const l4j_dropout *drop, int64_t m, int64_t k0, int64_t k1, real *out) {
     for (int64_t first = k0; first < k1; first += L4J_DROPOUT_BLOCK) {
         uint16_t bits[L4J_DROPOUT_BLOCK] = {0};
         if (drop->threshold) l4j_dropout_bits(drop, drop->token_index[m], first / L4J_DROPOUT_BLOCK, bits);
@@ -59,6 +46,10 @@ static void lora_s(const l4j_lora *args, int64_t adapter, int g, int64_t m, real
 static void lora_forward_task(void *context, int thread, int threads) {
     lora_task *task = context;
     const l4j_lora *args = task->args;
+    if (args->compute == L4J_COMPUTE_BF16) {
+        lora_bf16_forward(task, thread, threads);
+        return;
+    }
     int64_t K = args->x->shape[1], begin, end;
     l4j_partition(args->x->shape[0], 1, thread, threads, &begin, &end);
     real *row = task->rows + thread * K;
@@ -111,6 +102,10 @@ l4j_status L4J_NAME(lora_forward)(l4j_queue *queue, const l4j_lora *args, void *
 static void lora_ds(const lora_task *task, int g, real *ds, int64_t width, int64_t begin, int64_t end) {
     const l4j_lora *args = task->args;
     int64_t N = args->weights[g]->rows;
+    if (args->compute == L4J_COMPUTE_BF16) {
+        lora_bf16_ds(task, g, ds, width, begin, end);
+        return;
+    }
     for (int64_t m = begin; m < end; m++) {
         int64_t i = lora_index(args, task->adapter[m], g);
         if (i < 0) continue;
@@ -128,6 +123,10 @@ static void lora_ds(const lora_task *task, int g, real *ds, int64_t width, int64
 static void lora_db(const lora_task *task, int64_t adapter, int g, int thread, int threads) {
     const l4j_lora *args = task->args;
     int64_t M = args->x->shape[0], i = lora_index(args, adapter, g), begin, end;
+    if (args->compute == L4J_COMPUTE_BF16) {
+        lora_bf16_db(task, adapter, g, thread, threads);
+        return;
+    }
     l4j_partition(args->weights[g]->rows, 1, thread, threads, &begin, &end);
     for (int64_t n = begin; n < end; n++) {
         for (int64_t r = 0; r < args->a[i].shape[0]; r++) {
@@ -149,6 +148,10 @@ static void lora_da(const lora_task *task, int64_t adapter, int g, const real *d
     int64_t M = args->x->shape[0], K = args->x->shape[1], i = lora_index(args, adapter, g), begin, end;
     int64_t R = args->a[i].shape[0];
     l4j_dropout drop = l4j_lora_dropout(args, (int)adapter, g);
+    if (args->compute == L4J_COMPUTE_BF16) {
+        lora_bf16_da(task, adapter, g, ds, width, row, thread, threads);
+        return;
+    }
     l4j_partition(K, L4J_DROPOUT_BLOCK, thread, threads, &begin, &end);
     if (!(args->flags & L4J_LORA_ACCUMULATE_GRADS)) {
         for (int64_t r = 0; r < R; r++) {
@@ -175,7 +178,11 @@ static void lora_dx_adapter(const l4j_lora *args, int64_t adapter, int g, const 
             l4j_dropout_bits(&drop, drop.token_index[m], k / L4J_DROPOUT_BLOCK, bits);
         }
         real t = 0;
-        for (int64_t r = 0; r < args->a[i].shape[0]; r++) t = real_fma(ds[r], *real_at2(&args->a[i], r, k), t);
+        if (args->compute == L4J_COMPUTE_BF16) {
+            t = lora_bf16_low_rank(args, i, ds, k);
+        } else {
+            for (int64_t r = 0; r < args->a[i].shape[0]; r++) t = real_fma(ds[r], *real_at2(&args->a[i], r, k), t);
+        }
         if (bits[k % L4J_DROPOUT_BLOCK] < drop.threshold) t = 0;
         real *out = real_at2(args->dx, m, k);
         *out = started ? *out + t : t;
@@ -198,7 +205,9 @@ static void lora_dx(const lora_task *task, real *row, int thread, int threads) {
             ds += M * width;
         }
         for (int64_t k = 0; k < K && !started; k++) *real_at2(args->dx, m, k) = 0;
+        if (args->compute == L4J_COMPUTE_BF16) lora_bf16_dx(args, m);
     }
+    if (args->compute == L4J_COMPUTE_BF16) return;
     for (int g = 0; g < args->projection_count; g++) {
         const l4j_weight *w = args->weights[g];
         for (int64_t n = 0; n < w->rows; n++) {

@@ -5,6 +5,7 @@
 #ifndef L4J_REAL_H
 #define L4J_REAL_H
 
+#include "../bf16.h"
 #include "../internal.h"
 #include "../math.h"
 
@@ -49,6 +50,22 @@ static inline real *real_at3(const l4j_tensor *t, int64_t i, int64_t j, int64_t 
     return (real *)t->data + i * t->stride[0] + j * t->stride[1] + k * t->stride[2];
 }
 
+/* Value (n, k) of a weight. */
+static inline real real_weight(const l4j_weight *w, int64_t n, int64_t k) {
+    if (w->layout == L4J_LAYOUT_CODES) {
+        float values[16];
+        L4J_NAME(decode_row)(w, n, k / 16 * 16, k % 16 + 1, values);
+        return values[k % 16];
+    }
+    if (l4j_in_tiles(w)) {
+        int64_t i = l4j_tile_index(w->layout == L4J_LAYOUT_QUAD_TILES, w->cols, n, k);
+        return l4j_bf16_to_f32(((const uint16_t *)w->data)[i]);
+    }
+    int64_t i = w->layout == L4J_LAYOUT_PANELS ? (n / L4J_PANEL * w->cols + k) * L4J_PANEL + n % L4J_PANEL
+                                               : n * w->row_stride + k;
+    return real_read(w->data, w->dtype, i);
+}
+
 /* Row n of a weight: out[0 .. cols). */
 static inline void real_weight_row(const l4j_weight *w, int64_t n, real *out) {
     if (w->layout == L4J_LAYOUT_CODES) {
@@ -58,6 +75,10 @@ static inline void real_weight_row(const l4j_weight *w, int64_t n, real *out) {
             L4J_NAME(decode_row)(w, n, k, count, values);
             for (int64_t i = 0; i < count; i++) out[k + i] = values[i];
         }
+        return;
+    }
+    if (l4j_in_tiles(w)) {
+        for (int64_t k = 0; k < w->cols; k++) out[k] = real_weight(w, n, k);
         return;
     }
     int64_t first = n * w->row_stride, step = 1;

@@ -4,6 +4,7 @@
  * then each of them takes columns, packs them, and streams the rows past them without meeting the others.
  */
 #include "gemm.h"
+#include "../bf16.h"
 
 /* Part of a block: steps [k, k + steps) of one segment. */
 typedef struct {
@@ -217,7 +218,8 @@ static bool gemm_is_row(const gemm_product *p) {
     bool row = p->m <= 2;
     for (int s = 0; s < p->segments; s++) {
         const gemm_b *b = &p->segment[s].b;
-        row &= b->kind == GEMM_B_WEIGHT_TRANS || (b->kind == GEMM_B_STRIDED && p->segment[s].k <= GEMM_KC);
+        row &= (b->kind == GEMM_B_WEIGHT_TRANS && !l4j_in_tiles(b->weight)) ||
+               (b->kind == GEMM_B_STRIDED && p->segment[s].k <= GEMM_KC);
     }
     return row;
 }

@@ -9,6 +9,7 @@
 
 #include "../dropout.h"
 #include "../internal.h"
+#include "dropout16.h"
 #include "gemm_kernel.h"
 #include "vec16.h"
 
@@ -88,6 +89,7 @@ typedef struct gemm_areas {
 } gemm_areas;
 
 #define gemm_tile L4J_NAME(gemm_tile)
+#define gemm_gather L4J_NAME(gemm_gather)
 #define gemm_pack_a L4J_NAME(gemm_pack_a)
 #define gemm_pack_b L4J_NAME(gemm_pack_b)
 #define gemm_pack_codes L4J_NAME(gemm_pack_codes)
@@ -157,6 +159,10 @@ void gemm_tile(int rows, int cols, const gemm_piece *pieces, int count, const fl
 /* Rows [m, m + rows) of steps [k, k + steps) as one panel of `height` rows: out[step * height + row]. steps ≤ GEMM_KC;
    with dropout k is a multiple of 32. */
 void gemm_pack_a(float *out, int height, const gemm_a *a, int64_t m, int rows, int64_t k, int64_t steps);
+
+/* Row m of A: steps [k, k + steps). With dropout k is a multiple of 32, `out` has room for whole dropout blocks, and `keys` are those
+   of a->dropout; without it they are NULL. */
+void gemm_gather(float *out, const gemm_a *a, const dropout_keys *keys, int64_t m, int64_t k, int64_t steps);
 
 /* Columns [n, n + cols) of steps [k, k + steps) as panels: out[(j / 16) * steps * 16 + step * 16 + j % 16]. For weights k is a
    multiple of 32, n of 16; with dropout n is a multiple of 16. */

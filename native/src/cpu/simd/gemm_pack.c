@@ -1,4 +1,5 @@
 /* Packing of operands: from rows or panels, fp32 or stored halves, plain or transposed, with dropout. */
+#include "../bf16.h"
 #include "dropout16.h"
 #include "gemm.h"
 #include "transpose8.h"
@@ -145,6 +146,21 @@ static void pack_weight_panels(float *out, const l4j_weight *w, int64_t k, int64
     }
 }
 
+/* B[k, n] from a weight in tiles of bf16: not what they are for, and value by value. */
+static void pack_weight_tiles(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t n, int64_t cols) {
+    const l4j_weight *w = b->weight;
+    bool quads = w->layout == L4J_LAYOUT_QUAD_TILES, transposed = b->kind == GEMM_B_WEIGHT_TRANS;
+    for (int64_t j = 0; j < cols; j += L4J_PANEL, out += steps * L4J_PANEL) {
+        for (int64_t s = 0; s < steps; s++) {
+            for (int64_t i = 0; i < L4J_PANEL; i++) {
+                int64_t row = transposed ? n + j + i : k + s, col = transposed ? k + s : n + j + i;
+                int64_t at = l4j_tile_index(quads, w->cols, row, col);
+                out[s * L4J_PANEL + i] = j + i < cols ? l4j_bf16_to_f32(((const uint16_t *)w->data)[at]) : 0;
+            }
+        }
+    }
+}
+
 /* ---- B from strided tensors ---- */
 
 static void pack_strided(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t n, int64_t cols) {
@@ -193,6 +209,8 @@ void gemm_pack_b(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t 
         if (b->dropout && b->dropout->threshold) pack_drop(out, b->dropout, k, steps, n, cols);
     } else if (b->weight->layout == L4J_LAYOUT_CODES) {
         gemm_pack_codes(out, b, k, steps, n, cols);
+    } else if (l4j_in_tiles(b->weight)) {
+        pack_weight_tiles(out, b, k, steps, n, cols);
     } else if (b->kind == GEMM_B_WEIGHT_TRANS) {
         pack_weight_trans(out, b->weight, k, steps, n, cols);
     } else if (b->weight->layout == L4J_LAYOUT_ROWS) {
@@ -246,8 +264,7 @@ static void pack_panel(float *out, int height, const float *const rows[GEMM_MR],
     }
 }
 
-/* One row of A, contiguous and with dropout; keys are NULL without. `out` has room for whole dropout blocks. */
-static void pack_gather(float *out, const gemm_a *a, const dropout_keys *keys, int64_t m, int64_t k, int64_t steps) {
+void gemm_gather(float *out, const gemm_a *a, const dropout_keys *keys, int64_t m, int64_t k, int64_t steps) {
     const float *from = a->data + m * a->row_stride + k * a->col_stride;
     if (a->col_stride != 1) {
         for (int64_t s = 0; s < steps; s++) out[s] = from[s * a->col_stride];
@@ -279,7 +296,7 @@ void gemm_pack_a(float *out, int height, const gemm_a *a, int64_t m, int rows, i
         } else if (plain) {
             row[i] = a->data + (m + i) * a->row_stride + k;
         } else {
-            pack_gather(buffer[i], a, drops ? &keys : NULL, m + i, k, steps);
+            gemm_gather(buffer[i], a, drops ? &keys : NULL, m + i, k, steps);
             row[i] = buffer[i];
         }
     }

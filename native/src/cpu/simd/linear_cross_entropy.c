@@ -3,8 +3,8 @@
  * one product for the logits, one pass of each thread over its rows for the softmax and its gradient, one product for dx. That one goes
  * in spans of several of the contract's blocks: all threads pack the span, then each takes areas of dx through its blocks.
  */
-#include "../values.h"
-#include "gemm.h"
+#include "linear_cross_entropy.h"
+
 #include "vexp.h"
 #include <string.h>
 
@@ -15,30 +15,21 @@ enum {
     LCE_SPAN = 8           /* blocks of L4J_LCE_BLOCK values that are packed at a time */
 };
 
-typedef struct {
-    l4j_queue *queue;
-    const l4j_linear_cross_entropy *args;
-    int64_t count, chunk, ldz;
-    int64_t *rows; /* [M] those with a target */
-    float *x;      /* packed rows of x */
-    float *z;      /* [chunk][ldz] logits, then their gradient */
-    float *dx;     /* [chunk][K] */
-    float *part;   /* [chunk][K] a block's share of dx */
-    float *panel;  /* [threads] one gathered panel of x */
-    float *own;
-    float *span[2]; /* packed spans of the gradient of z, in turn: block after block */
-} lce_task;
-
 static void lce_layout(l4j_arena *arena, int threads, const l4j_linear_cross_entropy *args, lce_task *task) {
+    task->args = args;
     int64_t M = args->x->shape[0], K = args->weight->cols, V = args->weight->rows;
     int64_t rows = l4j_min64(M, l4j_min64(LCE_ROWS, l4j_max64(LCE_LOGITS / V, GEMM_MR)));
     task->chunk = rows;
     task->ldz = gemm_ceil(V, L4J_PANEL);
     task->rows = l4j_take(arena, sizeof(int64_t) * (size_t)M);
-    task->x = l4j_take(arena, sizeof(float) * (size_t)((rows + GEMM_MR) * K));
     task->z = l4j_take(arena, sizeof(float) * (size_t)(rows * task->ldz));
     task->dx = l4j_take(arena, args->dx ? sizeof(float) * (size_t)(rows * K) : 0);
     task->part = l4j_take(arena, args->dx ? sizeof(float) * (size_t)(rows * K) : 0);
+    if (args->compute == L4J_COMPUTE_BF16) {
+        lce_bf16_layout(arena, threads, task);
+        return;
+    }
+    task->x = l4j_take(arena, sizeof(float) * (size_t)((rows + GEMM_MR) * K));
     task->panel = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_MR * GEMM_KC);
     task->own = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_OWN_FLOATS);
     int64_t values = args->dx ? l4j_min64(V, LCE_SPAN * L4J_LCE_BLOCK) : 0;
@@ -117,16 +108,8 @@ static void lce_softmax(const l4j_linear_cross_entropy *args, int64_t m, float *
 /* The product of a packed block of the gradient of z, values [v, v + L4J_LCE_BLOCK), with its rows of the weight. */
 static gemm_product lce_product(const lce_task *task, l4j_weight *block, const float *packed, int64_t count,
                                 int64_t v) {
-    const l4j_weight *whole = task->args->weight;
-    int64_t K = whole->cols;
-    *block = *whole;
-    block->rows = l4j_min64(L4J_LCE_BLOCK, whole->rows - v);
-    if (whole->layout == L4J_LAYOUT_CODES) {
-        block->first_row = v;
-    } else { /* v is a multiple of a panel */
-        int64_t first = whole->layout == L4J_LAYOUT_PANELS ? v * K : v * whole->row_stride;
-        block->data = (const char *)whole->data + first * (whole->dtype == L4J_F32 ? 4 : 2);
-    }
+    int64_t K = task->args->weight->cols;
+    *block = lce_weight(task->args->weight, v);
     gemm_product p = {
         .m = count, .n = K, .height = gemm_height(count), .c = v == 0 ? task->dx : task->part, .ldc = K, .segments = 1};
     p.segment[0] = (gemm_segment){.k = block->rows, .packed = packed, .b = {.kind = GEMM_B_WEIGHT, .weight = block}};
@@ -187,24 +170,41 @@ static void lce_dx(const lce_task *task, gemm_team *team, int64_t count) {
     l4j_pool_barrier(team->pool);
 }
 
-static void lce_chunk(const lce_task *task, gemm_team *team, const int64_t *rows, int64_t count) {
+/* The logits of the gathered rows. */
+static void lce_logits(const lce_task *task, gemm_team *team, const int64_t *rows, int64_t count) {
     const l4j_linear_cross_entropy *args = task->args;
-    int64_t K = args->weight->cols, begin, end;
     int height = gemm_height(count);
+    int64_t begin, end;
     l4j_partition(gemm_panels(count, height), 1, team->thread, team->threads, &begin, &end);
     lce_pack(task, task->panel + (int64_t)team->thread * GEMM_MR * GEMM_KC, rows, count, height, begin, end);
     l4j_pool_barrier(team->pool);
     gemm_product logits = {
         .m = count, .n = args->weight->rows, .height = height, .c = task->z, .ldc = task->ldz, .segments = 1};
     logits.segment[0] =
-        (gemm_segment){.k = K, .packed = task->x, .b = {.kind = GEMM_B_WEIGHT_TRANS, .weight = args->weight}};
+        (gemm_segment){.k = args->weight->cols, .packed = task->x, .b = {.kind = GEMM_B_WEIGHT_TRANS, .weight = args->weight}};
     gemm_run(team, &logits);
-    l4j_pool_barrier(team->pool);
-    l4j_partition(count, 1, team->thread, team->threads, &begin, &end);
+}
+
+static void lce_chunk(const lce_task *task, lce_team *team, const int64_t *rows, int64_t count) {
+    const l4j_linear_cross_entropy *args = task->args;
+    bool bf16 = args->compute == L4J_COMPUTE_BF16;
+    l4j_pool *pool = task->queue->pool;
+    int64_t K = args->weight->cols, begin, end;
+    if (bf16) {
+        lce_bf16_logits(task, &team->bf16, rows, count);
+    } else {
+        lce_logits(task, &team->f32, rows, count);
+    }
+    l4j_pool_barrier(pool);
+    l4j_partition(count, 1, team->f32.thread, team->f32.threads, &begin, &end);
     for (int64_t i = begin; i < end; i++) lce_softmax(args, rows[i], task->z + i * task->ldz);
     if (!args->dx) return;
-    l4j_pool_barrier(team->pool);
-    lce_dx(task, team, count);
+    l4j_pool_barrier(pool);
+    if (bf16) {
+        lce_bf16_dx(task, &team->bf16, count);
+    } else {
+        lce_dx(task, &team->f32, count);
+    }
     for (int64_t i = begin; i < end; i++) {
         memcpy((float *)args->dx->data + rows[i] * args->dx->stride[0], task->dx + i * K, sizeof(float) * (size_t)K);
     }
@@ -212,16 +212,20 @@ static void lce_chunk(const lce_task *task, gemm_team *team, const int64_t *rows
 
 static void lce_run(void *context, int thread, int threads) {
     const lce_task *task = context;
-    gemm_team team = {.pool = task->queue->pool,
-                      .thread = thread,
-                      .threads = threads,
-                      .own = task->own + (int64_t)thread * GEMM_OWN_FLOATS};
+    l4j_pool *pool = task->queue->pool;
+    lce_team team = {.f32 = {.pool = pool, .thread = thread, .threads = threads},
+                     .bf16 = {.pool = pool,
+                              .thread = thread,
+                              .threads = threads,
+                              .kernel = task->kernel,
+                              .b = {task->tiles[0], task->tiles[1]}}};
+    if (task->own) team.f32.own = task->own + (int64_t)thread * GEMM_OWN_FLOATS;
     int64_t chunks = (task->count + task->chunk - 1) / l4j_max64(task->chunk, 1);
     for (int64_t c = 0; c < chunks; c++) {
         int64_t begin, end;
         l4j_partition(task->count, 1, (int)c, (int)chunks, &begin, &end);
         lce_chunk(task, &team, task->rows + begin, end - begin);
-        l4j_pool_barrier(team.pool);
+        l4j_pool_barrier(pool);
     }
 }
 
@@ -248,7 +252,7 @@ static void lce_report(const l4j_linear_cross_entropy *args) {
 
 size_t L4J_NAME(linear_cross_entropy_forward_workspace)(int threads, const l4j_linear_cross_entropy *args) {
     l4j_arena arena = {0};
-    lce_task task;
+    lce_task task = {0};
     lce_layout(&arena, threads, args, &task);
     return arena.used;
 }
@@ -258,7 +262,7 @@ l4j_status L4J_NAME(linear_cross_entropy_forward)(l4j_queue *queue, const l4j_li
     l4j_status status = l4j_check_targets(args, error);
     if (status != L4J_OK) return status;
     l4j_arena arena = {.base = workspace};
-    lce_task task = {.queue = queue, .args = args};
+    lce_task task = {.queue = queue, .args = args, .kernel = bf16_kernel(queue->device)};
     lce_layout(&arena, queue->threads, args, &task);
     for (int64_t m = 0; m < args->x->shape[0]; m++) {
         if (args->targets[m] == args->ignore_index) {

@@ -3,16 +3,19 @@
 #define L4J_LORA_H
 
 #include "../values.h"
+#include "bf16.h"
+#include "dropout16.h"
 #include "gemm.h"
+#include <string.h>
 
 enum { LORA_PROJECTIONS = 16 };
 
-/* Where the low-rank values of one adapter lie, each projection's padded to whole panels. */
+/* Where the low-rank values of one adapter lie, each projection's padded to whole panels, or tiles. */
 typedef struct lora_adapter {
     int64_t rank[LORA_PROJECTIONS];   /* 0 = none on this projection */
     int64_t offset[LORA_PROJECTIONS]; /* column in a row that holds all of the adapter's values */
     int64_t first;                    /* columns of the adapters before it: where its panels begin */
-    int64_t b[LORA_PROJECTIONS];      /* where the panels of B begin, in floats */
+    int64_t b[LORA_PROJECTIONS];      /* where the panels of B begin, in values */
 } lora_adapter;
 
 /* The adapters of a call, and whose rows are whose. */
@@ -24,8 +27,8 @@ typedef struct lora_ranks {
     int32_t *row;          /* [M] the row's adapter, -1 = none */
 } lora_ranks;
 
-/* Takes the memory of the ranks and, unless only sizes are added up, fills them in. */
-static inline lora_ranks lora_take_ranks(l4j_arena *arena, const l4j_lora *args) {
+/* Takes the memory of the ranks and, unless only sizes are added up, fills them in. Ranks are padded to `unit`, as N is for B. */
+static inline lora_ranks lora_take_ranks(l4j_arena *arena, const l4j_lora *args, int64_t unit) {
     lora_ranks ranks = {.adapter = l4j_take(arena, sizeof(lora_adapter) * (size_t)args->adapter_count),
                         .row = l4j_take(arena, sizeof(int32_t) * (size_t)args->x->shape[0])};
     for (int i = 0; i < args->adapter_count; i++) {
@@ -36,9 +39,9 @@ static inline lora_ranks lora_take_ranks(l4j_arena *arena, const l4j_lora *args)
             one.rank[g] = a->data ? a->shape[0] : 0;
             one.offset[g] = width;
             one.b[g] = ranks.b_floats;
-            int64_t padded = gemm_ceil(one.rank[g], L4J_PANEL);
+            int64_t padded = gemm_ceil(one.rank[g], unit);
             width += padded;
-            ranks.b_floats += padded * gemm_ceil(args->weights[g]->rows, L4J_PANEL);
+            ranks.b_floats += padded * gemm_ceil(args->weights[g]->rows, unit);
         }
         ranks.columns += width;
         ranks.width = l4j_max64(ranks.width, width);
@@ -88,9 +91,78 @@ static inline void lora_skinny(float *acc, int64_t width, int64_t rank, const fl
     }
 }
 
+/* The biases of a group as fp32, one after the other. */
+static inline void lora_bias(const l4j_lora *args, float *bias) {
+    for (int g = 0; g < args->projection_count; g++) {
+        if (!args->biases || !args->biases[g].data) continue;
+        const l4j_tensor *t = &args->biases[g];
+        for (int64_t n = 0; n < t->shape[0]; n++) *bias++ = gemm_read(t->data, t->dtype, n * t->stride[0]);
+    }
+}
+
 /* acc = c · acc over rows of `width`; padding becomes zero or stays so. */
 static inline void lora_scale(float *acc, int64_t rank, float c) {
     for (int64_t j = 0; j < rank; j += L4J_PANEL) v16_store(acc + j, v16_mul(v16_load(acc + j), v16_set1(c)));
+}
+
+/* Row m of dx, columns [k, k + cols), k a multiple of 32 and cols ≤ 32: the masked t is assigned, or added. */
+static inline void lora_dx_term(const l4j_lora *args, const l4j_dropout *drop, const dropout_keys *keys, const float *t,
+                                bool add, int64_t m, int64_t k, int64_t cols) {
+    float *out = (float *)args->dx->data + m * args->dx->stride[0] + k;
+    uint16_t bits[L4J_DROPOUT_BLOCK] = {0};
+    if (drop->threshold) dropout_bits16(drop, keys, drop->token_index[m], k / L4J_DROPOUT_BLOCK, bits);
+    for (int64_t j = 0; j < cols; j += L4J_PANEL) {
+        int n = (int)l4j_min64(L4J_PANEL, cols - j);
+        v16 v = v16_load(t + j);
+        if (drop->threshold) v = v16_keep(v, bits + j, (uint16_t)drop->threshold);
+        gemm_store(out + j, add ? v16_add(gemm_load(out + j, n), v) : v, n);
+    }
+}
+
+/* Gradients that are not added to become zero: a share of the rows. */
+static inline void lora_clear(const l4j_tensor *gradient, int thread, int threads) {
+    if (!gradient || !gradient->data) return;
+    for (int64_t r = thread; r < gradient->shape[0]; r += threads) {
+        memset((float *)gradient->data + r * gradient->stride[0], 0, sizeof(float) * (size_t)gradient->shape[1]);
+    }
+}
+
+/* ---- L4J_COMPUTE_BF16: lora_bf16_forward.c and lora_bf16_backward.c ---- */
+
+#define lora_bf16_forward_workspace L4J_NAME(lora_bf16_forward_workspace)
+#define lora_bf16_forward L4J_NAME(lora_bf16_forward)
+#define lora_bf16_backward_workspace L4J_NAME(lora_bf16_backward_workspace)
+#define lora_bf16_backward L4J_NAME(lora_bf16_backward)
+
+size_t lora_bf16_forward_workspace(int threads, const l4j_lora *args);
+void lora_bf16_forward(l4j_queue *queue, const l4j_lora *args, void *workspace);
+size_t lora_bf16_backward_workspace(int threads, const l4j_lora *args);
+void lora_bf16_backward(l4j_queue *queue, const l4j_lora *args, void *workspace);
+
+/* Rows of x or dy that are packed at once: about 16 MiB, in whole panels. */
+static inline int64_t lora_bf16_chunk(int64_t m, int64_t width) {
+    int64_t most = l4j_max64((8 << 20) / width, 8 * BF16_COLS), chunks = (m + most - 1) / most;
+    return chunks ? gemm_ceil((m + chunks - 1) / chunks, BF16_COLS) : 0;
+}
+
+/* The skinny products s and ds: rows `first` to first + rows − 1 of one panel of A, `steps` long, times panels of 16 ranks. */
+static inline void lora_bf16_skinny(const l4j_tile_kernel *kernel, float *out, int64_t width, int64_t rank,
+                                    const uint16_t *panel, int first, int rows, const uint16_t *b, int64_t steps) {
+    unsigned callers = bf16_enter(kernel);
+    for (int64_t r = 0; r < rank; r += BF16_COLS) {
+        l4j_tile_piece piece = {.a = panel,
+                                .b = b + r / L4J_TILE_ROWS * bf16_panel(steps),
+                                .b_panel = bf16_panel(steps),
+                                .tiles = l4j_tiles(steps)};
+        int cols = (int)l4j_min64(BF16_COLS, gemm_ceil(rank - r, L4J_TILE_ROWS));
+        bf16_tiles(kernel, first, rows, cols, &piece, 1, NULL, 0, out + r, width);
+    }
+    bf16_leave(kernel, callers);
+}
+
+/* What lies between the rank and whole tiles of it becomes zero. */
+static inline void lora_bf16_clear_padding(float *row, int64_t rank) {
+    for (int64_t r = rank; r < gemm_ceil(rank, L4J_TILE_STEPS); r++) row[r] = 0;
 }
 
 #endif

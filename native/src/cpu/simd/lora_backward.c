@@ -32,7 +32,7 @@ static void backward_layout(l4j_arena *arena, int threads, const l4j_lora *args,
     int64_t M = args->x->shape[0], K = args->x->shape[1], total = 0;
     int adapted = 0;
     task->lead = 0;
-    task->ranks = lora_take_ranks(arena, args);
+    task->ranks = lora_take_ranks(arena, args, L4J_PANEL);
     for (int g = 0; g < args->projection_count; g++) {
         task->offset[g] = total;
         task->adapted[g] = false;
@@ -58,14 +58,6 @@ static void backward_layout(l4j_arena *arena, int threads, const l4j_lora *args,
     task->own = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_OWN_FLOATS);
 }
 
-/* Gradients that are not added to become zero: a share of the rows. */
-static void backward_clear(const l4j_tensor *gradient, int thread, int threads) {
-    if (!gradient || !gradient->data) return;
-    for (int64_t r = thread; r < gradient->shape[0]; r += threads) {
-        memset((float *)gradient->data + r * gradient->stride[0], 0, sizeof(float) * (size_t)gradient->shape[1]);
-    }
-}
-
 static void backward_prepare(const backward_task *task, int thread, int threads) {
     const l4j_lora *args = task->args;
     int64_t K = args->x->shape[1], begin, end;
@@ -75,8 +67,8 @@ static void backward_prepare(const backward_task *task, int thread, int threads)
         int64_t rank = adapter->rank[g], N = args->weights[g]->rows;
         if (!rank) continue;
         if (!(args->flags & L4J_LORA_ACCUMULATE_GRADS)) {
-            backward_clear(args->da ? &args->da[i] : NULL, thread, threads);
-            backward_clear(args->db ? &args->db[i] : NULL, thread, threads);
+            lora_clear(args->da ? &args->da[i] : NULL, thread, threads);
+            lora_clear(args->db ? &args->db[i] : NULL, thread, threads);
         }
         gemm_b b = lora_b(&args->b[i], false), a = lora_b(&args->a[i], false);
         l4j_partition(N, L4J_DROPOUT_BLOCK, thread, threads, &begin, &end);
@@ -174,21 +166,6 @@ static void backward_low_rank(const backward_task *task, const lora_adapter *ada
     }
 }
 
-/* Row m of dx, columns [k, k + cols): the masked t is assigned, or added. */
-static void backward_term(const backward_task *task, const l4j_dropout *drop, const dropout_keys *keys, const float *t,
-                          bool add, int64_t m, int64_t k, int64_t cols) {
-    const l4j_tensor *dx = task->args->dx;
-    float *out = (float *)dx->data + m * dx->stride[0] + k;
-    uint16_t bits[L4J_DROPOUT_BLOCK] = {0};
-    if (drop->threshold) dropout_bits16(drop, keys, drop->token_index[m], k / L4J_DROPOUT_BLOCK, bits);
-    for (int64_t j = 0; j < cols; j += L4J_PANEL) {
-        int n = (int)l4j_min64(L4J_PANEL, cols - j);
-        v16 v = v16_load(t + j);
-        if (drop->threshold) v = v16_keep(v, bits + j, (uint16_t)drop->threshold);
-        gemm_store(out + j, add ? v16_add(gemm_load(out + j, n), v) : v, n);
-    }
-}
-
 /* dx = Σ_g kept ? t_g : 0 for rows [from, to) of one run in the panel at m: the first term assigned, or added to the old dx;
    +0 without any. */
 static void backward_start_run(const backward_task *task, float *tile, int height, int64_t m0, int64_t m, int64_t from,
@@ -209,7 +186,7 @@ static void backward_start_run(const backward_task *task, float *tile, int heigh
             if (!task->ranks.adapter[one].rank[g]) continue;
             backward_low_rank(task, &task->ranks.adapter[one], g, height, m, from - m, (int)(to - from), k, tile);
             for (int64_t i = from; i < to; i++) {
-                backward_term(task, &drop[g], &keys[g], tile + (i - from) * L4J_DROPOUT_BLOCK, add, m0 + i, k, cols);
+                lora_dx_term(args, &drop[g], &keys[g], tile + (i - from) * L4J_DROPOUT_BLOCK, add, m0 + i, k, cols);
             }
             add = true;
         }
@@ -370,6 +347,7 @@ static void backward_run(void *context, int thread, int threads) {
 }
 
 size_t L4J_NAME(lora_backward_workspace)(int threads, const l4j_lora *args) {
+    if (args->compute == L4J_COMPUTE_BF16) return lora_bf16_backward_workspace(threads, args);
     l4j_arena arena = {0};
     backward_task task;
     backward_layout(&arena, threads, args, &task);
@@ -379,6 +357,10 @@ size_t L4J_NAME(lora_backward_workspace)(int threads, const l4j_lora *args) {
 l4j_status L4J_NAME(lora_backward)(l4j_queue *queue, const l4j_lora *args, void *workspace, l4j_error *error) {
     l4j_status status = l4j_check_lora(args, "lora_backward", error);
     if (status != L4J_OK) return status;
+    if (args->compute == L4J_COMPUTE_BF16) {
+        lora_bf16_backward(queue, args, workspace);
+        return L4J_OK;
+    }
     l4j_arena arena = {.base = workspace};
     backward_task task = {.queue = queue, .args = args};
     backward_layout(&arena, queue->threads, args, &task);

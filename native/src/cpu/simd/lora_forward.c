@@ -23,7 +23,7 @@ typedef struct {
 
 static void forward_layout(l4j_arena *arena, int threads, const l4j_lora *args, forward_task *task) {
     int64_t K = args->x->shape[1], M = args->x->shape[0], bias = 0;
-    task->ranks = lora_take_ranks(arena, args);
+    task->ranks = lora_take_ranks(arena, args, L4J_PANEL);
     task->chunk = lora_chunk(M, K);
     for (int g = 0; g < args->projection_count; g++) {
         bias += args->biases && args->biases[g].data ? args->weights[g]->rows : 0;
@@ -59,14 +59,7 @@ static void forward_prepare(const forward_task *task, int thread, int threads) {
             gemm_pack_b(task->b_panels + adapter->b[g] + begin * rank, &b, 0, rank, begin, end - begin);
         }
     }
-    float *bias = task->bias;
-    for (int g = 0; g < args->projection_count; g++) {
-        if (!args->biases || !args->biases[g].data) continue;
-        const l4j_tensor *t = &args->biases[g];
-        for (int64_t n = thread; n < t->shape[0]; n += threads)
-            bias[n] = gemm_read(t->data, t->dtype, n * t->stride[0]);
-        bias += t->shape[0];
-    }
+    if (thread == 0) lora_bias(args, task->bias);
 }
 
 /* Packs panels [i0, i1) of the chunk at row m0 and leaves their s, unscaled, in acc. */
@@ -249,6 +242,7 @@ static void forward_run(void *context, int thread, int threads) {
 }
 
 size_t L4J_NAME(lora_forward_workspace)(int threads, const l4j_lora *args) {
+    if (args->compute == L4J_COMPUTE_BF16) return lora_bf16_forward_workspace(threads, args);
     l4j_arena arena = {0};
     forward_task task;
     forward_layout(&arena, threads, args, &task);
@@ -258,6 +252,10 @@ size_t L4J_NAME(lora_forward_workspace)(int threads, const l4j_lora *args) {
 l4j_status L4J_NAME(lora_forward)(l4j_queue *queue, const l4j_lora *args, void *workspace, l4j_error *error) {
     l4j_status status = l4j_check_lora(args, "lora_forward", error);
     if (status != L4J_OK) return status;
+    if (args->compute == L4J_COMPUTE_BF16) {
+        lora_bf16_forward(queue, args, workspace);
+        return L4J_OK;
+    }
     l4j_arena arena = {.base = workspace};
     forward_task task = {.queue = queue, .args = args};
     forward_layout(&arena, queue->threads, args, &task);

@@ -2,6 +2,7 @@
 #ifndef L4J_WEIGHT_ROW_H
 #define L4J_WEIGHT_ROW_H
 
+#include "../bf16.h"
 #include "gemm.h"
 #include <string.h>
 
@@ -14,6 +15,12 @@ static inline void weight_row(const l4j_weight *w, int64_t n, float *out) {
     if (w->layout == L4J_LAYOUT_PANELS) {
         int64_t first = n / L4J_PANEL * K * L4J_PANEL + n % L4J_PANEL;
         for (; k < K; k++) out[k] = gemm_read(w->data, w->dtype, first + k * L4J_PANEL);
+        return;
+    }
+    if (l4j_in_tiles(w)) {
+        const uint16_t *data = w->data;
+        bool quads = w->layout == L4J_LAYOUT_QUAD_TILES;
+        for (; k < K; k++) out[k] = l4j_bf16_to_f32(data[l4j_tile_index(quads, K, n, k)]);
         return;
     }
     int64_t first = n * w->row_stride;
