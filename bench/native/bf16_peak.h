@@ -1,0 +1,59 @@
+// What the bf16 instructions of a core do at most: operands in registers, independent sums. FLOP of `steps` rounds.
+#pragma once
+
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cstdint>
+#include <cstring>
+
+namespace l4j_bench {
+
+// TDPBF16PS on four tiles of C, two of A, two of B. The process needs the permission that l4j_device_open asks Linux for.
+__attribute__((target("amx-tile,amx-bf16"))) inline double peak_tmul(int64_t steps) {
+    struct {
+        uint8_t palette, start_row, reserved[14];
+        uint16_t row_bytes[16];
+        uint8_t rows[16];
+    } config __attribute__((aligned(64)));
+    memset(&config, 0, sizeof config);
+    config.palette = 1;
+    for (int t = 0; t < 8; t++) {
+        config.row_bytes[t] = 64;
+        config.rows[t] = 16;
+    }
+    _tile_loadconfig(&config);
+    alignas(64) uint16_t values[512];
+    for (int i = 0; i < 512; i++) values[i] = static_cast<uint16_t>(0x3C00 + 37 * i % 512 + (i % 3 ? 0 : 0x8000));
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    _tile_loadd(4, values, 64);
+    _tile_loadd(5, values, 64);
+    _tile_loadd(6, values, 64);
+    _tile_loadd(7, values, 64);
+    for (int64_t i = 0; i < steps; i++) {
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_release();
+    return 4.0 * 2 * 16 * 16 * 32 * static_cast<double>(steps);
+}
+
+__attribute__((target("avx512f,avx512bf16"))) inline double peak_vdpbf16(int64_t steps) {
+    __m512 acc[24];
+    __m512bh x = (__m512bh)_mm512_set1_epi32(0x3F7F3F7F), y = (__m512bh)_mm512_set1_epi32(0x3A833A83);
+    for (__m512 &a : acc) a = _mm512_setzero_ps();
+    for (int64_t i = 0; i < steps; i++) {
+#pragma GCC unroll 24
+        for (int j = 0; j < 24; j++) acc[j] = _mm512_dpbf16_ps(acc[j], x, y);
+    }
+    for (__m512 &a : acc) asm volatile("" ::"v"(a));
+    return 24.0 * 64 * static_cast<double>(steps);
+}
+
+} // namespace l4j_bench
