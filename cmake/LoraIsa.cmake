@@ -9,7 +9,7 @@ set(LORA4J_ISA_avx512_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -m
 
 # Folders with what an instruction for bf16 adds to the tier avx512.
 set(LORA4J_ISA_avx512_bf16_FLAGS ${LORA4J_ISA_avx512_FLAGS} -mavx512bf16)
-set(LORA4J_ISA_amx_bf16_FLAGS ${LORA4J_ISA_avx512_FLAGS} -mamx-tile -mamx-bf16)
+set(LORA4J_ISA_amx_bf16_FLAGS ${LORA4J_ISA_avx512_FLAGS}) # its tile instructions are assembly
 
 # lora4j_objects(<name> SOURCES <files> [FLAGS <flags>] [DEFINITIONS <defs>] [INCLUDES <dirs>])
 # Compiles a group of sources into the object library lora4j_<name> and adds it to the library. A group without sources

@@ -1,46 +1,40 @@
 // What the bf16 instructions of a core do at most: operands in registers, independent sums. FLOP of `steps` rounds.
 #pragma once
 
+#include "cpu/amx_bf16/tmul.h"
+
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <cstdint>
-#include <cstring>
 
 namespace l4j_bench {
 
 // TDPBF16PS on four tiles of C, two of A, two of B. The process needs the permission that l4j_device_open asks Linux for.
-__attribute__((target("amx-tile,amx-bf16"))) inline double peak_tmul(int64_t steps) {
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } config __attribute__((aligned(64)));
-    memset(&config, 0, sizeof config);
+inline double peak_tmul(int64_t steps) {
+    tile_config config = {};
     config.palette = 1;
     for (int t = 0; t < 8; t++) {
         config.row_bytes[t] = 64;
         config.rows[t] = 16;
     }
-    _tile_loadconfig(&config);
+    tile_configure(&config);
     alignas(64) uint16_t values[512];
     for (int i = 0; i < 512; i++) values[i] = static_cast<uint16_t>(0x3C00 + 37 * i % 512 + (i % 3 ? 0 : 0x8000));
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    _tile_loadd(4, values, 64);
-    _tile_loadd(5, values, 64);
-    _tile_loadd(6, values, 64);
-    _tile_loadd(7, values, 64);
+    tile_zero(0);
+    tile_zero(1);
+    tile_zero(2);
+    tile_zero(3);
+    tile_load(4, values, 64);
+    tile_load(5, values, 64);
+    tile_load(6, values, 64);
+    tile_load(7, values, 64);
     for (int64_t i = 0; i < steps; i++) {
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
+        tile_multiply(0, 4, 6);
+        tile_multiply(1, 4, 7);
+        tile_multiply(2, 5, 6);
+        tile_multiply(3, 5, 7);
     }
-    _tile_release();
+    tile_release();
     return 4.0 * 2 * 16 * 16 * 32 * static_cast<double>(steps);
 }
 

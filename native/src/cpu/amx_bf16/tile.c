@@ -3,31 +3,12 @@
  * takes whole tiles: 16 rows always, since another height would mean to configure the tile registers anew.
  */
 #include "../bf16.h"
+#include "tmul.h"
 
-#ifdef L4J_TILE_MODEL
-#include "tile_model.h"
-#else
-#include <immintrin.h>
-#define tile_configure(config) _tile_loadconfig(config)
-#define tile_release() _tile_release()
-#define tile_zero(t) _tile_zero(t)
-#define tile_load(t, from, stride) _tile_loadd(t, from, stride)
-#define tile_store(t, to, stride) _tile_stored(t, to, stride)
-#define tile_multiply(c, a, b) _tile_dpbf16ps(c, a, b)
-#endif
-
-/* Palette 1: eight registers of up to 16 rows of 64 bytes. */
 static void amx_begin(void) {
-    struct {
-        uint8_t palette, start_row, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } config __attribute__((aligned(64))) = {.palette = 1};
-    for (int t = 0; t < 8; t++) {
-        config.row_bytes[t] = 64;
-        config.rows[t] = L4J_TILE_ROWS;
-    }
-    tile_configure(&config);
+    static const tile_config whole = {
+        .palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16, 16, 16}};
+    tile_configure(&whole);
 }
 
 static void amx_end(void) { tile_release(); }

@@ -6,6 +6,7 @@
 #define L4J_TILE_MODEL_H
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 static uint32_t tile_register[8][16][16];
@@ -16,7 +17,11 @@ static inline float tile_float(uint32_t bits) {
     return x;
 }
 
-static inline void tile_configure(const void *config) { (void)config; }
+static inline void tile_configure(const tile_config *config) {
+    for (int t = 0; t < 8; t++) {
+        if (config->palette != 1 || config->row_bytes[t] != 64 || config->rows[t] != 16) abort();
+    }
+}
 static inline void tile_release(void) {}
 static inline void tile_zero(int t) { memset(tile_register[t], 0, sizeof tile_register[t]); }
 static inline void tile_load(int t, const void *from, int64_t stride) {
