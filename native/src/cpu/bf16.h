@@ -49,6 +49,7 @@ typedef struct l4j_tile_piece {
     const uint16_t *a, *b;
     int64_t a_panel, b_panel; /* values from one panel of 16 rows or columns to the next */
     int64_t tiles;
+    int64_t ahead; /* values from b to what will be read next, which is fetched meanwhile; 0 = nothing */
 } l4j_tile_piece;
 
 /*

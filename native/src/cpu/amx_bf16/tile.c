@@ -22,6 +22,10 @@ enum { ROW = 2 * L4J_TILE_STEPS }; /* bytes of a row of a tile of A or B */
 #define AMX_STORE(when, t, i, j) \
     if (when) tile_store(t, c + (i)*L4J_TILE_ROWS * ldc + (j)*L4J_TILE_ROWS, ldc * 4);
 
+static inline void amx_fetch(const uint16_t *tile) {
+    for (int i = 0; i < L4J_TILE; i += 32) __builtin_prefetch(tile + i, 0, 2);
+}
+
 #define AMX_INSTANCE(name, two_rows, two_panels)                                                                  \
     static void name(const l4j_tile_piece *pieces, int count, const float *start, int64_t start_stride, float *c, \
                      int64_t ldc) {                                                                               \
@@ -31,10 +35,12 @@ enum { ROW = 2 * L4J_TILE_STEPS }; /* bytes of a row of a tile of A or B */
         AMX_START(two_rows &&two_panels, 3, 1, 1)                                                                 \
         for (int q = 0; q < count; q++) {                                                                         \
             const uint16_t *a = pieces[q].a, *b = pieces[q].b;                                                    \
-            const int64_t a_panel = pieces[q].a_panel, b_panel = pieces[q].b_panel;                               \
+            const int64_t a_panel = pieces[q].a_panel, b_panel = pieces[q].b_panel, ahead = pieces[q].ahead;      \
             for (int64_t t = pieces[q].tiles; t > 0; t--, a += L4J_TILE, b += L4J_TILE) {                         \
                 tile_load(4, a, ROW);                                                                             \
                 tile_load(6, b, ROW);                                                                             \
+                if (ahead) amx_fetch(b + ahead);                                                                  \
+                if (ahead && two_panels) amx_fetch(b + b_panel + ahead);                                          \
                 tile_multiply(0, 4, 6);                                                                           \
                 if (two_panels) tile_load(7, b + b_panel, ROW);                                                   \
                 if (two_panels) tile_multiply(1, 4, 7);                                                           \

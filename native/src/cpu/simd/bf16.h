@@ -21,7 +21,9 @@
 enum {
     BF16_COLS = 2 * L4J_TILE_ROWS, /* columns, and rows, of what a kernel does at once */
     BF16_KC = 8,                   /* tiles of a contraction that one pass takes: its panels of B stay in L1 */
-    BF16_B_VALUES = 1 << 22        /* values of B that are packed at once: 8 MiB */
+    BF16_GROUP = 128,              /* rows that one pass serves */
+    BF16_DEPTH = 128,       /* tiles of a contraction that are done for all columns: a group's part of A stays in L2 */
+    BF16_B_VALUES = 1 << 22 /* values of B that are packed at once: 8 MiB */
 };
 
 /* What multiplies tiles on this device. */
