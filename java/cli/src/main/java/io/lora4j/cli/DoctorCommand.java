@@ -32,6 +32,7 @@ final class DoctorCommand extends TableCommand {
             report.put("cpu", info.cpuName());
             report.put("isa", name(info.isa()));
             report.put("isa_best", name(info.bestIsa()));
+            report.put("isa_bf16", name(info.bf16Isa()));
             report.put("cores", info.logicalCpus());
             report.put("memory_bytes", info.memoryBytes());
             working = true;

@@ -13,7 +13,8 @@ import java.util.Locale;
  * Where work can run: the CPU, with one instruction-set tier chosen when the device is opened, or a GPU.
  *
  * <p>Opening the first device loads the native library. Several devices may be open at once, with different tiers for instance.
- * The environment variable {@code LORA4J_MAX_ISA} ({@code ref}, {@code avx2} or {@code avx512}) caps every device's tier.
+ * The environment variable {@code LORA4J_MAX_ISA} ({@code ref}, {@code avx2}, {@code avx512}, {@code avx512-bf16} or
+ * {@code amx-bf16}) caps every device's tier.
  *
  * <p>Threads: any number of threads may use a device. {@link #close} fails with {@link Status#EBUSY} while queues, weights or
  * memory of the device are open.
@@ -96,6 +97,7 @@ public final class Device implements AutoCloseable {
                     new DeviceInfo(
                             Isa.of(l4j_device_info.isa(info)),
                             Isa.of(l4j_device_info.best_isa(info)),
+                            Isa.of(l4j_device_info.bf16_isa(info)),
                             l4j_device_info.logical_cpus(info),
                             l4j_device_info.cpu_name(info).getString(0),
                             l4j_device_info.memory_bytes(info)),

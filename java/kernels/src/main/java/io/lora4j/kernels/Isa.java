@@ -1,7 +1,7 @@
 package io.lora4j.kernels;
 
 /**
- * Instruction-set tiers of the CPU, and the GPU. Every tier of the CPU but {@link #REF64} gives the same fp32 bits.
+ * Instruction-set tiers of the CPU, and the GPU. Every tier of the CPU but {@link #REF64} gives the same bits.
  *
  * <p>Thread-safe: an immutable enum.
  */
@@ -14,6 +14,10 @@ public enum Isa {
     AVX2(2),
     /** AVX-512 F, BW, DQ and VL. */
     AVX512(3),
+    /** {@link #AVX512} and AVX512_BF16, for products of {@link Compute#BF16}. */
+    AVX512_BF16(4),
+    /** {@link #AVX512} and AMX-BF16, for products of {@link Compute#BF16}. */
+    AMX_BF16(5),
     /** The accuracy oracle: {@link #REF} in fp64; activations, adapters and gradients are {@link DType#F64} tensors. */
     REF64(100),
     /** A GPU: what a device is, not a cap. */

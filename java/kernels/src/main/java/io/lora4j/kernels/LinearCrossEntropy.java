@@ -26,6 +26,7 @@ public final class LinearCrossEntropy extends Arguments {
     public static final class Builder {
         private final SegmentAllocator allocator;
         private int ignoreIndex = -100;
+        private Compute compute = Compute.F32;
         private @Nullable Tensor x;
         private @Nullable Weight weight;
         private @Nullable Tensor targets;
@@ -45,6 +46,12 @@ public final class LinearCrossEntropy extends Arguments {
         /** Target of the rows that do not count; default −100. */
         public Builder ignoreIndex(int ignoreIndex) {
             this.ignoreIndex = ignoreIndex;
+            return this;
+        }
+
+        /** Precision of both products; default {@link Compute#F32}. */
+        public Builder compute(Compute compute) {
+            this.compute = compute;
             return this;
         }
 
@@ -131,6 +138,7 @@ public final class LinearCrossEntropy extends Arguments {
                 throw block.invalid("weight", "expected K = " + k + " columns, found " + head);
             }
             l4j_linear_cross_entropy.ignore_index(struct, ignoreIndex);
+            l4j_linear_cross_entropy.compute(struct, compute.code());
             l4j_linear_cross_entropy.x(struct, block.in("x", input, m, k));
             l4j_linear_cross_entropy.weight(struct, block.weight("weight", head));
             l4j_linear_cross_entropy.targets(

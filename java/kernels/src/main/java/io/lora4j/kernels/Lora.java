@@ -108,6 +108,7 @@ public final class Lora extends Arguments {
         private @Nullable Tensor segmentCount;
         private @Nullable Tensor segmentOffsets;
         private @Nullable Tensor segmentAdapters;
+        private Compute compute = Compute.F32;
         private boolean accumulateGrads;
         private boolean accumulateDx;
 
@@ -246,6 +247,12 @@ public final class Lora extends Arguments {
             return this;
         }
 
+        /** Precision of every product of both directions; default {@link Compute#F32}. */
+        public Builder compute(Compute compute) {
+            this.compute = compute;
+            return this;
+        }
+
         /** Whether backward adds to da and db instead of overwriting them; default false. */
         public Builder accumulateGrads(boolean accumulate) {
             this.accumulateGrads = accumulate;
@@ -283,7 +290,7 @@ public final class Lora extends Arguments {
             long k = input.size(1);
             l4j_lora.flags(struct, flags());
             l4j_lora.projection_count(struct, count);
-            l4j_lora.compute(struct, LoraNative.L4J_COMPUTE_F32());
+            l4j_lora.compute(struct, compute.code());
             l4j_lora.x(struct, block.in("x", input, m, k));
             l4j_lora.dx(struct, block.out("dx", dx, m, k));
             writeProjections(block, m, k);

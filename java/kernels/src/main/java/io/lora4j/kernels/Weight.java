@@ -41,7 +41,7 @@ public final class Weight implements AutoCloseable {
         this.handle = handle;
         this.borrowed = List.copyOf(borrowed);
         this.scheme = source.scheme;
-        this.dtype = source.values().dtype();
+        this.dtype = source.compute == Compute.BF16 ? DType.BF16 : source.values().dtype();
         this.rows = source.rows;
         this.cols = source.cols;
         this.bytesHeld = bytesHeld;
@@ -67,6 +67,19 @@ public final class Weight implements AutoCloseable {
         return dense(values).pack(queue);
     }
 
+    /**
+     * The same in the layout for operations of one precision. For {@link Compute#BF16} the copy holds the values rounded to bf16,
+     * whatever they were, and is a weight of that type to every operation; operations of the other precision take it too, more slowly.
+     *
+     * @param values [N, K], F32, F16 or BF16, innermost stride 1
+     * @throws NumericException if a value is NaN or Inf, or becomes Inf in bf16; the message names row and column
+     */
+    public static Weight pack(Queue queue, Tensor values, Compute compute) {
+        Builder dense = dense(values);
+        dense.compute = compute;
+        return dense.pack(queue);
+    }
+
     private static Builder dense(Tensor values) {
         if (values.dimensions() != 2) {
             throw Lora4jException.invalid("weight: expected values [N, K], found " + values);
@@ -81,6 +94,7 @@ public final class Weight implements AutoCloseable {
 
     /** Collects the parts of a weight. Not thread-safe. */
     public static final class Builder {
+        private Compute compute = Compute.F32;
         private final Scheme scheme;
         private final long rows;
         private final long cols;
@@ -138,6 +152,7 @@ public final class Weight implements AutoCloseable {
                     options, (int) l4j_weight_options.layout().byteSize());
             l4j_weight_options.scheme(options, source.scheme.code());
             l4j_weight_options.mode(options, mode);
+            l4j_weight_options.compute(options, source.compute.code());
             l4j_weight_options.rows(options, source.rows);
             l4j_weight_options.cols(options, source.cols);
             l4j_weight_options.part_count(options, parts.size());
@@ -181,7 +196,7 @@ public final class Weight implements AutoCloseable {
         return scheme;
     }
 
-    /** Returns the type of {@link Part#VALUES}: of the values where the weight is dense, otherwise of what their codes lie in. */
+    /** Returns the type of {@link Part#VALUES}: of the values as held where the weight is dense, otherwise of what their codes lie in. */
     public DType dtype() {
         return dtype;
     }

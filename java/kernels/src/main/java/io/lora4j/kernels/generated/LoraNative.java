@@ -541,6 +541,24 @@ public class LoraNative extends LoraNative$shared {
     public static int L4J_ISA_AVX512() {
         return L4J_ISA_AVX512;
     }
+    private static final int L4J_ISA_AVX512_BF16 = (int)4L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ISA_AVX512_BF16 = 4
+     * }
+     */
+    public static int L4J_ISA_AVX512_BF16() {
+        return L4J_ISA_AVX512_BF16;
+    }
+    private static final int L4J_ISA_AMX_BF16 = (int)5L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ISA_AMX_BF16 = 5
+     * }
+     */
+    public static int L4J_ISA_AMX_BF16() {
+        return L4J_ISA_AMX_BF16;
+    }
     private static final int L4J_ISA_REF64 = (int)100L;
     /**
      * {@snippet lang=c :
@@ -2235,6 +2253,24 @@ public class LoraNative extends LoraNative$shared {
     public static int L4J_WEIGHT_ALLOW_NONFINITE() {
         return L4J_WEIGHT_ALLOW_NONFINITE;
     }
+    private static final int L4J_COMPUTE_F32 = (int)0L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_COMPUTE_F32 = 0
+     * }
+     */
+    public static int L4J_COMPUTE_F32() {
+        return L4J_COMPUTE_F32;
+    }
+    private static final int L4J_COMPUTE_BF16 = (int)1L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_COMPUTE_BF16 = 1
+     * }
+     */
+    public static int L4J_COMPUTE_BF16() {
+        return L4J_COMPUTE_BF16;
+    }
 
     private static class l4j_weight_create {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
@@ -2655,15 +2691,6 @@ public class LoraNative extends LoraNative$shared {
      */
     public static int L4J_LORA_ACCUMULATE_DX() {
         return L4J_LORA_ACCUMULATE_DX;
-    }
-    private static final int L4J_COMPUTE_F32 = (int)0L;
-    /**
-     * {@snippet lang=c :
-     * enum <anonymous>.L4J_COMPUTE_F32 = 0
-     * }
-     */
-    public static int L4J_COMPUTE_F32() {
-        return L4J_COMPUTE_F32;
     }
 
     private static class l4j_lora_forward_workspace {

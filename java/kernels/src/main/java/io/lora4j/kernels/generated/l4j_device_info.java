@@ -24,7 +24,9 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     char isa_name[16];
  *     char cpu_name[64];
  *     int64_t memory_bytes;
- *     int64_t reserved[4];
+ *     int32_t bf16_isa;
+ *     int32_t reserved0;
+ *     int64_t reserved[3];
  * }
  * }
  */
@@ -44,7 +46,9 @@ public class l4j_device_info {
         MemoryLayout.sequenceLayout(16, LoraNative.C_CHAR).withName("isa_name"),
         MemoryLayout.sequenceLayout(64, LoraNative.C_CHAR).withName("cpu_name"),
         LoraNative.C_LONG.withName("memory_bytes"),
-        MemoryLayout.sequenceLayout(4, LoraNative.C_LONG).withName("reserved")
+        LoraNative.C_INT.withName("bf16_isa"),
+        LoraNative.C_INT.withName("reserved0"),
+        MemoryLayout.sequenceLayout(3, LoraNative.C_LONG).withName("reserved")
     ).withName("l4j_device_info");
 
     /**
@@ -516,12 +520,100 @@ public class l4j_device_info {
         struct.set(memory_bytes$LAYOUT, memory_bytes$OFFSET, fieldValue);
     }
 
+    private static final OfInt bf16_isa$LAYOUT = (OfInt)$LAYOUT.select(groupElement("bf16_isa"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t bf16_isa
+     * }
+     */
+    public static final OfInt bf16_isa$layout() {
+        return bf16_isa$LAYOUT;
+    }
+
+    private static final long bf16_isa$OFFSET = $LAYOUT.byteOffset(groupElement("bf16_isa"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t bf16_isa
+     * }
+     */
+    public static final long bf16_isa$offset() {
+        return bf16_isa$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t bf16_isa
+     * }
+     */
+    public static int bf16_isa(MemorySegment struct) {
+        return struct.get(bf16_isa$LAYOUT, bf16_isa$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t bf16_isa
+     * }
+     */
+    public static void bf16_isa(MemorySegment struct, int fieldValue) {
+        struct.set(bf16_isa$LAYOUT, bf16_isa$OFFSET, fieldValue);
+    }
+
+    private static final OfInt reserved0$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved0"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t reserved0
+     * }
+     */
+    public static final OfInt reserved0$layout() {
+        return reserved0$LAYOUT;
+    }
+
+    private static final long reserved0$OFFSET = $LAYOUT.byteOffset(groupElement("reserved0"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t reserved0
+     * }
+     */
+    public static final long reserved0$offset() {
+        return reserved0$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t reserved0
+     * }
+     */
+    public static int reserved0(MemorySegment struct) {
+        return struct.get(reserved0$LAYOUT, reserved0$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t reserved0
+     * }
+     */
+    public static void reserved0(MemorySegment struct, int fieldValue) {
+        struct.set(reserved0$LAYOUT, reserved0$OFFSET, fieldValue);
+    }
+
     private static final SequenceLayout reserved$LAYOUT = (SequenceLayout)$LAYOUT.select(groupElement("reserved"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static final SequenceLayout reserved$layout() {
@@ -533,7 +625,7 @@ public class l4j_device_info {
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static final long reserved$offset() {
@@ -543,7 +635,7 @@ public class l4j_device_info {
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static MemorySegment reserved(MemorySegment struct) {
@@ -553,19 +645,19 @@ public class l4j_device_info {
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static void reserved(MemorySegment struct, MemorySegment fieldValue) {
         MemorySegment.copy(fieldValue, 0L, struct, reserved$OFFSET, reserved$LAYOUT.byteSize());
     }
 
-    private static long[] reserved$DIMS = { 4 };
+    private static long[] reserved$DIMS = { 3 };
 
     /**
      * Dimensions for array field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static long[] reserved$dimensions() {
@@ -576,7 +668,7 @@ public class l4j_device_info {
     /**
      * Indexed getter for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static long reserved(MemorySegment struct, long index0) {
@@ -586,7 +678,7 @@ public class l4j_device_info {
     /**
      * Indexed setter for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static void reserved(MemorySegment struct, long index0, long fieldValue) {

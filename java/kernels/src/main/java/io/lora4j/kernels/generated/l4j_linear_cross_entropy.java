@@ -18,7 +18,7 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     uint32_t struct_size;
  *     int32_t ignore_index;
  *     float softcap;
- *     int32_t reserved0;
+ *     int32_t compute;
  *     const l4j_tensor *x;
  *     const l4j_weight *weight;
  *     const int32_t *targets;
@@ -44,7 +44,7 @@ public class l4j_linear_cross_entropy {
         LoraNative.C_INT.withName("struct_size"),
         LoraNative.C_INT.withName("ignore_index"),
         LoraNative.C_FLOAT.withName("softcap"),
-        LoraNative.C_INT.withName("reserved0"),
+        LoraNative.C_INT.withName("compute"),
         LoraNative.C_POINTER.withName("x"),
         LoraNative.C_POINTER.withName("weight"),
         LoraNative.C_POINTER.withName("targets"),
@@ -198,48 +198,48 @@ public class l4j_linear_cross_entropy {
         struct.set(softcap$LAYOUT, softcap$OFFSET, fieldValue);
     }
 
-    private static final OfInt reserved0$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved0"));
+    private static final OfInt compute$LAYOUT = (OfInt)$LAYOUT.select(groupElement("compute"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t compute
      * }
      */
-    public static final OfInt reserved0$layout() {
-        return reserved0$LAYOUT;
+    public static final OfInt compute$layout() {
+        return compute$LAYOUT;
     }
 
-    private static final long reserved0$OFFSET = $LAYOUT.byteOffset(groupElement("reserved0"));
+    private static final long compute$OFFSET = $LAYOUT.byteOffset(groupElement("compute"));
 
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t compute
      * }
      */
-    public static final long reserved0$offset() {
-        return reserved0$OFFSET;
+    public static final long compute$offset() {
+        return compute$OFFSET;
     }
 
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t compute
      * }
      */
-    public static int reserved0(MemorySegment struct) {
-        return struct.get(reserved0$LAYOUT, reserved0$OFFSET);
+    public static int compute(MemorySegment struct) {
+        return struct.get(compute$LAYOUT, compute$OFFSET);
     }
 
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t compute
      * }
      */
-    public static void reserved0(MemorySegment struct, int fieldValue) {
-        struct.set(reserved0$LAYOUT, reserved0$OFFSET, fieldValue);
+    public static void compute(MemorySegment struct, int fieldValue) {
+        struct.set(compute$LAYOUT, compute$OFFSET, fieldValue);
     }
 
     private static final AddressLayout x$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("x"));

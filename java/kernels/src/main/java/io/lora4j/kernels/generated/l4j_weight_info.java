@@ -22,7 +22,9 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int64_t rows;
  *     int64_t cols;
  *     int64_t bytes_held;
- *     int64_t reserved[4];
+ *     int32_t compute;
+ *     int32_t reserved0;
+ *     int64_t reserved[3];
  * }
  * }
  */
@@ -40,7 +42,9 @@ public class l4j_weight_info {
         LoraNative.C_LONG.withName("rows"),
         LoraNative.C_LONG.withName("cols"),
         LoraNative.C_LONG.withName("bytes_held"),
-        MemoryLayout.sequenceLayout(4, LoraNative.C_LONG).withName("reserved")
+        LoraNative.C_INT.withName("compute"),
+        LoraNative.C_INT.withName("reserved0"),
+        MemoryLayout.sequenceLayout(3, LoraNative.C_LONG).withName("reserved")
     ).withName("l4j_weight_info");
 
     /**
@@ -358,12 +362,100 @@ public class l4j_weight_info {
         struct.set(bytes_held$LAYOUT, bytes_held$OFFSET, fieldValue);
     }
 
+    private static final OfInt compute$LAYOUT = (OfInt)$LAYOUT.select(groupElement("compute"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t compute
+     * }
+     */
+    public static final OfInt compute$layout() {
+        return compute$LAYOUT;
+    }
+
+    private static final long compute$OFFSET = $LAYOUT.byteOffset(groupElement("compute"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t compute
+     * }
+     */
+    public static final long compute$offset() {
+        return compute$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t compute
+     * }
+     */
+    public static int compute(MemorySegment struct) {
+        return struct.get(compute$LAYOUT, compute$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t compute
+     * }
+     */
+    public static void compute(MemorySegment struct, int fieldValue) {
+        struct.set(compute$LAYOUT, compute$OFFSET, fieldValue);
+    }
+
+    private static final OfInt reserved0$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved0"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * int32_t reserved0
+     * }
+     */
+    public static final OfInt reserved0$layout() {
+        return reserved0$LAYOUT;
+    }
+
+    private static final long reserved0$OFFSET = $LAYOUT.byteOffset(groupElement("reserved0"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * int32_t reserved0
+     * }
+     */
+    public static final long reserved0$offset() {
+        return reserved0$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * int32_t reserved0
+     * }
+     */
+    public static int reserved0(MemorySegment struct) {
+        return struct.get(reserved0$LAYOUT, reserved0$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * int32_t reserved0
+     * }
+     */
+    public static void reserved0(MemorySegment struct, int fieldValue) {
+        struct.set(reserved0$LAYOUT, reserved0$OFFSET, fieldValue);
+    }
+
     private static final SequenceLayout reserved$LAYOUT = (SequenceLayout)$LAYOUT.select(groupElement("reserved"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static final SequenceLayout reserved$layout() {
@@ -375,7 +467,7 @@ public class l4j_weight_info {
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static final long reserved$offset() {
@@ -385,7 +477,7 @@ public class l4j_weight_info {
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static MemorySegment reserved(MemorySegment struct) {
@@ -395,19 +487,19 @@ public class l4j_weight_info {
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static void reserved(MemorySegment struct, MemorySegment fieldValue) {
         MemorySegment.copy(fieldValue, 0L, struct, reserved$OFFSET, reserved$LAYOUT.byteSize());
     }
 
-    private static long[] reserved$DIMS = { 4 };
+    private static long[] reserved$DIMS = { 3 };
 
     /**
      * Dimensions for array field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static long[] reserved$dimensions() {
@@ -418,7 +510,7 @@ public class l4j_weight_info {
     /**
      * Indexed getter for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static long reserved(MemorySegment struct, long index0) {
@@ -428,7 +520,7 @@ public class l4j_weight_info {
     /**
      * Indexed setter for field:
      * {@snippet lang=c :
-     * int64_t reserved[4]
+     * int64_t reserved[3]
      * }
      */
     public static void reserved(MemorySegment struct, long index0, long fieldValue) {

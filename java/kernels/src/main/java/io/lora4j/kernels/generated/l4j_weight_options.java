@@ -22,7 +22,7 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     int64_t rows;
  *     int64_t cols;
  *     int32_t part_count;
- *     int32_t reserved0;
+ *     int32_t compute;
  *     const int32_t *part_roles;
  *     const l4j_tensor *part_values;
  *     int64_t reserved[4];
@@ -43,7 +43,7 @@ public class l4j_weight_options {
         LoraNative.C_LONG.withName("rows"),
         LoraNative.C_LONG.withName("cols"),
         LoraNative.C_INT.withName("part_count"),
-        LoraNative.C_INT.withName("reserved0"),
+        LoraNative.C_INT.withName("compute"),
         LoraNative.C_POINTER.withName("part_roles"),
         LoraNative.C_POINTER.withName("part_values"),
         MemoryLayout.sequenceLayout(4, LoraNative.C_LONG).withName("reserved")
@@ -364,48 +364,48 @@ public class l4j_weight_options {
         struct.set(part_count$LAYOUT, part_count$OFFSET, fieldValue);
     }
 
-    private static final OfInt reserved0$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved0"));
+    private static final OfInt compute$LAYOUT = (OfInt)$LAYOUT.select(groupElement("compute"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t compute
      * }
      */
-    public static final OfInt reserved0$layout() {
-        return reserved0$LAYOUT;
+    public static final OfInt compute$layout() {
+        return compute$LAYOUT;
     }
 
-    private static final long reserved0$OFFSET = $LAYOUT.byteOffset(groupElement("reserved0"));
+    private static final long compute$OFFSET = $LAYOUT.byteOffset(groupElement("compute"));
 
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t compute
      * }
      */
-    public static final long reserved0$offset() {
-        return reserved0$OFFSET;
+    public static final long compute$offset() {
+        return compute$OFFSET;
     }
 
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t compute
      * }
      */
-    public static int reserved0(MemorySegment struct) {
-        return struct.get(reserved0$LAYOUT, reserved0$OFFSET);
+    public static int compute(MemorySegment struct) {
+        return struct.get(compute$LAYOUT, compute$OFFSET);
     }
 
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t compute
      * }
      */
-    public static void reserved0(MemorySegment struct, int fieldValue) {
-        struct.set(reserved0$LAYOUT, reserved0$OFFSET, fieldValue);
+    public static void compute(MemorySegment struct, int fieldValue) {
+        struct.set(compute$LAYOUT, compute$OFFSET, fieldValue);
     }
 
     private static final AddressLayout part_roles$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("part_roles"));
