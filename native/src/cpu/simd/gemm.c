@@ -81,10 +81,11 @@ static inline void gemm_fetch_lines(gemm_fetch *next, int64_t count) {
     }
 }
 
-/* Where steps [k, k + steps) and columns [n, n + cols) of a dense weight lie; nothing for other operands. */
+/* Where steps [k, k + steps) and columns [n, n + cols) of a weight in rows or panels lie; nothing for other operands. */
 static gemm_fetch gemm_find(const gemm_b *b, int64_t k, int64_t steps, int64_t n, int64_t cols) {
-    if (b->kind == GEMM_B_STRIDED || b->weight->layout == L4J_LAYOUT_CODES) return (gemm_fetch){0};
+    if (b->kind == GEMM_B_STRIDED) return (gemm_fetch){0};
     const l4j_weight *w = b->weight;
+    if (w->layout != L4J_LAYOUT_ROWS && w->layout != L4J_LAYOUT_PANELS) return (gemm_fetch){0};
     bool trans = b->kind == GEMM_B_WEIGHT_TRANS;
     int64_t size = w->dtype == L4J_F32 ? 4 : 2, row = trans ? n : k, col = trans ? k : n;
     int64_t rows = l4j_min64(trans ? cols : steps, w->rows - row),

@@ -3,6 +3,7 @@
  * A once, so that nothing is packed. Eight steps of the contraction at a time pass along the columns, and the chains of C wait in
  * the cache; B is read in the order in which it lies in memory.
  */
+#include "../bf16.h"
 #include "gemm.h"
 #include "transpose8.h"
 #include <string.h>
@@ -118,7 +119,8 @@ bool gemm_is_across(const gemm_product *p) {
     bool across = p->m <= GEMM_ACROSS;
     for (int s = 0; s < p->segments; s++) {
         const gemm_b *b = &p->segment[s].b;
-        across &= (b->kind == GEMM_B_WEIGHT || (b->kind == GEMM_B_STRIDED && b->col_stride == 1 && !b->dropout));
+        across &= (b->kind == GEMM_B_WEIGHT && !l4j_in_tiles(b->weight)) ||
+                  (b->kind == GEMM_B_STRIDED && b->col_stride == 1 && !b->dropout);
     }
     return across;
 }
