@@ -98,7 +98,7 @@ TEST(Bf16Test, EveryDtypeAndLayout) {
 
 // A weight that lies in tiles is one of dtype BF16 to operations in fp32.
 TEST(Bf16Test, TilesServeFp32Too) {
-    for (int64_t M : {1, 6, 150}) {
+    for (int64_t M : {1, 3, 6, 150}) {
         LoraSpec spec = bf16_spec();
         spec.compute = L4J_COMPUTE_F32;
         spec.M = M;
@@ -117,6 +117,19 @@ TEST(Bf16Test, SeveralPassesOverTheContraction) {
         spec.K = 600;
         spec.N = {330};
         spec.R = {R};
+        l4j::check_lora(spec, {2});
+        if (HasFatalFailure()) return;
+    }
+}
+
+// More rows than a group has, and a contraction so long that C waits in memory between its parts; both ways round.
+TEST(Bf16Test, SeveralGroupsAndDepths) {
+    for (bool wide : {false, true}) {
+        LoraSpec spec = bf16_spec();
+        spec.M = 150;
+        spec.K = wide ? 40 : 4200;
+        spec.N = {wide ? 4200 : 40};
+        spec.R = {16};
         l4j::check_lora(spec, {2});
         if (HasFatalFailure()) return;
     }
