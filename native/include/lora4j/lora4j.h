@@ -334,9 +334,9 @@ typedef struct l4j_weight_options {
     int64_t rows; /**< N */
     int64_t cols; /**< K */
     int32_t part_count;
-    int32_t compute; /**< L4J_WEIGHT_PACK of a dense weight: what the layout serves. L4J_COMPUTE_BF16 holds the values rounded to
-                        bf16, whatever they were; the weight then is one of dtype BF16 to every operation. Otherwise
-                        L4J_COMPUTE_F32: quantized weights are decoded, and rounded if need be, where they are read. */
+    int32_t
+        compute; /**< L4J_COMPUTE_BF16, only with L4J_WEIGHT_PACK and a dense scheme, holds the values rounded to bf16:
+                        the weight then is one of dtype BF16 to every operation. Otherwise L4J_COMPUTE_F32. */
     const int32_t *part_roles;     /**< [part_count], each role once */
     const l4j_tensor *part_values; /**< [part_count] */
     int64_t reserved[4];
@@ -346,8 +346,8 @@ typedef struct l4j_weight_info {
     uint32_t struct_size; /**< set by the caller */
     int32_t scheme;
     int32_t mode;
-    int32_t dtype; /**< of dense values as held: what was given, or BF16 where they were packed for L4J_COMPUTE_BF16; 0 for other
-                      schemes */
+    int32_t
+        dtype; /**< of dense values as held, BF16 where they were packed for L4J_COMPUTE_BF16; 0 for other schemes */
     int64_t rows;
     int64_t cols;
     int64_t bytes_held; /**< memory that the handle owns; 0 when it borrows */

@@ -167,10 +167,11 @@ static l4j_status check_options(const l4j_weight_options *o, l4j_error *error) {
             o->compute);
     }
     if (o->compute == L4J_COMPUTE_BF16 && o->scheme != L4J_SCHEME_DENSE) {
-        return l4j_fail(error, L4J_ENOTSUP,
-                        "weight_create: compute is L4J_COMPUTE_BF16 and the scheme is %s; expected a dense weight: create "
-                        "this one with L4J_COMPUTE_F32, operations round its values where they read them",
-                        l4j_format_name(o->scheme));
+        return l4j_fail(
+            error, L4J_ENOTSUP,
+            "weight_create: compute is L4J_COMPUTE_BF16 and the scheme is %s; expected a dense weight: create "
+            "this one with L4J_COMPUTE_F32, operations round its values where they read them",
+            l4j_format_name(o->scheme));
     }
     if (o->flags & ~(uint32_t)L4J_WEIGHT_ALLOW_NONFINITE) {
         return l4j_fail(error, L4J_EINVAL, "weight_create: flags are 0x%x, expected L4J_WEIGHT_ALLOW_NONFINITE or 0",
