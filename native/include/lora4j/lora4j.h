@@ -334,9 +334,7 @@ typedef struct l4j_weight_options {
     int64_t rows; /**< N */
     int64_t cols; /**< K */
     int32_t part_count;
-    int32_t
-        compute; /**< L4J_COMPUTE_BF16, only with L4J_WEIGHT_PACK and a dense scheme, holds the values rounded to bf16:
-                        the weight then is one of dtype BF16 to every operation. Otherwise L4J_COMPUTE_F32. */
+    int32_t compute; /**< L4J_COMPUTE_F32, or L4J_COMPUTE_BF16 to pack dense values rounded to bf16, as of dtype BF16 */
     const int32_t *part_roles;     /**< [part_count], each role once */
     const l4j_tensor *part_values; /**< [part_count] */
     int64_t reserved[4];
@@ -346,8 +344,7 @@ typedef struct l4j_weight_info {
     uint32_t struct_size; /**< set by the caller */
     int32_t scheme;
     int32_t mode;
-    int32_t
-        dtype; /**< of dense values as held, BF16 where they were packed for L4J_COMPUTE_BF16; 0 for other schemes */
+    int32_t dtype; /**< of dense values as held: given, or BF16 packed for L4J_COMPUTE_BF16; 0 for other schemes */
     int64_t rows;
     int64_t cols;
     int64_t bytes_held; /**< memory that the handle owns; 0 when it borrows */

@@ -48,7 +48,7 @@ void tiles_multiply(int kernel, int rows, int panels, int k, int first, const fl
                 l4j_f32_to_bf16(b[i * 16 * panels + n]);
     }
     int64_t skip = first / L4J_TILE_STEPS * L4J_TILE;
-    l4j_tile_piece pieces[2] = {{at, bt, panel, panel, first / L4J_TILE_STEPS},
+    l4j_tile_piece pieces[2] = {{at, bt, panel, panel, first / L4J_TILE_STEPS, 0},
                                 {at + skip, bt + skip, panel, panel, l4j_tiles(k) - first / L4J_TILE_STEPS, 0}};
     unsigned callers = _mm_getcsr();
     _mm_setcsr(callers | 0x8040);
