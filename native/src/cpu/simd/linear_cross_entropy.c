@@ -180,8 +180,8 @@ static void lce_logits(const lce_task *task, gemm_team *team, const int64_t *row
     l4j_pool_barrier(team->pool);
     gemm_product logits = {
         .m = count, .n = args->weight->rows, .height = height, .c = task->z, .ldc = task->ldz, .segments = 1};
-    logits.segment[0] =
-        (gemm_segment){.k = args->weight->cols, .packed = task->x, .b = {.kind = GEMM_B_WEIGHT_TRANS, .weight = args->weight}};
+    logits.segment[0] = (gemm_segment){
+        .k = args->weight->cols, .packed = task->x, .b = {.kind = GEMM_B_WEIGHT_TRANS, .weight = args->weight}};
     gemm_run(team, &logits);
 }
 
