@@ -158,7 +158,8 @@ typedef struct l4j_device_options {
     uint32_t struct_size;
     int32_t device_type; /**< L4J_DEVICE_CPU or L4J_DEVICE_CUDA */
     int32_t device_id;   /**< 0 on the CPU; the ordinal of the GPU as CUDA counts them */
-    int32_t max_isa; /**< cap of isa and bf16_isa of the CPU; L4J_ISA_AUTO takes the best, and is what a GPU has. The environment
+    int32_t
+        max_isa; /**< cap of isa and bf16_isa of the CPU; L4J_ISA_AUTO takes the best, and is what a GPU has. The environment
                         variable LORA4J_MAX_ISA (ref|avx2|avx512|avx512-bf16|amx-bf16) caps further. */
     int64_t reserved[4];
 } l4j_device_options;
