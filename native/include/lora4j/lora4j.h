@@ -322,7 +322,8 @@ enum { L4J_WEIGHT_ALLOW_NONFINITE = 1 /**< flag: do not check for NaN and Inf */
 /**
  * The precision of products (`fpmath mode` of oneDNN). L4J_COMPUTE_BF16 rounds both operands of every product of the operation to
  * bf16 (nearest, ties to even), multiplies them exactly and accumulates in fp32; inputs, outputs and all other arithmetic stay
- * fp32. It runs on every device, faster where l4j_device_info.bf16_isa names an instruction for it. NUMERICS.md has the order of the sums.
+ * fp32. It runs on every CPU, faster where l4j_device_info.bf16_isa names an instruction for it; L4J_ENOTSUP on a GPU. NUMERICS.md has the
+ * order of the sums.
  */
 enum { L4J_COMPUTE_F32 = 0, L4J_COMPUTE_BF16 = 1 };
 
