@@ -41,7 +41,8 @@ public final class Weight implements AutoCloseable {
         this.handle = handle;
         this.borrowed = List.copyOf(borrowed);
         this.scheme = source.scheme;
-        this.dtype = source.compute == Compute.BF16 ? DType.BF16 : source.values().dtype();
+        this.dtype =
+                source.compute == Compute.BF16 ? DType.BF16 : source.values().dtype();
         this.rows = source.rows;
         this.cols = source.cols;
         this.bytesHeld = bytesHeld;
