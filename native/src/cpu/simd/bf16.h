@@ -22,8 +22,10 @@ enum {
     BF16_COLS = 2 * L4J_TILE_ROWS, /* columns, and rows, of what a kernel does at once */
     BF16_KC = 8,                   /* tiles of a contraction that one pass takes: its panels of B stay in L1 */
     BF16_GROUP = 128,              /* rows that one pass serves */
-    BF16_DEPTH = 128,       /* tiles of a contraction that are done for all columns: a group's part of A stays in L2 */
-    BF16_B_VALUES = 1 << 22 /* values of B that are packed at once: 8 MiB */
+    BF16_DEPTH =
+        128, /* tiles of a contraction that are done for all columns of an area: a group's part of A stays in L2 */
+    BF16_CLAIM = 64,                                                       /* columns that a thread packs at once */
+    BF16_OWN = (BF16_DEPTH + BF16_DEPTH / 4) * L4J_TILE_STEPS * BF16_CLAIM /* values of them */
 };
 
 /* What multiplies tiles on this device. */
@@ -87,12 +89,18 @@ typedef struct bf16_product {
 } bf16_product;
 
 typedef struct bf16_team {
-    l4j_pool *pool;
-    int thread, threads;
+    gemm_team shared; /* pool, thread, threads, round */
     const l4j_tile_kernel *kernel;
-    uint16_t *b[2]; /* packed stretches of B, used in turn; shared */
-    int turn;
+    uint16_t *own; /* [BF16_OWN] packed columns of B, each thread's own; NULL where every B lies in tiles */
 } bf16_team;
+
+/* `own` is [threads][BF16_OWN] or NULL. */
+static inline bf16_team bf16_join(l4j_pool *pool, int thread, int threads, const l4j_tile_kernel *kernel,
+                                  uint16_t *own) {
+    return (bf16_team){.shared = {.pool = pool, .thread = thread, .threads = threads},
+                       .kernel = kernel,
+                       .own = own ? own + (int64_t)thread * BF16_OWN : NULL};
+}
 
 /* B as `w` or its transpose: in place where it lies in tiles along the contraction. */
 static inline bf16_segment bf16_weight(const l4j_weight *w, bool transposed) {
@@ -100,17 +108,6 @@ static inline bf16_segment bf16_weight(const l4j_weight *w, bool transposed) {
                       .source = {.kind = transposed ? GEMM_B_WEIGHT_TRANS : GEMM_B_WEIGHT, .weight = w}};
     if (transposed && l4j_in_tiles(w)) s.b = w->data;
     return s;
-}
-
-/* Columns of B that are packed at once, where the contraction has so many values in whole tiles. */
-static inline int64_t bf16_width(int64_t steps, int64_t n, int threads) {
-    int64_t most = l4j_max64(BF16_B_VALUES / steps, (int64_t)threads * BF16_COLS) / BF16_COLS * BF16_COLS;
-    int64_t chunks = (n + most - 1) / most;
-    return gemm_ceil((n + chunks - 1) / chunks, BF16_COLS);
-}
-/* Values of each of a team's buffers. */
-static inline int64_t bf16_b_values(int64_t steps, int64_t n, int threads) {
-    return bf16_width(steps, n, threads) * steps;
 }
 
 /* All threads of the pool call it with the same product; results are complete after the next barrier. */

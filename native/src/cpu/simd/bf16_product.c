@@ -1,8 +1,8 @@
 /*
- * The loops around the tile kernels. Threads share C out in a fixed grid. Each takes a group of rows, whose part of A stays in L2
- * while columns stream past it: for each pair of panels of B a few tiles of the contraction at once, which stay in L1 while the rows
- * go by, the following ones being fetched meanwhile. Sums wait between these passes, which does not change bits. Operands B that do
- * not lie in tiles are packed by all threads together, as many columns at once as the buffer holds.
+ * The loops around the tile kernels. Threads claim areas of C. In one, rows go in groups whose part of A stays in L2 while columns
+ * stream past it: for each pair of panels of B a few tiles of the contraction at once, which stay in L1 while the rows go by, the
+ * following ones being fetched meanwhile. Sums wait between these passes, which does not change bits. Operands B that do not lie in
+ * tiles are packed by whoever claimed their columns, who then takes all rows, so that each is packed once.
  */
 #include "bf16.h"
 #include <string.h>
@@ -21,58 +21,6 @@ void bf16_tiles(const l4j_tile_kernel *kernel, int first, int rows, int cols, co
         memcpy(tile + (first + i) * BF16_COLS, start + i * start_stride, sizeof(float) * (size_t)cols);
     kernel->run(kernel->whole ? height : first + rows, panels, pieces, count, tile, BF16_COLS, tile, BF16_COLS);
     for (int i = 0; i < rows; i++) memcpy(c + i * ldc, tile + (first + i) * BF16_COLS, sizeof(float) * (size_t)cols);
-}
-
-/* The most of `n` rows or columns that one of `threads` has. */
-static int64_t bf16_share(int64_t n, int threads) {
-    int64_t units = (n + BF16_COLS - 1) / BF16_COLS;
-    return (units + threads - 1) / threads * BF16_COLS;
-}
-
-/* Threads in the direction of rows, such that the busiest thread has least to do, and then reads least: its rows, and its columns for
-   every group of rows. */
-static int bf16_grid_rows(int threads, int64_t m, int64_t n) {
-    int best = 1;
-    int64_t least = INT64_MAX, least_read = INT64_MAX;
-    for (int rows = 1; rows <= threads; rows++) {
-        if (threads % rows) continue;
-        int64_t high = bf16_share(m, rows), wide = bf16_share(n, threads / rows);
-        int64_t read = high + wide * ((high + BF16_GROUP - 1) / BF16_GROUP);
-        if (high * wide > least || (high * wide == least && read >= least_read)) continue;
-        least = high * wide;
-        least_read = read;
-        best = rows;
-    }
-    return best;
-}
-
-/* The columns [n, n + cols) of every segment's B. */
-typedef struct {
-    int64_t n, cols;
-    const uint16_t *b[GEMM_SEGMENTS]; /* its first panel */
-} bf16_stretch;
-
-/* Packs this thread's share where B does not lie in tiles. */
-static bool bf16_pack_stretch(const bf16_team *team, const bf16_product *p, bf16_stretch *stretch) {
-    uint16_t *to = team->b[team->turn];
-    bool packed = false;
-    for (int s = 0; s < p->segments; s++) {
-        const bf16_segment *segment = &p->segment[s];
-        int64_t panel = bf16_panel(segment->k), begin, end;
-        if (segment->b) {
-            stretch->b[s] = segment->b + stretch->n / L4J_TILE_ROWS * panel;
-            continue;
-        }
-        l4j_partition(stretch->cols, BF16_COLS, team->thread, team->threads, &begin, &end);
-        if (begin < end) {
-            bf16_pack_b(to + begin / L4J_TILE_ROWS * panel, panel, team->kernel->quads, &segment->source, 0, segment->k,
-                        stretch->n + begin, end - begin);
-        }
-        stretch->b[s] = to;
-        to += bf16_panels(stretch->cols) * panel;
-        packed = true;
-    }
-    return packed;
 }
 
 /* ---- stretches of the contraction ---- */
@@ -153,56 +101,79 @@ static void bf16_strip(const l4j_tile_kernel *kernel, const l4j_tile_piece *piec
     if (ragged) bf16_copy(c, ldc, sums, BF16_COLS, rows, cols);
 }
 
-/* Rows [i0, i1) and columns [j0, j1) of a stretch; i0 and j0 are multiples of 32. */
-static void bf16_block(const l4j_tile_kernel *kernel, const bf16_product *p, const bf16_stretch *stretch,
-                       const l4j_tile_piece *pieces, int count, bool first, int64_t i0, int64_t i1, int64_t j0,
-                       int64_t j1) {
+/* Part of the contraction, `pieces`, whose B begins at the area's first column, for all of an area. */
+static void bf16_block(const l4j_tile_kernel *kernel, const bf16_product *p, const l4j_tile_piece *pieces, int count,
+                       bool first, const gemm_area *area) {
     const float *start = first ? p->start : p->c;
-    int64_t stride = first ? p->start_stride : p->ldc;
-    for (int64_t i = i0; i < i1; i += BF16_GROUP) {
-        int rows = (int)l4j_min64(BF16_GROUP, i1 - i);
-        for (int64_t j = j0; j < j1; j += BF16_COLS) {
-            int64_t n = stretch->n + j;
+    int64_t stride = first ? p->start_stride : p->ldc, last = l4j_min64(area->i1 * BF16_COLS, p->m);
+    for (int64_t i = area->i0 * BF16_COLS; i < last; i += BF16_GROUP) {
+        int rows = (int)l4j_min64(BF16_GROUP, last - i);
+        for (int64_t n = area->n0; n < area->n1; n += BF16_COLS) {
             l4j_tile_piece at[2];
             for (int q = 0; q < count; q++) {
                 at[q] = pieces[q];
                 at[q].a += i / L4J_TILE_ROWS * pieces[q].a_panel;
-                at[q].b += j / L4J_TILE_ROWS * pieces[q].b_panel;
+                at[q].b += (n - area->n0) / L4J_TILE_ROWS * pieces[q].b_panel;
             }
-            bf16_strip(kernel, at, count, j + BF16_COLS >= j1, rows, (int)l4j_min64(BF16_COLS, j1 - j),
+            bf16_strip(kernel, at, count, n + BF16_COLS >= area->n1, rows, (int)l4j_min64(BF16_COLS, area->n1 - n),
                        start ? start + i * stride + n : NULL, stride, p->c + i * p->ldc + n, p->ldc);
         }
     }
 }
 
-void bf16_run(bf16_team *team, const bf16_product *p) {
-    if (p->m == 0 || p->n == 0) return;
-    int64_t packed = 0;
-    for (int s = 0; s < p->segments; s++) packed += p->segment[s].b ? 0 : l4j_tiles(p->segment[s].k) * L4J_TILE_STEPS;
-    int64_t width = packed ? bf16_width(packed, p->n, team->threads) : p->n;
-    for (int64_t n = 0; n < p->n; n += width) {
-        bf16_stretch stretch = {.n = n, .cols = l4j_min64(width, p->n - n)};
-        if (bf16_pack_stretch(team, p, &stretch)) {
-            l4j_pool_barrier(team->pool);
-            team->turn ^= 1;
+static void bf16_area(const bf16_team *team, const bf16_product *p, const gemm_area *area) {
+    bf16_cursor at = {0};
+    l4j_tile_piece all[GEMM_SEGMENTS], part[2];
+    for (int s = 0; s < p->segments; s++) {
+        const bf16_segment *segment = &p->segment[s];
+        int64_t panel = bf16_panel(segment->k);
+        all[s] = (l4j_tile_piece){.a = segment->a, .a_panel = segment->a_panel, .tiles = l4j_tiles(segment->k)};
+        if (segment->b) {
+            all[s].b = segment->b + area->n0 / L4J_TILE_ROWS * panel;
+            all[s].b_panel = panel;
         }
-        l4j_tile_piece all[GEMM_SEGMENTS], part[2];
-        for (int s = 0; s < p->segments; s++) {
-            int64_t tiles = l4j_tiles(p->segment[s].k);
-            all[s] = (l4j_tile_piece){.a = p->segment[s].a,
-                                      .b = stretch.b[s],
-                                      .a_panel = p->segment[s].a_panel,
-                                      .b_panel = tiles * L4J_TILE,
-                                      .tiles = tiles};
+    }
+    for (bool first = true;; first = false) {
+        bf16_cursor from = at;
+        int count = bf16_next(all, p->segments, BF16_DEPTH, &at, part);
+        if (count == 0) break;
+        uint16_t *own = team->own;
+        for (int q = 0; q < count; q++) {
+            const bf16_segment *segment = &p->segment[from.piece + q];
+            if (segment->b) continue;
+            int64_t k = q == 0 ? from.tile * L4J_TILE_STEPS : 0;
+            int64_t steps = l4j_min64(part[q].tiles * L4J_TILE_STEPS, segment->k - k);
+            part[q].b = own;
+            part[q].b_panel = bf16_panel(steps);
+            bf16_pack_b(own, part[q].b_panel, team->kernel->quads, &segment->source, k, steps, area->n0,
+                        area->n1 - area->n0);
+            own += bf16_panels(area->n1 - area->n0) * part[q].b_panel;
         }
-        int grid = bf16_grid_rows(team->threads, p->m, stretch.cols), columns = team->threads / grid, count;
-        int64_t i0, i1, j0, j1;
-        l4j_partition(p->m, BF16_COLS, team->thread / columns, grid, &i0, &i1);
-        l4j_partition(stretch.cols, BF16_COLS, team->thread % columns, columns, &j0, &j1);
         unsigned callers = bf16_enter(team->kernel);
-        bf16_cursor at = {0};
-        for (bool first = true; (count = bf16_next(all, p->segments, BF16_DEPTH, &at, part)) > 0; first = false)
-            bf16_block(team->kernel, p, &stretch, part, count, first, i0, i1, j0, j1);
+        bf16_block(team->kernel, p, part, count, first, area);
         bf16_leave(team->kernel, callers);
     }
+}
+
+/* Groups of rows, one after the other, where B lies in tiles; else all rows, or parts of them where columns are few. */
+static gemm_areas bf16_areas(bf16_team *team, const bf16_product *p) {
+    bool packed = false;
+    for (int s = 0; s < p->segments; s++) packed |= !p->segment[s].b;
+    int64_t panels = (p->m + BF16_COLS - 1) / BF16_COLS, columns = (p->n + BF16_COLS - 1) / BF16_COLS;
+    int64_t wanted = team->shared.threads == 1 ? 1 : (4 * team->shared.threads + columns - 1) / columns;
+    if (!packed) wanted = l4j_max64(wanted, (p->m + BF16_GROUP - 1) / BF16_GROUP);
+    return (gemm_areas){.n = p->n,
+                        .panels = panels,
+                        .unit = BF16_COLS,
+                        .units = columns,
+                        .groups = l4j_max64(1, l4j_min64(wanted, panels)),
+                        .most = packed ? BF16_CLAIM / BF16_COLS : columns,
+                        .taken = gemm_begin(&team->shared)};
+}
+
+void bf16_run(bf16_team *team, const bf16_product *p) {
+    if (p->m == 0 || p->n == 0) return;
+    gemm_areas areas = bf16_areas(team, p);
+    gemm_area area;
+    while (gemm_next_area(&team->shared, &areas, &area)) bf16_area(team, p, &area);
 }

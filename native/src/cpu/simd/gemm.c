@@ -191,6 +191,7 @@ gemm_areas gemm_share(gemm_team *team, const gemm_product *p) {
     int64_t wanted = team->threads == 1 ? 1 : (4 * team->threads + units - 1) / units;
     return (gemm_areas){.n = p->n,
                         .panels = panels,
+                        .unit = GEMM_NR,
                         .units = units,
                         .groups = l4j_max64(1, l4j_min64(wanted, panels)),
                         .most = team->threads == 1 ? units : l4j_max64(gemm_stream_columns(p), GEMM_CLAIM) / GEMM_NR,
@@ -203,8 +204,8 @@ bool gemm_next_area(gemm_team *team, gemm_areas *s, gemm_area *area) {
     int64_t group = s->begin / s->units, first = s->begin % s->units;
     int64_t last = l4j_min64(s->units, first + s->end - s->begin);
     l4j_partition(s->panels, 1, (int)group, (int)s->groups, &area->i0, &area->i1);
-    area->n0 = first * GEMM_NR;
-    area->n1 = l4j_min64(last * GEMM_NR, s->n);
+    area->n0 = first * s->unit;
+    area->n1 = l4j_min64(last * s->unit, s->n);
     s->begin += last - first;
     return true;
 }

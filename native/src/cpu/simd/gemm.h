@@ -77,14 +77,15 @@ typedef struct gemm_team {
     unsigned round; /* of work that the threads share out as they go */
 } gemm_team;
 
-/* Panels [i0, i1) and columns [n0, n1) of a product, n0 a multiple of GEMM_NR. */
+/* Panels [i0, i1) and columns [n0, n1) of a product, n0 a multiple of the areas' unit. */
 typedef struct gemm_area {
     int64_t i0, i1, n0, n1;
 } gemm_area;
 
 /* Areas of a product that are still to be had. */
 typedef struct gemm_areas {
-    int64_t n, panels, units, groups; /* units of GEMM_NR columns; groups of panels, several where columns are few */
+    int64_t n, panels, unit, units,
+        groups; /* units of `unit` columns; groups of panels, several where columns are few */
     int64_t most, taken, begin, end;
 } gemm_areas;
 

@@ -214,11 +214,7 @@ static void lce_run(void *context, int thread, int threads) {
     const lce_task *task = context;
     l4j_pool *pool = task->queue->pool;
     lce_team team = {.f32 = {.pool = pool, .thread = thread, .threads = threads},
-                     .bf16 = {.pool = pool,
-                              .thread = thread,
-                              .threads = threads,
-                              .kernel = task->kernel,
-                              .b = {task->tiles[0], task->tiles[1]}}};
+                     .bf16 = bf16_join(pool, thread, threads, task->kernel, task->own_tiles)};
     if (task->own) team.f32.own = task->own + (int64_t)thread * GEMM_OWN_FLOATS;
     int64_t chunks = (task->count + task->chunk - 1) / l4j_max64(task->chunk, 1);
     for (int64_t c = 0; c < chunks; c++) {

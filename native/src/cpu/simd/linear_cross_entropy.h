@@ -24,7 +24,7 @@ typedef struct {
     const l4j_tile_kernel *kernel;
     float *gathered;        /* [threads][16][LCE_GATHER] */
     uint16_t *x_tiles, *dz; /* panels of x, and of a block of the logits' gradient */
-    uint16_t *tiles[2];     /* packed stretches of the weight */
+    uint16_t *own_tiles;    /* [threads][BF16_OWN] columns of the weight */
 } lce_task;
 
 /* What of the threads the products need. */

@@ -4,12 +4,11 @@
 void lce_bf16_layout(l4j_arena *arena, int threads, lce_task *task) {
     const l4j_weight *w = task->args->weight;
     int64_t rows = gemm_ceil(task->chunk, L4J_TILE_ROWS), depth = l4j_tiles(w->cols) * L4J_TILE_STEPS;
-    int64_t logits = l4j_in_tiles(w) ? 0 : bf16_b_values(depth, w->rows, threads);
-    int64_t dx = task->args->dx ? bf16_b_values(L4J_LCE_BLOCK, w->cols, threads) : 0;
+    bool packs = task->args->dx || !l4j_in_tiles(w);
     task->gathered = l4j_take(arena, sizeof(float) * (size_t)threads * L4J_TILE_ROWS * LCE_GATHER);
     task->x_tiles = l4j_take(arena, sizeof(uint16_t) * (size_t)(rows * depth));
     task->dz = l4j_take(arena, task->args->dx ? sizeof(uint16_t) * (size_t)(rows * L4J_LCE_BLOCK) : 0);
-    for (int i = 0; i < 2; i++) task->tiles[i] = l4j_take(arena, sizeof(uint16_t) * (size_t)l4j_max64(logits, dx));
+    task->own_tiles = l4j_take(arena, packs ? sizeof(uint16_t) * (size_t)threads * BF16_OWN : 0);
 }
 
 /* Packs panels [begin, end) of the gathered rows. */
@@ -36,9 +35,9 @@ static void lce_bf16_pack(const lce_task *task, float *buffer, const int64_t *ro
 void lce_bf16_logits(const lce_task *task, bf16_team *team, const int64_t *rows, int64_t count) {
     const l4j_weight *w = task->args->weight;
     int64_t begin, end;
-    l4j_partition(bf16_panels(count), 1, team->thread, team->threads, &begin, &end);
-    lce_bf16_pack(task, task->gathered + team->thread * L4J_TILE_ROWS * LCE_GATHER, rows, count, begin, end);
-    l4j_pool_barrier(team->pool);
+    l4j_partition(bf16_panels(count), 1, team->shared.thread, team->shared.threads, &begin, &end);
+    lce_bf16_pack(task, task->gathered + team->shared.thread * L4J_TILE_ROWS * LCE_GATHER, rows, count, begin, end);
+    l4j_pool_barrier(team->shared.pool);
     bf16_product logits = {.m = count, .n = w->rows, .c = task->z, .ldc = task->ldz, .segments = 1};
     logits.segment[0] = bf16_weight(w, true);
     logits.segment[0].a = task->x_tiles;
@@ -51,12 +50,12 @@ static void lce_bf16_block(const lce_task *task, bf16_team *team, int64_t count,
     l4j_weight block = lce_weight(task->args->weight, v);
     gemm_a dz = {task->z + v, task->ldz, 1, NULL};
     int64_t panel = bf16_panel(block.rows), begin, end;
-    l4j_partition(count, L4J_TILE_ROWS, team->thread, team->threads, &begin, &end);
+    l4j_partition(count, L4J_TILE_ROWS, team->shared.thread, team->shared.threads, &begin, &end);
     for (int64_t m = begin; m < end; m += L4J_TILE_ROWS) {
         bf16_pack_a(task->dz + m / L4J_TILE_ROWS * panel, task->kernel->quads, &dz, m,
                     l4j_min64(L4J_TILE_ROWS, count - m), block.rows);
     }
-    l4j_pool_barrier(team->pool);
+    l4j_pool_barrier(team->shared.pool);
     bf16_product dx = {
         .m = count, .n = block.cols, .c = v == 0 ? task->dx : task->part, .ldc = block.cols, .segments = 1};
     dx.segment[0] = bf16_weight(&block, false);
@@ -73,12 +72,12 @@ static void lce_add(float *to, const float *from, int64_t n) {
 
 void lce_bf16_dx(const lce_task *task, bf16_team *team, int64_t count) {
     int64_t K = task->args->weight->cols, begin, end;
-    l4j_partition(count, 1, team->thread, team->threads, &begin, &end);
+    l4j_partition(count, 1, team->shared.thread, team->shared.threads, &begin, &end);
     for (int64_t v = 0; v < task->args->weight->rows; v += L4J_LCE_BLOCK) {
         lce_bf16_block(task, team, count, v);
-        l4j_pool_barrier(team->pool);
+        l4j_pool_barrier(team->shared.pool);
         if (v > 0) lce_add(task->dx + begin * K, task->part + begin * K, (end - begin) * K);
         /* Only now may the next block overwrite `part`. */
-        l4j_pool_barrier(team->pool);
+        l4j_pool_barrier(team->shared.pool);
     }
 }

@@ -24,7 +24,7 @@ typedef struct {
     int32_t *order, *begin;           /* rows by adapter, ascending; those of adapter i from order[begin[i]] on */
     float *scratch;                   /* [threads] t, or columns of a gradient */
     uint16_t *own;                    /* [threads] operands of a gradient */
-    uint16_t *b[2];
+    uint16_t *packed_b;               /* [threads][BF16_OWN] columns of the weights */
 } backward_task;
 
 enum {
@@ -68,8 +68,7 @@ static void backward_layout(l4j_arena *arena, int threads, const l4j_lora *args,
     task->begin = l4j_take(arena, sizeof(int32_t) * (size_t)(args->adapter_count + 1));
     task->scratch = l4j_take(arena, sizeof(float) * (size_t)(threads * backward_scratch(task)));
     task->own = l4j_take(arena, sizeof(uint16_t) * (size_t)(threads * backward_own(task)));
-    int64_t packed = args->dx ? bf16_b_values(total, K, threads) : 0;
-    for (int i = 0; i < 2; i++) task->b[i] = l4j_take(arena, sizeof(uint16_t) * (size_t)packed);
+    task->packed_b = l4j_take(arena, args->dx ? sizeof(uint16_t) * (size_t)threads * BF16_OWN : 0);
 }
 
 /* Sorts the rows by adapter. */
@@ -247,11 +246,11 @@ static void backward_gradient(const backward_task *task, const bf16_team *team, 
                               int64_t j_stride) {
     const int32_t *rows = task->order + task->begin[one];
     int64_t count = task->begin[one + 1] - task->begin[one], begin, end;
-    float *c = task->scratch + team->thread * backward_scratch(task);
-    uint16_t *a = task->own + team->thread * backward_own(task);
+    float *c = task->scratch + team->shared.thread * backward_scratch(task);
+    uint16_t *a = task->own + team->shared.thread * backward_own(task);
     uint16_t *b = a + bf16_panels(rank) * STRETCH * L4J_TILE;
     bool quads = task->kernel->quads;
-    l4j_partition(cols, BF16_COLS, team->thread, team->threads, &begin, &end);
+    l4j_partition(cols, BF16_COLS, team->shared.thread, team->shared.threads, &begin, &end);
     for (int64_t m = 0; m < count && begin < end; m += STRETCH * L4J_TILE_STEPS) {
         int64_t steps = l4j_min64(STRETCH * L4J_TILE_STEPS, count - m), panel = bf16_panel(steps);
         for (int64_t r = 0; r < rank; r += L4J_TILE_ROWS)
@@ -312,14 +311,10 @@ static void backward_gradients(const backward_task *task, const bf16_team *team)
 static void backward_run(void *context, int thread, int threads) {
     const backward_task *task = context;
     const l4j_lora *args = task->args;
-    bf16_team team = {.pool = task->queue->pool,
-                      .thread = thread,
-                      .threads = threads,
-                      .kernel = task->kernel,
-                      .b = {task->b[0], task->b[1]}};
+    bf16_team team = bf16_join(task->queue->pool, thread, threads, task->kernel, task->packed_b);
     float *scratch = task->scratch + thread * backward_scratch(task);
     backward_prepare(task, thread, threads);
-    l4j_pool_barrier(team.pool);
+    l4j_pool_barrier(team.shared.pool);
     for (int64_t m0 = 0, rows; m0 < args->x->shape[0]; m0 += rows) {
         rows = l4j_min64(task->chunk, args->x->shape[0] - m0);
         int64_t begin, end;
@@ -328,9 +323,9 @@ static void backward_run(void *context, int thread, int threads) {
             backward_panel(task, m0, rows, i);
             if (args->dx && task->ranks.width && !task->lead) backward_start_dx(task, scratch, m0, rows, i);
         }
-        l4j_pool_barrier(team.pool);
+        l4j_pool_barrier(team.shared.pool);
         if (args->dx) backward_dx(task, &team, m0, rows);
-        l4j_pool_barrier(team.pool);
+        l4j_pool_barrier(team.shared.pool);
     }
     backward_gradients(task, &team);
 }

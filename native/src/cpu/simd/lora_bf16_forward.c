@@ -20,7 +20,7 @@ typedef struct {
     float *bias;       /* fp32, [ΣN_g] */
     float *acc;        /* [threads][16][width] s of a panel */
     uint16_t *masked;  /* [threads] a panel of masked x */
-    uint16_t *b[2];
+    uint16_t *own;     /* [threads][BF16_OWN]; NULL where all weights lie in tiles */
 } forward_task;
 
 static void forward_layout(l4j_arena *arena, int threads, const l4j_lora *args, forward_task *task) {
@@ -30,7 +30,7 @@ static void forward_layout(l4j_arena *arena, int threads, const l4j_lora *args, 
     for (int g = 0; g < args->projection_count; g++) {
         int64_t N = args->weights[g]->rows;
         bias += args->biases && args->biases[g].data ? N : 0;
-        if (!l4j_in_tiles(args->weights[g])) packed = l4j_max64(packed, bf16_b_values(depth, N, threads));
+        if (!l4j_in_tiles(args->weights[g])) packed = (int64_t)threads * BF16_OWN;
     }
     int64_t width = task->ranks.width;
     task->x = l4j_take(arena, sizeof(uint16_t) * (size_t)(task->chunk * depth));
@@ -41,7 +41,7 @@ static void forward_layout(l4j_arena *arena, int threads, const l4j_lora *args, 
     task->acc = l4j_take(arena, sizeof(float) * (size_t)(threads * L4J_TILE_ROWS * width));
     task->masked =
         l4j_take(arena, args->dropout_p > 0 ? sizeof(uint16_t) * (size_t)(threads * L4J_TILE_ROWS * depth) : 0);
-    for (int i = 0; i < 2; i++) task->b[i] = l4j_take(arena, sizeof(uint16_t) * (size_t)packed);
+    task->own = l4j_take(arena, sizeof(uint16_t) * (size_t)packed);
 }
 
 /* Adapters and biases, shared out by panels and by projections. */
@@ -154,20 +154,20 @@ static void forward_chunk(const forward_task *task, bf16_team *team, float *acc,
     const l4j_lora *args = task->args;
     bool mixed = lora_run(&task->ranks, m0, m0 + rows) < m0 + rows;
     int64_t width = task->ranks.width, begin, end;
-    l4j_partition(bf16_panels(rows), 1, team->thread, team->threads, &begin, &end);
+    l4j_partition(bf16_panels(rows), 1, team->shared.thread, team->shared.threads, &begin, &end);
     for (int64_t i = begin; i < end; i++) {
         forward_panel(task, acc, masked, m0, rows, i);
         gemm_a s = {acc, width, 1, NULL};
         bf16_pack_a(task->s + i * bf16_panel(width), task->kernel->quads, &s, 0, L4J_TILE_ROWS, width);
     }
-    l4j_pool_barrier(team->pool);
+    l4j_pool_barrier(team->shared.pool);
     const float *bias = task->bias;
     for (int g = 0; g < args->projection_count; g++) {
         bool has_bias = args->biases && args->biases[g].data;
         forward_product(task, team, g, has_bias ? bias : NULL, m0, rows, mixed);
         bias += has_bias ? args->weights[g]->rows : 0;
     }
-    l4j_pool_barrier(team->pool);
+    l4j_pool_barrier(team->shared.pool);
     if (!mixed) return;
     unsigned callers = bf16_enter(task->kernel);
     for (int g = 0; g < args->projection_count; g++) {
@@ -179,19 +179,15 @@ static void forward_chunk(const forward_task *task, bf16_team *team, float *acc,
 static void forward_run(void *context, int thread, int threads) {
     const forward_task *task = context;
     const l4j_lora *args = task->args;
-    bf16_team team = {.pool = task->queue->pool,
-                      .thread = thread,
-                      .threads = threads,
-                      .kernel = task->kernel,
-                      .b = {task->b[0], task->b[1]}};
+    bf16_team team = bf16_join(task->queue->pool, thread, threads, task->kernel, task->own);
     int64_t depth = l4j_tiles(args->x->shape[1]) * L4J_TILE_STEPS;
     forward_prepare(task, thread, threads);
-    l4j_pool_barrier(team.pool);
+    l4j_pool_barrier(team.shared.pool);
     for (int64_t m0 = 0, rows; m0 < args->x->shape[0]; m0 += rows) {
         rows = l4j_min64(task->chunk, args->x->shape[0] - m0);
         forward_chunk(task, &team, task->acc + thread * L4J_TILE_ROWS * task->ranks.width,
                       task->masked + thread * L4J_TILE_ROWS * depth, m0, rows);
-        l4j_pool_barrier(team.pool);
+        l4j_pool_barrier(team.shared.pool);
     }
 }
 
