@@ -113,4 +113,20 @@ class GpuTest {
             weight.close();
         }
     }
+
+    @Test
+    void refusesProductsInBf16OfFp32Tensors() {
+        try (Fixture f = new Fixture(Isa.CUDA)) {
+            Lora lora = Lora.builder(f.arena)
+                    .x(f.random(2, 16))
+                    .projection(f.pack(f.random(8, 16)))
+                    .y(f.zeros(2, 8))
+                    .compute(Compute.BF16)
+                    .build();
+            assertThatThrownBy(() -> LoraOps.forward(f.queue, lora))
+                    .isInstanceOfSatisfying(
+                            Lora4jException.class, e -> assertThat(e.status()).isEqualTo(Status.ENOTSUP))
+                    .hasMessageContaining("compute is L4J_COMPUTE_BF16");
+        }
+    }
 }
