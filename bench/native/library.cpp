@@ -5,6 +5,8 @@
 #include <map>
 #include <stdexcept>
 
+#include "quantized.h"
+
 void must(l4j_status status, const l4j_error &error) {
     if (status != L4J_OK) throw std::runtime_error(std::string(l4j_status_name(status)) + ": " + error.message);
 }
@@ -103,20 +105,34 @@ WeightHandle random_weight(const Spec &spec, int64_t rows, int64_t cols) {
     if (layout != "rows" && layout != "packed") {
         throw std::invalid_argument(spec.text() + ": layout is '" + layout + "', expected rows or packed");
     }
+    std::string name = spec.word("weight", "f32");
+    auto parts = std::make_shared<QuantizedParts>();
     auto values = std::make_shared<Operands>();
-    int32_t role = L4J_ROLE_VALUES;
+    if (int32_t scheme = scheme_of(name)) {
+        *parts = random_parts(scheme, rows, cols);
+    } else {
+        parts->scheme = L4J_SCHEME_DENSE;
+        parts->roles = {L4J_ROLE_VALUES};
+        parts->values = {*(*values)({rows, cols}, 1, dtype_of(name))};
+    }
     l4j_weight_options options = {};
     options.struct_size = sizeof options;
-    options.scheme = L4J_SCHEME_DENSE;
+    options.scheme = parts->scheme;
     options.mode = layout == "packed" ? L4J_WEIGHT_PACK : L4J_WEIGHT_BORROW;
     options.rows = rows;
     options.cols = cols;
-    options.part_count = 1;
-    options.part_roles = &role;
-    options.part_values = (*values)({rows, cols}, 1, dtype_of(spec.word("weight", "f32")));
+    options.part_count = static_cast<int32_t>(parts->roles.size());
+    options.part_roles = parts->roles.data();
+    options.part_values = parts->values.data();
     l4j_weight *handle = nullptr;
     l4j_error error = {};
     must(l4j_weight_create(device(), queue(threads_of(spec)), &options, &handle, &error), error);
-    if (options.mode == L4J_WEIGHT_PACK) values.reset();
-    return WeightHandle(handle, [values](l4j_weight *w) { l4j_weight_destroy(w, nullptr); });
+    if (options.mode == L4J_WEIGHT_PACK) values.reset(), parts.reset();
+    return WeightHandle(handle, [values, parts](l4j_weight *w) { l4j_weight_destroy(w, nullptr); });
+}
+
+double weight_bytes(const Spec &spec, int64_t rows, int64_t cols) {
+    std::string name = spec.word("weight", "f32");
+    if (int32_t scheme = scheme_of(name)) return random_parts(scheme, rows, cols).bytes;
+    return bytes_of(dtype_of(name)) * static_cast<double>(rows * cols);
 }

@@ -36,8 +36,10 @@ private:
 };
 
 using WeightHandle = std::shared_ptr<l4j_weight>;
-// Weights [rows, cols] of random values. Keys: weight (f32, bf16, f16; default f32), layout (rows, packed; default rows).
+// Weights [rows, cols] of random values. Keys: weight (f32, bf16, f16 or a format of quantized.cpp; default f32), layout (rows, packed;
+// default rows).
 WeightHandle random_weight(const Spec &spec, int64_t rows, int64_t cols);
+double weight_bytes(const Spec &spec, int64_t rows, int64_t cols);
 
 // A call of an operation with a workspace of the size that it asks for. `args` must outlive it.
 template <typename Args, typename Size, typename Call>

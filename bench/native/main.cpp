@@ -30,14 +30,17 @@ std::shared_ptr<Work> work_of(const Spec &spec) {
     spec.number("threads", 0);
     spec.real("time", 0);
     std::string who = spec.family() == "gemm" ? spec.word("who") : "";
-    Work made = who == "openblas"          ? make_openblas(spec)
-                : who == "onednn"          ? make_onednn(spec)
-                : who == "ours"            ? make_product(spec)
-                : spec.family() == "lora"  ? make_lora(spec)
-                : spec.family() == "loss"  ? make_loss(spec)
-                : spec.family() == "limit" ? make_limit(spec)
+    Work made = who == "openblas"               ? make_openblas(spec)
+                : who == "onednn"               ? make_onednn(spec)
+                : who == "ggml"                 ? make_ggml(spec)
+                : who == "ours"                 ? make_product(spec)
+                : spec.family() == "dequantize" ? make_dequantize(spec)
+                : spec.family() == "quantize"   ? make_quantize(spec)
+                : spec.family() == "lora"       ? make_lora(spec)
+                : spec.family() == "loss"       ? make_loss(spec)
+                : spec.family() == "limit"      ? make_limit(spec)
                 : spec.family() == "gemm"
-                    ? throw std::invalid_argument(spec.text() + ": who is ours, openblas or onednn")
+                    ? throw std::invalid_argument(spec.text() + ": who is ours, openblas, onednn or ggml")
                     : make_operation(spec);
     spec.expect_all_read();
     work = std::make_shared<Work>(std::move(made));
@@ -56,7 +59,9 @@ void measure(benchmark::State &state, const Spec &spec, const Work &work) {
     std::nth_element(times.begin(), times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2), times.end());
     double median = times[times.size() / 2];
     state.counters["seconds"] = median;
+    state.counters["least"] = *std::min_element(times.begin(), times.end());
     if (work.flops > 0) state.counters["GFLOP/s"] = 1e-9 * work.flops / median;
+    if (work.values > 0) state.counters["Gvalue/s"] = 1e-9 * work.values / median;
     if (work.bytes > 0) state.counters["GB/s"] = 1e-9 * work.bytes / median;
 }
 

@@ -19,19 +19,18 @@ struct LoraCall {
     uint64_t seed = 1;
     int64_t step = 1;
     int32_t adapter = 0;
-    double flops_frozen = 0, flops_rank = 0, weight_bytes = 0; // of one direction
+    double flops_frozen = 0, flops_rank = 0, bytes = 0; // of one direction
 
     LoraCall(const Spec &spec, int64_t M, int64_t K, const std::vector<int64_t> &widths, int64_t R, double p) {
         std::string compute = spec.word("compute", "f32");
         if (compute != "f32") throw std::invalid_argument(spec.text() + ": compute is '" + compute + "', expected f32");
         size_t G = widths.size();
-        double element = bytes_of(dtype_of(spec.word("weight", "f32"))), m = static_cast<double>(M),
-               k = static_cast<double>(K);
+        double m = static_cast<double>(M), k = static_cast<double>(K);
         for (int64_t N : widths) {
             double n = static_cast<double>(N), r = static_cast<double>(R);
             flops_frozen += 2 * m * k * n;
             flops_rank += 2 * m * r * (k + n);
-            weight_bytes += element * k * n;
+            bytes += weight_bytes(spec, N, K);
             y.push_back(*make({M, N}));
             dy.push_back(*make({M, N}));
             if (R == 0) continue;
@@ -107,7 +106,7 @@ Work lora_work(const Spec &spec, int64_t M, int64_t K, const std::vector<int64_t
     Work work;
     work.run = in_turn(runs, lora);
     work.flops = (forward + backward) * lora->flops_frozen + (forward + 2 * backward) * lora->flops_rank;
-    if (reads_weights(M)) work.bytes = (forward + backward) * lora->weight_bytes;
+    if (reads_weights(M)) work.bytes = (forward + backward) * lora->bytes;
     return work;
 }
 
