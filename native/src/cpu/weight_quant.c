@@ -70,6 +70,42 @@ static l4j_status copy_parts(l4j_weight *w, l4j_queue *queue, const l4j_weight_o
     return open_parts(w, options, parts, error);
 }
 
+/* ---- GGUF in panels: the bytes of sixteen rows side by side ---- */
+typedef struct {
+    const l4j_quant *from;
+    uint8_t *panels;
+} panel_task;
+
+static void to_panels(void *context, int thread, int threads) {
+    enum { BYTES = 64 }; /* of each row at a time: its lines are used whole while they are in the cache */
+    panel_task *task = context;
+    const l4j_quant *q = task->from;
+    int64_t begin, end;
+    l4j_partition((q->rows + L4J_PANEL - 1) / L4J_PANEL, 1, thread, threads, &begin, &end);
+    for (int64_t p = begin; p < end; p++) {
+        const uint8_t *rows = (const uint8_t *)q->values + p * L4J_PANEL * q->row_bytes;
+        uint8_t *out = task->panels + p * L4J_PANEL * q->row_bytes;
+        int64_t live = l4j_min64(L4J_PANEL, q->rows - p * L4J_PANEL);
+        if (live < L4J_PANEL) memset(out, 0, (size_t)(L4J_PANEL * q->row_bytes));
+        for (int64_t from = 0; from < q->row_bytes; from += BYTES) {
+            int64_t to = l4j_min64(from + BYTES, q->row_bytes);
+            for (int64_t i = 0; i < live; i++) {
+                for (int64_t j = from; j < to; j++) out[j * L4J_PANEL + i] = rows[i * q->row_bytes + j];
+            }
+        }
+    }
+}
+
+static l4j_status pack_panels(l4j_weight *w, l4j_queue *queue, l4j_error *error) {
+    int64_t panels = (w->rows + L4J_PANEL - 1) / L4J_PANEL;
+    L4J_TRY(l4j_weight_memory(w, panels * L4J_PANEL * w->quant.row_bytes, error));
+    panel_task task = {&w->quant, w->owned};
+    l4j_run_or_alone(queue, to_panels, &task);
+    w->quant.values = w->owned;
+    w->quant.panels = true;
+    return L4J_OK;
+}
+
 /* ---- GPTQ and AWQ, turned round: their words run across the rows that operations read ---- */
 typedef struct {
     const l4j_quant *from;
@@ -151,5 +187,7 @@ l4j_status l4j_weight_quantized(l4j_weight *w, l4j_queue *queue, const l4j_weigh
         if (options->part_roles[i] != L4J_ROLE_SCALES) continue;
         return turn_int4(w, queue, options->part_values[i].shape[0], error);
     }
+    bool vectors = w->device->kernels->isa == L4J_ISA_AVX2 || w->device->kernels->isa == L4J_ISA_AVX512;
+    if (vectors && l4j_is_gguf(w->scheme)) return pack_panels(w, queue, error);
     return copy_parts(w, queue, options, error);
 }

@@ -134,8 +134,24 @@ static inline void decode_fp8(const l4j_quant *q, int64_t n, int64_t k, int64_t 
     }
 L4J_GGUF_FORMATS(DECODE_GGUF)
 
+/* Rows in panels are put together again, a few blocks at a time. */
+#define DECODE_PANEL(name, decoder, values, bytes)                                                         \
+    static inline void decode_panel_##decoder(const uint8_t *lane, int64_t k, int64_t count, float *out) { \
+        uint8_t row[256 / values * bytes];                                                                 \
+        for (int64_t end = k + count; k < end;) {                                                          \
+            int64_t first = k / 256 * 256, here = l4j_min64(first + 256, end) - k;                         \
+            int64_t from = first / values * bytes, last = (k + here + values - 1) / values * bytes;        \
+            for (int64_t j = from; j < last; j++) row[j - from] = lane[j * L4J_PANEL];                     \
+            decode_##decoder(row, k - first, here, out);                                                   \
+            k += here;                                                                                     \
+            out += here;                                                                                   \
+        }                                                                                                  \
+    }
+L4J_GGUF_FORMATS(DECODE_PANEL)
+
 static inline void quant_decode(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *out) {
     const uint8_t *row = (const uint8_t *)q->values + n * q->row_bytes;
+    const uint8_t *lane = (const uint8_t *)q->values + n / L4J_PANEL * L4J_PANEL * q->row_bytes + n % L4J_PANEL;
     switch (q->scheme) {
     case L4J_SCHEME_NF4:
     case L4J_SCHEME_FP4: decode_bitsandbytes_4bit(q, n * q->cols + k, count, out); break;
@@ -146,8 +162,14 @@ static inline void quant_decode(const l4j_quant *q, int64_t n, int64_t k, int64_
     case L4J_SCHEME_AWQ: decode_int4(q, n, k, count, out); break;
     case L4J_INT4_ROWS: decode_int4_rows(q, n, k, count, out); break;
     case L4J_SCHEME_FP8_E4M3: decode_fp8(q, n, k, count, out); break;
-#define CASE(name, decoder, values, bytes) \
-    case L4J_SCHEME_GGUF_##name: decode_##decoder(row, k, count, out); break;
+#define CASE(name, decoder, values, bytes)               \
+    case L4J_SCHEME_GGUF_##name:                         \
+        if (q->panels) {                                 \
+            decode_panel_##decoder(lane, k, count, out); \
+        } else {                                         \
+            decode_##decoder(row, k, count, out);        \
+        }                                                \
+        break;
         L4J_GGUF_FORMATS(CASE)
 #undef CASE
     default: break;

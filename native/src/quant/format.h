@@ -48,6 +48,7 @@ typedef struct l4j_quant {
     int64_t rows, cols;
     const void *values;
     int64_t row_bytes; /* GGUF, L4J_INT4_ROWS: bytes of a row */
+    bool panels; /* GGUF, as a weight keeps it that packs: byte j of row n at (n / 16 * row_bytes + j) * 16 + n % 16 */
     const void *scales;
     int32_t scale_dtype;
     int64_t scale_stride;       /* elements from one row of scales to the next */
@@ -81,6 +82,7 @@ typedef struct l4j_parts {
     const l4j_tensor *role[L4J_ROLES];
 } l4j_parts;
 
+static inline bool l4j_is_gguf(int32_t scheme) { return scheme >= L4J_SCHEME_GGUF_Q4_0; }
 /* "GGUF_Q4_K"; NULL for a scheme that is not quantized. */
 const char *l4j_format_name(int32_t scheme);
 

@@ -121,6 +121,11 @@ static inline v16 v16_from_i8(__m128i q) {
     return (v16){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(q)),
                  _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(q, 8)))};
 }
+/* The same from memory. */
+static inline v16 v16_load_i8(const int8_t *p) {
+    return (v16){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p))),
+                 _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8))))};
+}
 /* Entry index[i] of a table of sixteen; indices are below 16. */
 static inline __m256 l4j_lookup8_(v16 table, __m256i index) {
     return _mm256_blendv_ps(_mm256_permutevar8x32_ps(table.lo, index), _mm256_permutevar8x32_ps(table.hi, index),
@@ -141,5 +146,7 @@ static inline v16 v16_load_f16(const uint16_t *p) {
     return (v16){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p)),
                  _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p + 8)))};
 }
+/* Eight and eight fp16 patterns. */
+static inline v16 v16_from_f16(__m128i lo, __m128i hi) { return (v16){_mm256_cvtph_ps(lo), _mm256_cvtph_ps(hi)}; }
 
 #endif

@@ -66,6 +66,7 @@ static inline float v16_sum(v16 a) {
 static inline float v16_hmax(v16 a) { return _mm512_reduce_max_ps(a); }
 
 static inline v16 v16_from_i8(__m128i q) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(q)); }
+static inline v16 v16_load_i8(const int8_t *p) { return v16_from_i8(_mm_loadu_si128((const __m128i *)p)); }
 static inline v16 v16_lookup(v16 table, __m128i index) {
     return _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(index), table);
 }
@@ -74,5 +75,6 @@ static inline v16 v16_load_bf16(const uint16_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16));
 }
 static inline v16 v16_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
+static inline v16 v16_from_f16(__m128i lo, __m128i hi) { return _mm512_cvtph_ps(_mm256_setr_m128i(lo, hi)); }
 
 #endif

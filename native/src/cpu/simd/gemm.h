@@ -94,6 +94,8 @@ typedef struct gemm_areas {
 #define gemm_pack_a L4J_NAME(gemm_pack_a)
 #define gemm_pack_b L4J_NAME(gemm_pack_b)
 #define gemm_pack_codes L4J_NAME(gemm_pack_codes)
+#define gemm_decode_panel L4J_NAME(gemm_decode_panel)
+#define gemm_row_codes L4J_NAME(gemm_row_codes)
 #define gemm_run L4J_NAME(gemm_run)
 #define gemm_run_few L4J_NAME(gemm_run_few)
 #define gemm_run_row L4J_NAME(gemm_run_row)
@@ -170,6 +172,15 @@ void gemm_gather(float *out, const gemm_a *a, const dropout_keys *keys, int64_t 
 void gemm_pack_b(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t n, int64_t cols);
 /* The same for weights in L4J_LAYOUT_CODES. */
 void gemm_pack_codes(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t n, int64_t cols);
+
+/* A weight in L4J_LAYOUT_CODES whose codes lie in panels: columns [k, k + count) of rows [n, n + 16) to out[column * 16 + row]; n, k and
+   count are multiples of 16. */
+void gemm_decode_panel(float *out, const l4j_weight *w, int64_t n, int64_t k, int64_t count);
+/* Sums of up to two rows of A over the columns of a strip, between its segments. */
+enum { GEMM_ROW_COLUMNS = 64 };
+typedef float gemm_row_sums[2][GEMM_ROW_COLUMNS];
+/* sums[i][j] = fma(a[s * rows + i], W[n + j, s], …) for all columns s of such a weight; j < 16 · panels. */
+void gemm_row_codes(gemm_row_sums sums, int64_t rows, int panels, const l4j_weight *w, int64_t n, const float *a);
 
 /* All threads of the pool call it with the same product; results are complete after the next barrier. */
 void gemm_run(gemm_team *team, const gemm_product *product);

@@ -98,15 +98,22 @@ static void across_gather(float a[GEMM_ACROSS * ACROSS_STEPS], const gemm_produc
     }
 }
 
-/* Steps [k, k + steps) of columns [n, n + cols). Quantized rows are decoded to `rows`. */
-typedef float across_rows[ACROSS_STEPS][ACROSS_COLUMNS + L4J_PANEL];
-static across_block across_find(const gemm_b *b, int64_t k, int64_t n, int64_t steps, int64_t cols, across_rows rows) {
+/* Steps [k, k + steps) of columns [n, n + cols). Quantized rows are decoded to `rows`, panels when their first step comes. */
+typedef union across_rows {
+    float row[ACROSS_STEPS][ACROSS_COLUMNS + L4J_PANEL];
+    float panel[ACROSS_COLUMNS * L4J_PANEL];
+} across_rows;
+static across_block across_find(const gemm_b *b, int64_t k, int64_t n, int64_t steps, int64_t cols, across_rows *rows) {
     if (b->kind == GEMM_B_STRIDED)
         return (across_block){(const char *)(b->data + k * b->row_stride + n), b->row_stride * 4, (int)steps};
     const l4j_weight *w = b->weight;
+    if (w->layout == L4J_LAYOUT_CODES && w->quant.panels) {
+        if (k % L4J_PANEL == 0) gemm_decode_panel(rows->panel, w, k, n, gemm_ceil(cols, L4J_PANEL));
+        return (across_block){(const char *)(rows->panel + k % L4J_PANEL), 0, (int)steps};
+    }
     if (w->layout == L4J_LAYOUT_CODES) {
-        for (int64_t i = 0; i < steps; i++) L4J_NAME(decode_row)(w, k + i, n, cols, rows[i]);
-        return (across_block){(const char *)rows, (int64_t)sizeof rows[0], (int)steps};
+        for (int64_t i = 0; i < steps; i++) L4J_NAME(decode_row)(w, k + i, n, cols, rows->row[i]);
+        return (across_block){(const char *)rows->row, (int64_t)sizeof rows->row[0], (int)steps};
     }
     int64_t size = w->dtype == L4J_F32 ? 4 : 2;
     if (w->layout == L4J_LAYOUT_ROWS)
@@ -144,7 +151,7 @@ void gemm_run_across(gemm_team *team, const gemm_product *p) {
             for (int64_t k = 0; k < segment->k; k += ACROSS_STEPS) {
                 float a[GEMM_ACROSS * ACROSS_STEPS];
                 int steps = (int)l4j_min64(ACROSS_STEPS, segment->k - k);
-                across_block block = across_find(&segment->b, k, n, steps, cols, decoded);
+                across_block block = across_find(&segment->b, k, n, steps, cols, &decoded);
                 across_gather(a, p, segment, k, steps);
                 across_run(c, p->m, cols, dtype, &block, a);
             }

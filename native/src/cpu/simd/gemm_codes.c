@@ -37,10 +37,33 @@ static void codes_plain(float *out, const l4j_weight *w, int64_t k, int64_t step
     }
 }
 
+/* The same from panels, whose lanes are the contraction: squares of sixteen are transposed. */
+static void codes_across_panels(float *out, const l4j_weight *w, int64_t k, int64_t steps, int64_t n, int64_t cols) {
+    float panel[CODES_WIDE * L4J_PANEL];
+    gemm_b strided = {.kind = GEMM_B_STRIDED, .data = panel, .row_stride = 1, .col_stride = L4J_PANEL};
+    for (int64_t j = 0; j < cols; j += CODES_WIDE) {
+        int64_t count = l4j_min64(CODES_WIDE, cols - j);
+        for (int64_t s = 0; s < steps; s += L4J_PANEL) {
+            int64_t live = l4j_min64(L4J_PANEL, steps - s);
+            gemm_decode_panel(panel, w, k + s, n + j, gemm_ceil(count, L4J_PANEL));
+            for (int64_t i = 0; i < count; i += L4J_PANEL) {
+                strided.data = panel + i * L4J_PANEL;
+                gemm_pack_b(out + (j + i) * steps + s * L4J_PANEL, &strided, 0, live, 0,
+                            l4j_min64(L4J_PANEL, count - i));
+            }
+        }
+    }
+}
+
 void gemm_pack_codes(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t n, int64_t cols) {
-    if (b->kind == GEMM_B_WEIGHT_TRANS) {
-        codes_transposed(out, b->weight, k, steps, n, cols);
+    const l4j_weight *w = b->weight;
+    if (w->quant.panels && b->kind == GEMM_B_WEIGHT_TRANS) {
+        for (int64_t j = 0; j < cols; j += L4J_PANEL) gemm_decode_panel(out + j * steps, w, n + j, k, steps);
+    } else if (w->quant.panels) {
+        codes_across_panels(out, w, k, steps, n, cols);
+    } else if (b->kind == GEMM_B_WEIGHT_TRANS) {
+        codes_transposed(out, w, k, steps, n, cols);
     } else {
-        codes_plain(out, b->weight, k, steps, n, cols);
+        codes_plain(out, w, k, steps, n, cols);
     }
 }

@@ -7,14 +7,11 @@
 #include "transpose8.h"
 
 enum {
-    ROW_PANELS = 4,                       /* panels side by side */
-    ROW_COLUMNS = ROW_PANELS * L4J_PANEL, /* columns of C at once */
+    ROW_COLUMNS = GEMM_ROW_COLUMNS,       /* columns of C at once */
+    ROW_PANELS = ROW_COLUMNS / L4J_PANEL, /* side by side */
     ROW_AHEAD =
         512 /* bytes of a panel, columns of a row that are fetched ahead: many streams, which end at every page */
 };
-
-/* Sums of up to two rows over the columns of a strip, between its segments. */
-typedef float row_sums[2][ROW_COLUMNS];
 
 static inline __attribute__((always_inline)) v16 row_load16(const int32_t dtype, const char *at) {
     if (dtype == L4J_F32) return v16_load((const float *)at);
@@ -22,7 +19,7 @@ static inline __attribute__((always_inline)) v16 row_load16(const int32_t dtype,
 }
 
 /* sums[i][p * 16 + j] = fma(a[s][i], b[p][s][j], …) for s = 0..k-1; panels are `stride` elements apart. */
-static inline __attribute__((always_inline)) void row_panels(row_sums sums, const int rows, const int panels,
+static inline __attribute__((always_inline)) void row_panels(gemm_row_sums sums, const int rows, const int panels,
                                                              const int32_t dtype, const float *a, int64_t k,
                                                              const char *b, int64_t stride) {
     const int64_t size = dtype == L4J_F32 ? 4 : 2;
@@ -50,8 +47,8 @@ static inline __attribute__((always_inline)) void row_panels(row_sums sums, cons
 }
 
 /* sums[i][j] = fma(a[s][i], line[j][s], …) for s = 0..k-1: sixteen rows of the weight, each a whole cache line at a time. */
-static inline __attribute__((always_inline)) void row_lines(row_sums sums, int at, const int rows, const int32_t dtype,
-                                                            const float *a, int64_t k,
+static inline __attribute__((always_inline)) void row_lines(gemm_row_sums sums, int at, const int rows,
+                                                            const int32_t dtype, const float *a, int64_t k,
                                                             const char *const line[L4J_PANEL]) {
     const int64_t step = dtype == L4J_F32 ? 16 : 32;
     __m256 acc[2][2];
@@ -95,19 +92,19 @@ static inline __attribute__((always_inline)) void row_lines(row_sums sums, int a
 
 /* ---- one instance for each number of rows and dtype ---- */
 
-#define ROW_INSTANCE(name, rows, dtype)                                                                       \
-    static void row_panels_##name(row_sums sums, int panels, const float *a, int64_t k, const char *b,        \
-                                  int64_t stride) {                                                           \
-        if (panels == ROW_PANELS) {                                                                           \
-            row_panels(sums, rows, ROW_PANELS, dtype, a, k, b, stride);                                       \
-            return;                                                                                           \
-        }                                                                                                     \
-        for (int p = 0; p < panels; p++) /* sums of one row lie side by side */                               \
-            row_panels((float(*)[ROW_COLUMNS])(sums[0] + p * L4J_PANEL), rows, 1, dtype, a, k,                \
-                       b + p * stride * (dtype == L4J_F32 ? 4 : 2), 0);                                       \
-    }                                                                                                         \
-    static void row_lines_##name(row_sums sums, int at, const float *a, int64_t k, const char *const *line) { \
-        row_lines(sums, at, rows, dtype, a, k, line);                                                         \
+#define ROW_INSTANCE(name, rows, dtype)                                                                            \
+    static void row_panels_##name(gemm_row_sums sums, int panels, const float *a, int64_t k, const char *b,        \
+                                  int64_t stride) {                                                                \
+        if (panels == ROW_PANELS) {                                                                                \
+            row_panels(sums, rows, ROW_PANELS, dtype, a, k, b, stride);                                            \
+            return;                                                                                                \
+        }                                                                                                          \
+        for (int p = 0; p < panels; p++) /* sums of one row lie side by side */                                    \
+            row_panels((float(*)[ROW_COLUMNS])(sums[0] + p * L4J_PANEL), rows, 1, dtype, a, k,                     \
+                       b + p * stride * (dtype == L4J_F32 ? 4 : 2), 0);                                            \
+    }                                                                                                              \
+    static void row_lines_##name(gemm_row_sums sums, int at, const float *a, int64_t k, const char *const *line) { \
+        row_lines(sums, at, rows, dtype, a, k, line);                                                              \
     }
 ROW_INSTANCE(1_f32, 1, L4J_F32)
 ROW_INSTANCE(1_bf16, 1, L4J_BF16)
@@ -117,8 +114,8 @@ ROW_INSTANCE(2_bf16, 2, L4J_BF16)
 ROW_INSTANCE(2_f16, 2, L4J_F16)
 
 typedef struct {
-    void (*panels)(row_sums sums, int panels, const float *a, int64_t k, const char *b, int64_t stride);
-    void (*lines)(row_sums sums, int at, const float *a, int64_t k, const char *const *line);
+    void (*panels)(gemm_row_sums sums, int panels, const float *a, int64_t k, const char *b, int64_t stride);
+    void (*lines)(gemm_row_sums sums, int at, const float *a, int64_t k, const char *const *line);
 } row_instance;
 
 static row_instance row_choose(int64_t rows, int32_t dtype) {
@@ -133,12 +130,16 @@ static row_instance row_choose(int64_t rows, int32_t dtype) {
 
 /* Continues the sums of columns [n, n + cols) over one segment. */
 static void row_segment(const gemm_team *team, const gemm_segment *s, int64_t rows, int64_t n, int64_t cols,
-                        row_sums sums) {
+                        gemm_row_sums sums) {
     const l4j_weight *w = s->b.kind == GEMM_B_WEIGHT_TRANS ? s->b.weight : NULL;
     int panels = (int)(gemm_ceil(cols, L4J_PANEL) / L4J_PANEL);
     if (!w) {
         gemm_pack_b(team->own, &s->b, 0, s->k, n, cols);
         row_choose(rows, L4J_F32).panels(sums, panels, s->packed, s->k, (const char *)team->own, s->k * L4J_PANEL);
+        return;
+    }
+    if (w->layout == L4J_LAYOUT_CODES && w->quant.panels) {
+        gemm_row_codes(sums, rows, panels, w, n, s->packed);
         return;
     }
     if (w->layout == L4J_LAYOUT_CODES) {
@@ -169,7 +170,7 @@ void gemm_run_row(gemm_team *team, const gemm_product *p) {
     l4j_partition(p->n, L4J_PANEL, team->thread, team->threads, &begin, &end);
     for (int64_t n = begin; n < end; n += ROW_COLUMNS) {
         int64_t cols = l4j_min64(ROW_COLUMNS, end - n);
-        row_sums sums = {{0}};
+        gemm_row_sums sums = {{0}};
         for (int64_t m = 0; m < p->m && p->start; m++)
             for (int64_t j = 0; j < cols; j++) sums[m][j] = p->start[m * p->start_stride + n + j];
         for (int s = 0; s < p->segments; s++) row_segment(team, &p->segment[s], p->m, n, cols, sums);

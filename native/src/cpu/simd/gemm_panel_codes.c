@@ -1,0 +1,144 @@
+/*
+ * Quantized weights in panels: decoded to fp32 for packing, and for one or two rows of A multiplied while they are decoded, so that
+ * the stored bytes pass through the core once and no value of the weight goes back to memory.
+ */
+#include "panel_codes.h"
+
+enum {
+    CODES_SIDE =
+        GEMM_HALF ? 2 : 4, /* panels side by side: a chain of fused multiply-adds waits four cycles between two steps */
+    CODES_AHEAD = 2048     /* bytes of a panel that are fetched ahead */
+};
+
+typedef void (*panel_decoder)(panel_unit *u, const uint8_t *block, int unit);
+
+/* Where sixteen rows lie: blocks of `values` columns in `bytes` bytes of each row. */
+typedef struct panel_format {
+    int64_t values, bytes;
+} panel_format;
+
+/* Columns [k, k + count) of a panel to out[column][16]; k and count are multiples of 16. */
+static inline __attribute__((always_inline)) void panel_store(float *out, const panel_decoder decode, const int sum,
+                                                              const panel_format f, const uint8_t *panel, int64_t k,
+                                                              int64_t count) {
+    for (int64_t end = k + count, unit = k / PANEL_UNIT * PANEL_UNIT; unit < end; unit += PANEL_UNIT) {
+        panel_unit u;
+        u.codes = u.code;
+        const uint8_t *block = panel + unit / f.values * f.bytes * L4J_PANEL;
+        decode(&u, block, (int)(unit % f.values / PANEL_UNIT));
+        for (int h = 0; h < 2; h++) {
+            int64_t from = unit + h * L4J_PANEL;
+            if (from < k || from >= end) continue;
+            const int8_t *code = u.codes + h * PANEL_HALF;
+            v16 d = v16_load(u.d[h]), m = sum ? v16_load(u.m[h]) : v16_zero();
+            for (int s = 0; s < L4J_PANEL; s++, code += L4J_PANEL, out += L4J_PANEL) {
+                v16 q = v16_load_i8(code);
+                v16_store(out, sum ? v16_fma(q, d, m) : v16_mul(q, d));
+            }
+        }
+    }
+}
+
+/* sums[i][p * 16 + j] = fma(a[s][i], W[n + p * 16 + j, s], …) for s = 0..k-1; `panel` is that of row n. */
+static inline __attribute__((always_inline)) void panel_rows(gemm_row_sums sums, const int rows, const int side,
+                                                             const panel_decoder decode, const int sum,
+                                                             const panel_format f, const uint8_t *panel, int64_t stride,
+                                                             const float *a, int64_t k) {
+    const int64_t line = 64, bytes = f.bytes * L4J_PANEL * PANEL_UNIT / f.values;
+    v16 acc[2][CODES_SIDE];
+#pragma GCC unroll 2
+    for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 4
+        for (int p = 0; p < side; p++) acc[i][p] = v16_load(sums[i] + p * L4J_PANEL);
+    }
+    for (; k > 0; k -= f.values, panel += f.bytes * L4J_PANEL) {
+        for (int unit = 0; unit < f.values / PANEL_UNIT; unit++) {
+            panel_unit u[CODES_SIDE];
+#pragma GCC unroll 4
+            for (int p = 0; p < side; p++) {
+                const uint8_t *block = panel + p * stride;
+                for (int64_t l = 0; l < bytes; l += line)
+                    _mm_prefetch((const char *)block + unit * bytes + CODES_AHEAD + l, _MM_HINT_T0);
+                u[p].codes = u[p].code;
+                decode(&u[p], block, unit);
+            }
+            for (int h = 0; h < 2; h++) {
+                v16 d[CODES_SIDE], m[CODES_SIDE];
+#pragma GCC unroll 4
+                for (int p = 0; p < side; p++) {
+                    d[p] = v16_load(u[p].d[h]);
+                    m[p] = sum ? v16_load(u[p].m[h]) : v16_zero();
+                }
+#pragma GCC unroll 4
+                for (int s = 0; s < L4J_PANEL; s++, a += rows) {
+#pragma GCC unroll 4
+                    for (int p = 0; p < side; p++) {
+                        v16 w = v16_load_i8(u[p].codes + h * PANEL_HALF + s * L4J_PANEL);
+                        w = sum ? v16_fma(w, d[p], m[p]) : v16_mul(w, d[p]);
+#pragma GCC unroll 2
+                        for (int i = 0; i < rows; i++) acc[i][p] = v16_fma(v16_set1(a[i]), w, acc[i][p]);
+                    }
+                }
+            }
+        }
+    }
+#pragma GCC unroll 2
+    for (int i = 0; i < rows; i++) {
+#pragma GCC unroll 4
+        for (int p = 0; p < side; p++) v16_store(sums[i] + p * L4J_PANEL, acc[i][p]);
+    }
+}
+
+/* ---- one instance for each format ---- */
+
+typedef struct {
+    int32_t scheme;
+    void (*store)(float *out, const uint8_t *panel, int64_t k, int64_t count);
+    void (*rows[2][2])(gemm_row_sums sums, const uint8_t *panel, int64_t stride, const float *a, int64_t k);
+} panel_instance;
+
+#define PANEL_ROWS(name, suffix, rows, side, values, bytes)                                                           \
+    static void rows_##name##suffix(gemm_row_sums sums, const uint8_t *panel, int64_t stride, const float *a,         \
+                                    int64_t k) {                                                                      \
+        panel_rows(sums, rows, side, panel_##name, PANEL_SUM_##name, (panel_format){values, bytes}, panel, stride, a, \
+                   k);                                                                                                \
+    }
+#define PANEL_FUNCTIONS(NAME, name, values, bytes)                                                        \
+    static void store_##name(float *out, const uint8_t *panel, int64_t k, int64_t count) {                \
+        panel_store(out, panel_##name, PANEL_SUM_##name, (panel_format){values, bytes}, panel, k, count); \
+    }                                                                                                     \
+    PANEL_ROWS(name, _1, 1, 1, values, bytes)                                                             \
+    PANEL_ROWS(name, _1_side, 1, CODES_SIDE, values, bytes)                                               \
+    PANEL_ROWS(name, _2, 2, 1, values, bytes)                                                             \
+    PANEL_ROWS(name, _2_side, 2, CODES_SIDE, values, bytes)
+L4J_GGUF_FORMATS(PANEL_FUNCTIONS)
+
+static const panel_instance *panel_of(const l4j_quant *q) {
+#define PANEL_INSTANCE(NAME, name, values, bytes) \
+    {L4J_SCHEME_GGUF_##NAME,                      \
+     store_##name,                                \
+     {{rows_##name##_1, rows_##name##_1_side}, {rows_##name##_2, rows_##name##_2_side}}},
+    static const panel_instance all[] = {L4J_GGUF_FORMATS(PANEL_INSTANCE)};
+    int i = 0;
+    while (all[i].scheme != q->scheme) i++;
+    return &all[i];
+}
+
+/* The panel of row n, a multiple of 16, of a weight. */
+static const uint8_t *panel_at(const l4j_weight *w, int64_t n) {
+    return (const uint8_t *)w->quant.values + (w->first_row + n) * w->quant.row_bytes;
+}
+
+void gemm_decode_panel(float *out, const l4j_weight *w, int64_t n, int64_t k, int64_t count) {
+    panel_of(&w->quant)->store(out, panel_at(w, n), k, count);
+}
+
+void gemm_row_codes(gemm_row_sums sums, int64_t rows, int panels, const l4j_weight *w, int64_t n, const float *a) {
+    const panel_instance *instance = panel_of(&w->quant);
+    int64_t stride = w->quant.row_bytes * L4J_PANEL;
+    for (int p = 0, side; p < panels; p += side) {
+        side = panels - p < CODES_SIDE ? 1 : CODES_SIDE;
+        gemm_row_sums *at = (gemm_row_sums *)(sums[0] + p * L4J_PANEL); /* sums of one row lie side by side */
+        instance->rows[rows - 1][side > 1](*at, panel_at(w, n + p * L4J_PANEL), stride, a, w->cols);
+    }
+}

@@ -1,0 +1,238 @@
+/*
+ * Sixteen rows of a quantized weight side by side (l4j_quant.panels): byte j of row i of a panel at j * 16 + i. A decoder takes one unit
+ * of 32 columns apart: the codes as signed bytes, [column][row], and the factors and summands of its two halves, a lane for each row. It
+ * is the twin of the row's decoder in src/quant, and the value has the same bits: code * d, or fma(code, d, m), whose product is
+ * exact wherever the format has an m.
+ */
+#ifndef L4J_PANEL_CODES_H
+#define L4J_PANEL_CODES_H
+
+#include "gemm.h"
+
+#define QUANT_F16(h) _cvtsh_ss(h)
+#include "codes16.h"
+#include "quant/gguf_k_blocks.h"
+
+enum { PANEL_UNIT = 32, PANEL_HALF = 16 * L4J_PANEL /* codes of half a unit */ };
+
+typedef struct panel_unit {
+    const int8_t *codes;                    /* `code`, or where they lie in the weight */
+    float d[2][L4J_PANEL], m[2][L4J_PANEL]; /* m: formats with PANEL_SUM only */
+    int8_t code[2 * PANEL_HALF] __attribute__((aligned(32)));
+} panel_unit;
+
+static inline void panel_scale(panel_unit *u, v16 d) {
+    v16_store(u->d[0], d);
+    v16_store(u->d[1], d);
+}
+static inline void panel_add(panel_unit *u, v16 m) {
+    v16_store(u->m[0], m);
+    v16_store(u->m[1], m);
+}
+
+/* ---- bytes of two columns ---- */
+
+typedef __m256i c32;
+
+static inline c32 c32_load(const uint8_t *p) { return _mm256_loadu_si256((const __m256i *)p); }
+static inline void c32_store(int8_t *p, c32 c) { _mm256_store_si256((__m256i *)p, c); }
+static inline c32 c32_bits(c32 c, int shift, int mask) {
+    if (shift) c = _mm256_srli_epi16(c, shift);
+    return _mm256_and_si256(c, _mm256_set1_epi8((char)mask));
+}
+static inline c32 c32_less(c32 c, int less) { return _mm256_sub_epi8(c, _mm256_set1_epi8((char)less)); }
+static inline c32 c32_or(c32 a, c32 b) { return _mm256_or_si256(a, b); }
+/* Bits j and j + 1 of each row's byte, worth `worth`, for the columns j and j + 1. */
+static inline c32 c32_spread(const uint8_t *bytes, int j, int worth) {
+    c32 both = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(bytes + j / 8 * L4J_PANEL)));
+    c32 bit = _mm256_setr_m128i(_mm_set1_epi8((char)(1 << j % 8)), _mm_set1_epi8((char)(2 << j % 8)));
+    return _mm256_and_si256(_mm256_cmpeq_epi8(_mm256_and_si256(both, bit), bit), _mm256_set1_epi8((char)worth));
+}
+#define PANEL_COLUMNS _Pragma("GCC unroll 8") for (int j = 0; j < 16; j += 2)
+
+/* ---- scales of sixteen rows; at: byte of the block ---- */
+
+static inline __m128i panel_bytes(const uint8_t *block, int at) {
+    return _mm_loadu_si128((const __m128i *)(block + at * L4J_PANEL));
+}
+static inline v16 panel_f16(const uint8_t *block, int at) {
+    __m128i low = panel_bytes(block, at), high = panel_bytes(block, at + 1);
+    return v16_from_f16(_mm_unpacklo_epi8(low, high), _mm_unpackhi_epi8(low, high));
+}
+static inline __m128i panel_bits(__m128i c, int shift, int mask) {
+    return _mm_and_si128(_mm_srli_epi16(c, shift), _mm_set1_epi8((char)mask));
+}
+
+/* ---- GGUF ---- */
+
+static inline void panel_q4_0(panel_unit *u, const uint8_t *block, int unit) {
+    (void)unit;
+    PANEL_COLUMNS {
+        c32 qs = c32_load(block + (2 + j) * L4J_PANEL);
+        c32_store(u->code + j * L4J_PANEL, c32_less(c32_bits(qs, 0, 15), 8));
+        c32_store(u->code + PANEL_HALF + j * L4J_PANEL, c32_less(c32_bits(qs, 4, 15), 8));
+    }
+    panel_scale(u, panel_f16(block, 0));
+}
+
+static inline void panel_q4_1(panel_unit *u, const uint8_t *block, int unit) {
+    (void)unit;
+    PANEL_COLUMNS {
+        c32 qs = c32_load(block + (4 + j) * L4J_PANEL);
+        c32_store(u->code + j * L4J_PANEL, c32_bits(qs, 0, 15));
+        c32_store(u->code + PANEL_HALF + j * L4J_PANEL, c32_bits(qs, 4, 15));
+    }
+    panel_scale(u, panel_f16(block, 0));
+    panel_add(u, panel_f16(block, 2));
+}
+
+static inline void panel_q5_0(panel_unit *u, const uint8_t *block, int unit) {
+    (void)unit;
+    PANEL_COLUMNS {
+        c32 qs = c32_load(block + (6 + j) * L4J_PANEL);
+        c32 low = c32_or(c32_bits(qs, 0, 15), c32_spread(block + 2 * L4J_PANEL, j, 16));
+        c32 high = c32_or(c32_bits(qs, 4, 15), c32_spread(block + 4 * L4J_PANEL, j, 16));
+        c32_store(u->code + j * L4J_PANEL, c32_less(low, 16));
+        c32_store(u->code + PANEL_HALF + j * L4J_PANEL, c32_less(high, 16));
+    }
+    panel_scale(u, panel_f16(block, 0));
+}
+
+static inline void panel_q5_1(panel_unit *u, const uint8_t *block, int unit) {
+    (void)unit;
+    PANEL_COLUMNS {
+        c32 qs = c32_load(block + (8 + j) * L4J_PANEL);
+        c32 low = c32_or(c32_bits(qs, 0, 15), c32_spread(block + 4 * L4J_PANEL, j, 16));
+        c32 high = c32_or(c32_bits(qs, 4, 15), c32_spread(block + 6 * L4J_PANEL, j, 16));
+        c32_store(u->code + j * L4J_PANEL, low);
+        c32_store(u->code + PANEL_HALF + j * L4J_PANEL, high);
+    }
+    panel_scale(u, panel_f16(block, 0));
+    panel_add(u, panel_f16(block, 2));
+}
+
+static inline void panel_table(panel_unit *u, const int8_t table[16], const uint8_t *qs) {
+    c32 entries = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)table));
+    PANEL_COLUMNS {
+        c32 c = c32_load(qs + j * L4J_PANEL);
+        c32_store(u->code + j * L4J_PANEL, _mm256_shuffle_epi8(entries, c32_bits(c, 0, 15)));
+        c32_store(u->code + PANEL_HALF + j * L4J_PANEL, _mm256_shuffle_epi8(entries, c32_bits(c, 4, 15)));
+    }
+}
+
+static inline void panel_iq4_nl(panel_unit *u, const uint8_t *block, int unit) {
+    (void)unit;
+    panel_table(u, l4j_iq4_nl_table, block + 2 * L4J_PANEL);
+    panel_scale(u, panel_f16(block, 0));
+}
+
+static inline void panel_mxfp4(panel_unit *u, const uint8_t *block, int unit) {
+    (void)unit;
+    float d[L4J_PANEL];
+    panel_table(u, l4j_e2m1_table, block + L4J_PANEL);
+    for (int i = 0; i < L4J_PANEL; i++) d[i] = gguf_e8m0_half(block[i]);
+    panel_scale(u, v16_load(d));
+}
+
+/* The same of columns whose bits lie at a place that is not known before. */
+static inline c32 c32_bits_at(c32 c, int shift, int mask) {
+    return _mm256_and_si256(_mm256_srl_epi16(c, _mm_cvtsi32_si128(shift)), _mm256_set1_epi8((char)mask));
+}
+
+static inline void panel_q8_0(panel_unit *u, const uint8_t *block, int unit) {
+    (void)unit;
+    u->codes = (const int8_t *)block + 2 * L4J_PANEL;
+    panel_scale(u, panel_f16(block, 0));
+}
+
+static inline void panel_q2_k(panel_unit *u, const uint8_t *block, int unit) {
+    v16 d = panel_f16(block, 80), min = panel_f16(block, 82);
+    const uint8_t *qs = block + (16 + 32 * (unit / 4)) * L4J_PANEL;
+    for (int h = 0; h < 2; h++, qs += PANEL_HALF) {
+        __m128i s = panel_bytes(block, 2 * unit + h);
+        v16_store(u->d[h], v16_mul(d, v16_from_i8(panel_bits(s, 0, 15))));
+        v16_store(u->m[h], v16_neg(v16_mul(min, v16_from_i8(panel_bits(s, 4, 15)))));
+        PANEL_COLUMNS {
+            c32 c = c32_load(qs + j * L4J_PANEL);
+            c32_store(u->code + h * PANEL_HALF + j * L4J_PANEL, c32_bits_at(c, 2 * (unit % 4), 3));
+        }
+    }
+}
+
+static inline void panel_q3_k(panel_unit *u, const uint8_t *block, int unit) {
+    v16 d = panel_f16(block, 108);
+    const uint8_t *hmask = block, *qs = block + (32 + 32 * (unit / 4)) * L4J_PANEL;
+    for (int h = 0; h < 2; h++, qs += PANEL_HALF, hmask += PANEL_HALF) {
+        int s = 2 * unit + h;
+        __m128i low = panel_bytes(block, 96 + s % 8), high = panel_bytes(block, 104 + s % 4);
+        low = s < 8 ? panel_bits(low, 0, 15) : panel_bits(low, 4, 15);
+        high = _mm_and_si128(_mm_srl_epi16(high, _mm_cvtsi32_si128(2 * (s / 4))), _mm_set1_epi8(3));
+        __m128i scale = _mm_sub_epi8(_mm_or_si128(low, _mm_slli_epi16(high, 4)), _mm_set1_epi8(32));
+        v16_store(u->d[h], v16_mul(d, v16_from_i8(scale)));
+        PANEL_COLUMNS {
+            c32 c = c32_bits_at(c32_load(qs + j * L4J_PANEL), 2 * (unit % 4), 3);
+            c32 bit = c32_bits_at(c32_load(hmask + j * L4J_PANEL), unit, 1);
+            c32_store(u->code + h * PANEL_HALF + j * L4J_PANEL, c32_less(c32_or(c, _mm256_slli_epi16(bit, 2)), 4));
+        }
+    }
+}
+
+/* d and m of unit j, from the twelve bytes at byte 4 of Q4_K and Q5_K. */
+static inline void panel_k4_scale(panel_unit *u, const uint8_t *block, int j) {
+    __m128i scale, min;
+    if (j < 4) {
+        scale = panel_bits(panel_bytes(block, 4 + j), 0, 63);
+        min = panel_bits(panel_bytes(block, 8 + j), 0, 63);
+    } else {
+        __m128i low = panel_bytes(block, 8 + j);
+        scale = _mm_or_si128(panel_bits(low, 0, 15), _mm_slli_epi16(panel_bits(panel_bytes(block, j), 6, 3), 4));
+        min = _mm_or_si128(panel_bits(low, 4, 15), _mm_slli_epi16(panel_bits(panel_bytes(block, 4 + j), 6, 3), 4));
+    }
+    panel_scale(u, v16_mul(panel_f16(block, 0), v16_from_i8(scale)));
+    panel_add(u, v16_neg(v16_mul(panel_f16(block, 2), v16_from_i8(min))));
+}
+
+static inline void panel_q4_k(panel_unit *u, const uint8_t *block, int unit) {
+    const uint8_t *qs = block + (16 + 32 * (unit / 2)) * L4J_PANEL;
+    panel_k4_scale(u, block, unit);
+    for (int j = 0; j < 2 * PANEL_HALF; j += 32)
+        c32_store(u->code + j, c32_bits_at(c32_load(qs + j), 4 * (unit % 2), 15));
+}
+
+static inline void panel_q5_k(panel_unit *u, const uint8_t *block, int unit) {
+    const uint8_t *qh = block + 16 * L4J_PANEL, *qs = block + (48 + 32 * (unit / 2)) * L4J_PANEL;
+    panel_k4_scale(u, block, unit);
+    for (int j = 0; j < 2 * PANEL_HALF; j += 32) {
+        c32 low = c32_bits_at(c32_load(qs + j), 4 * (unit % 2), 15), high = c32_bits_at(c32_load(qh + j), unit, 1);
+        c32_store(u->code + j, c32_or(low, _mm256_slli_epi16(high, 4)));
+    }
+}
+
+static inline void panel_q6_k(panel_unit *u, const uint8_t *block, int unit) {
+    int half = unit / 4, part = unit % 4;
+    const uint8_t *ql = block + (64 * half + 32 * (part % 2)) * L4J_PANEL, *qh = block + (128 + 32 * half) * L4J_PANEL;
+    v16 d = panel_f16(block, 208);
+    for (int h = 0; h < 2; h++) v16_store(u->d[h], v16_mul(d, v16_from_i8(panel_bytes(block, 192 + 2 * unit + h))));
+    for (int j = 0; j < 2 * PANEL_HALF; j += 32) {
+        c32 low = c32_bits_at(c32_load(ql + j), 4 * (part / 2), 15), high = c32_bits_at(c32_load(qh + j), 2 * part, 3);
+        c32_store(u->code + j, c32_less(c32_or(low, _mm256_slli_epi16(high, 4)), 32));
+    }
+}
+
+/* Whether values of the format have a summand. */
+enum {
+    PANEL_SUM_q4_0 = 0,
+    PANEL_SUM_q4_1 = 1,
+    PANEL_SUM_q5_0 = 0,
+    PANEL_SUM_q5_1 = 1,
+    PANEL_SUM_q8_0 = 0,
+    PANEL_SUM_q2_k = 1,
+    PANEL_SUM_q3_k = 0,
+    PANEL_SUM_q4_k = 1,
+    PANEL_SUM_q5_k = 1,
+    PANEL_SUM_q6_k = 0,
+    PANEL_SUM_iq4_nl = 0,
+    PANEL_SUM_mxfp4 = 0
+};
+
+#endif
