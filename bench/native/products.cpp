@@ -23,7 +23,8 @@ struct LoraCall {
 
     LoraCall(const Spec &spec, int64_t M, int64_t K, const std::vector<int64_t> &widths, int64_t R, double p) {
         std::string compute = spec.word("compute", "f32");
-        if (compute != "f32") throw std::invalid_argument(spec.text() + ": compute is '" + compute + "', expected f32");
+        if (compute != "f32" && compute != "int8")
+            throw std::invalid_argument(spec.text() + ": compute is '" + compute + "', expected f32 or int8");
         size_t G = widths.size();
         double m = static_cast<double>(M), k = static_cast<double>(K);
         for (int64_t N : widths) {
@@ -49,6 +50,7 @@ struct LoraCall {
         call.projection_count = static_cast<int32_t>(G);
         call.adapter_count = R > 0;
         call.dropout_p = static_cast<float>(p);
+        call.compute = compute == "int8" ? L4J_COMPUTE_INT8 : L4J_COMPUTE_F32;
         call.x = make({M, K});
         call.dx = make({M, K});
         call.y = y.data();
@@ -97,7 +99,9 @@ Work lora_work(const Spec &spec, int64_t M, int64_t K, const std::vector<int64_t
     l4j_queue *q = queue(threads_of(spec));
     std::vector<std::function<void()>> runs;
     for (const l4j_lora &call : lora->calls) {
-        auto f = OPERATION(lora_forward, q, call), b = OPERATION(lora_backward, q, call);
+        std::function<void()> f, b;
+        if (forward) f = OPERATION(lora_forward, q, call);
+        if (backward) b = OPERATION(lora_backward, q, call);
         runs.push_back([=] {
             if (forward) f();
             if (backward) b();
@@ -112,7 +116,7 @@ Work lora_work(const Spec &spec, int64_t M, int64_t K, const std::vector<int64_t
 
 } // namespace
 
-// Keys: op (nt: Y = X·Wᵀ; nn: dX = dY·W), m, k, n; weight, layout, copies.
+// Keys: op (nt: Y = X·Wᵀ; nn: dX = dY·W), m, k, n; weight, layout, copies; compute (f32; int8: nt with GGUF weights).
 Work make_product(const Spec &spec) {
     std::string op = spec.word("op");
     if (op != "nt" && op != "nn") throw std::invalid_argument(spec.text() + ": op is '" + op + "', expected nt or nn");

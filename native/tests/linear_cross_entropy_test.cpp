@@ -357,8 +357,8 @@ TEST(LinearCrossEntropyTest, BadArgumentsAreRefused) {
     } cases[] = {
         {L4J_EABI, "struct_size is 3, expected", [](Case &, Args &a) { a.struct_size = 3; }},
         {L4J_EINVAL, "reserved[2] is not zero", [](Case &, Args &a) { a.reserved[2] = 1; }},
-        {L4J_EINVAL, "compute is 2, expected L4J_COMPUTE_F32 or L4J_COMPUTE_BF16",
-         [](Case &, Args &a) { a.compute = 2; }},
+        {L4J_EINVAL, "compute is 3, expected L4J_COMPUTE_F32 or L4J_COMPUTE_BF16",
+         [](Case &, Args &a) { a.compute = 3; }},
         {L4J_ENOTSUP, "softcap is 30; it is not supported yet, expected 0", [](Case &, Args &a) { a.softcap = 30; }},
         {L4J_EINVAL, "x is NULL", [](Case &, Args &a) { a.x = nullptr; }},
         {L4J_EINVAL, "weight is NULL", [](Case &, Args &a) { a.weight = nullptr; }},

@@ -325,7 +325,15 @@ enum { L4J_WEIGHT_ALLOW_NONFINITE = 1 /**< flag: do not check for NaN and Inf */
  * fp32. It runs on every CPU, faster where l4j_device_info.bf16_isa names an instruction for it; L4J_ENOTSUP on a GPU. NUMERICS.md has the
  * order of the sums.
  */
-enum { L4J_COMPUTE_F32 = 0, L4J_COMPUTE_BF16 = 1 };
+enum {
+    L4J_COMPUTE_F32 = 0,
+    L4J_COMPUTE_BF16 = 1,
+    /** For inference: l4j_lora_forward on GGUF weights alone, on the CPU. x is rounded to signed bytes with one scale for 32 columns, as
+        ggml rounds activations to Q8_0, and multiplied with the codes of the weight in integers; adapters stay fp32. The relative error
+        of a result is some 5e-3. Backward is L4J_ENOTSUP: there is no gradient of what is computed. NUMERICS.md has the order of
+        the sums. */
+    L4J_COMPUTE_INT8 = 2
+};
 
 /** A base weight [N, K], dense or quantized: a scheme and a list of {role, tensor}. */
 typedef struct l4j_weight_options {
@@ -432,8 +440,9 @@ typedef struct l4j_lora {
     uint32_t flags;
     int32_t projection_count; /**< G, 1 to 16 */
     int32_t adapter_count;    /**< 0 to 65536; more than one with segments only */
-    int32_t compute;          /**< L4J_COMPUTE_F32 or L4J_COMPUTE_BF16, for every product of both directions */
-    float dropout_p;          /**< 0 ≤ p < 1; p > 0 with round(65536 p) = 0 or 65536 is L4J_EINVAL */
+    int32_t compute; /**< L4J_COMPUTE_F32 or L4J_COMPUTE_BF16, for every product of both directions; forward only:
+                                 L4J_COMPUTE_INT8 */
+    float dropout_p; /**< 0 ≤ p < 1; p > 0 with round(65536 p) = 0 or 65536 is L4J_EINVAL */
 
     const l4j_tensor *x;              /**< [M, K] */
     const l4j_weight *const *weights; /**< [G]: [N_g, K] */

@@ -9,7 +9,29 @@ enum { MAX_PROJECTIONS = 16, MAX_ADAPTERS = 65536 };
 static l4j_status check_unsupported(const l4j_device *device, const char *op, const l4j_lora *args, l4j_error *error) {
     if (args->magnitudes)
         return l4j_fail(error, L4J_ENOTSUP, "%s: magnitudes (DoRA) are not supported yet; expected NULL", op);
-    return l4j_check_compute(device, op, args->compute, error);
+    if (args->compute != L4J_COMPUTE_INT8) return l4j_check_compute(device, op, args->compute, error);
+    if (!device->gpu) return L4J_OK;
+    return l4j_fail(error, L4J_ENOTSUP, "%s: compute is L4J_COMPUTE_INT8; expected L4J_COMPUTE_F32 on a GPU", op);
+}
+
+/* Products of bytes: forward, of weights that are integers with scales for stretches of a row. */
+static l4j_status check_int8(const char *op, const l4j_lora *args, bool forward, l4j_error *error) {
+    if (args->compute != L4J_COMPUTE_INT8) return L4J_OK;
+    if (!forward) {
+        return l4j_fail(error, L4J_ENOTSUP,
+                        "%s: compute is L4J_COMPUTE_INT8, which is for inference and has no gradient; expected "
+                        "L4J_COMPUTE_F32 or L4J_COMPUTE_BF16",
+                        op);
+    }
+    for (int g = 0; g < args->projection_count; g++) {
+        int32_t scheme = args->weights[g]->scheme;
+        if (l4j_is_gguf(scheme)) continue;
+        return l4j_fail(error, L4J_ENOTSUP,
+                        "%s: compute is L4J_COMPUTE_INT8 and weights[%d] is %s; expected a GGUF format, or "
+                        "L4J_COMPUTE_F32",
+                        op, g, scheme == L4J_SCHEME_DENSE ? "dense" : l4j_format_name(scheme));
+    }
+    return L4J_OK;
 }
 
 /* Whether the rows' adapters are given; what the segments say is checked when the operation runs. */
@@ -160,6 +182,7 @@ static l4j_status check_rows(const l4j_device *device, const char *op, const cha
 l4j_status l4j_validate_lora_forward(const l4j_device *device, const l4j_lora *args, l4j_error *error) {
     const char *op = "lora_forward";
     L4J_TRY(check_inputs(device, op, args, error));
+    L4J_TRY(check_int8(op, args, true, error));
     for (int g = 0; g < args->projection_count; g++) {
         L4J_TRY(check_rows(device, op, "y", args, g, args->y, args->weights[g]->rows, L4J_EXPECT_OUTPUT, error));
         if (!widest_rank(args, g)) continue;
@@ -187,6 +210,7 @@ static l4j_status check_gradient(const l4j_device *device, const char *op, const
 l4j_status l4j_validate_lora_backward(const l4j_device *device, const l4j_lora *args, l4j_error *error) {
     const char *op = "lora_backward";
     L4J_TRY(check_inputs(device, op, args, error));
+    L4J_TRY(check_int8(op, args, false, error));
     if (args->dx) {
         l4j_expect like_x = {l4j_like(device, args->x),
                              L4J_EXPECT_OUTPUT,

@@ -46,15 +46,28 @@ static inline c16 c16_pairs(const uint8_t *p) {
     return c;
 }
 
-/* out = code·d; code·d + m; map[code]·d: each step rounded */
-static inline void c16_scale(c16 c, float d, float *out) {
-    for (int i = 0; i < 16; i++) out[i] = (float)c.q[i] * d;
+#ifdef C16_APART /* codes and scales as they are, for products of integers */
+typedef l4j_half c16_out;
+static inline void c16_scale_add(c16 c, float d, float m, c16_out *out) {
+    memcpy(out->code, c.q, sizeof c.q);
+    out->d = d;
+    out->m = m;
 }
-static inline void c16_scale_add(c16 c, float d, float m, float *out) {
-    for (int i = 0; i < 16; i++) out[i] = (float)c.q[i] * d + m;
+static inline void c16_scale(c16 c, float d, c16_out *out) { c16_scale_add(c, d, 0, out); }
+#else
+typedef struct {
+    float value[16];
+} c16_out;
+/* out = code·d; code·d + m; map[code]·d: each step rounded */
+static inline void c16_scale(c16 c, float d, c16_out *out) {
+    for (int i = 0; i < 16; i++) out->value[i] = (float)c.q[i] * d;
+}
+static inline void c16_scale_add(c16 c, float d, float m, c16_out *out) {
+    for (int i = 0; i < 16; i++) out->value[i] = (float)c.q[i] * d + m;
 }
 static inline void c16_map(const float map[16], c16 c, float d, float *out) {
     for (int i = 0; i < 16; i++) out[i] = map[c.q[i]] * d;
 }
+#endif
 
 #endif

@@ -82,7 +82,7 @@ static inline void decode_int4_rows(const l4j_quant *q, int64_t n, int64_t k, in
     for (int64_t end = k + count; k < end;) {
         int64_t group = int4_group(q, k), stop = q->group_index ? k + 1 : l4j_min64(end, (group + 1) * q->block);
         for (; k % 2 == 0 && k + 16 <= stop; k += 16, out += 16) {
-            c16_scale(c16_less(c16_pairs(codes + k / 2), zeros[group]), scales[group], out);
+            c16_scale(c16_less(c16_pairs(codes + k / 2), zeros[group]), scales[group], (c16_out *)out);
         }
         for (; k < stop && (k % 2 || k + 16 > stop); k++) {
             int code = k % 2 ? codes[k / 2] & 15 : codes[k / 2] >> 4;
@@ -114,17 +114,17 @@ static inline void decode_fp8(const l4j_quant *q, int64_t n, int64_t k, int64_t 
 
 /* ---- GGUF ---- */
 
-#define DECODE_GGUF(name, decoder, values, bytes)                                                   \
+#define DECODE_GGUF(name, decoder, values, bytes, group, sum, least, most)                          \
     static inline void decode_##decoder(const uint8_t *row, int64_t k, int64_t count, float *out) { \
         while (count > 0) {                                                                         \
             const uint8_t *block = row + k / values * bytes;                                        \
             int unit = (int)(k % values / 32), skip = (int)(k % 32);                                \
             int64_t here = l4j_min64(32 - skip, count);                                             \
             if (here == 32) {                                                                       \
-                l4j_##decoder(block, unit, out);                                                    \
+                l4j_##decoder(block, unit, (c16_out *)out);                                         \
             } else {                                                                                \
                 float part[32];                                                                     \
-                l4j_##decoder(block, unit, part);                                                   \
+                l4j_##decoder(block, unit, (c16_out *)part);                                        \
                 memcpy(out, part + skip, sizeof(float) * (size_t)here);                             \
             }                                                                                       \
             k += here;                                                                              \
@@ -135,7 +135,7 @@ static inline void decode_fp8(const l4j_quant *q, int64_t n, int64_t k, int64_t 
 L4J_GGUF_FORMATS(DECODE_GGUF)
 
 /* Rows in panels are put together again, a few blocks at a time. */
-#define DECODE_PANEL(name, decoder, values, bytes)                                                         \
+#define DECODE_PANEL(name, decoder, values, bytes, group, sum, least, most)                                \
     static inline void decode_panel_##decoder(const uint8_t *lane, int64_t k, int64_t count, float *out) { \
         uint8_t row[256 / values * bytes];                                                                 \
         for (int64_t end = k + count; k < end;) {                                                          \
@@ -162,13 +162,13 @@ static inline void quant_decode(const l4j_quant *q, int64_t n, int64_t k, int64_
     case L4J_SCHEME_AWQ: decode_int4(q, n, k, count, out); break;
     case L4J_INT4_ROWS: decode_int4_rows(q, n, k, count, out); break;
     case L4J_SCHEME_FP8_E4M3: decode_fp8(q, n, k, count, out); break;
-#define CASE(name, decoder, values, bytes)               \
-    case L4J_SCHEME_GGUF_##name:                         \
-        if (q->panels) {                                 \
-            decode_panel_##decoder(lane, k, count, out); \
-        } else {                                         \
-            decode_##decoder(row, k, count, out);        \
-        }                                                \
+#define CASE(name, decoder, values, bytes, group, sum, least, most) \
+    case L4J_SCHEME_GGUF_##name:                                    \
+        if (q->panels) {                                            \
+            decode_panel_##decoder(lane, k, count, out);            \
+        } else {                                                    \
+            decode_##decoder(row, k, count, out);                   \
+        }                                                           \
         break;
         L4J_GGUF_FORMATS(CASE)
 #undef CASE

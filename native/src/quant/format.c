@@ -37,7 +37,8 @@ typedef struct {
 } format;
 
 #define OTHER(name, family) {L4J_SCHEME_##name, #name, ROLES_##family, l4j_open_##family},
-#define GGUF(name, decoder, values, bytes) {L4J_SCHEME_GGUF_##name, "GGUF_" #name, VALUES, l4j_open_gguf},
+#define GGUF(name, decoder, values, bytes, group, sum, least, most) \
+    {L4J_SCHEME_GGUF_##name, "GGUF_" #name, VALUES, l4j_open_gguf},
 static const format formats[] = {L4J_OTHER_FORMATS(OTHER) L4J_GGUF_FORMATS(GGUF)};
 
 static const format *format_of(int32_t scheme) {

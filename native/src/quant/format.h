@@ -10,20 +10,23 @@
 #include <lora4j/lora4j.h>
 #include <stdbool.h>
 
-/* Every GGUF block format: name in ggml, name of its decoder, values and bytes of a block. */
-#define L4J_GGUF_FORMATS(F)   \
-    F(Q4_0, q4_0, 32, 18)     \
-    F(Q4_1, q4_1, 32, 20)     \
-    F(Q5_0, q5_0, 32, 22)     \
-    F(Q5_1, q5_1, 32, 24)     \
-    F(Q8_0, q8_0, 32, 34)     \
-    F(Q2_K, q2_k, 256, 84)    \
-    F(Q3_K, q3_k, 256, 110)   \
-    F(Q4_K, q4_k, 256, 144)   \
-    F(Q5_K, q5_k, 256, 176)   \
-    F(Q6_K, q6_k, 256, 210)   \
-    F(IQ4_NL, iq4_nl, 32, 18) \
-    F(MXFP4, mxfp4, 32, 17)
+/*
+ * Every GGUF block format: name in ggml, name of its decoder, values and bytes of a block; columns that share a scale, whether values
+ * are code * d + m (1) or code * d (0), least and greatest code.
+ */
+#define L4J_GGUF_FORMATS(F)                     \
+    F(Q4_0, q4_0, 32, 18, 32, 0, -8, 7)         \
+    F(Q4_1, q4_1, 32, 20, 32, 1, 0, 15)         \
+    F(Q5_0, q5_0, 32, 22, 32, 0, -16, 15)       \
+    F(Q5_1, q5_1, 32, 24, 32, 1, 0, 31)         \
+    F(Q8_0, q8_0, 32, 34, 32, 0, -128, 127)     \
+    F(Q2_K, q2_k, 256, 84, 16, 1, 0, 3)         \
+    F(Q3_K, q3_k, 256, 110, 16, 0, -4, 3)       \
+    F(Q4_K, q4_k, 256, 144, 32, 1, 0, 15)       \
+    F(Q5_K, q5_k, 256, 176, 32, 1, 0, 31)       \
+    F(Q6_K, q6_k, 256, 210, 16, 0, -32, 31)     \
+    F(IQ4_NL, iq4_nl, 32, 18, 32, 0, -127, 113) \
+    F(MXFP4, mxfp4, 32, 17, 32, 0, -12, 12)
 
 /* Every other format: scheme, family that checks it. */
 #define L4J_OTHER_FORMATS(F)  \
@@ -90,6 +93,19 @@ const char *l4j_format_name(int32_t scheme);
    written; otherwise the values of small parts (offset, code books, indices) are checked as well. Scales and codes are not. */
 l4j_status l4j_quant_open(const char *op, int32_t scheme, int64_t rows, int64_t cols, l4j_part_list list, bool out,
                           l4j_quant *quant, l4j_error *error);
+
+/* Sixteen columns of a row of a GGUF weight: w = code * d, or code * d + m. */
+typedef struct l4j_half {
+    int8_t code[16];
+    float d, m;
+} l4j_half;
+/* Columns [k, k + 32) of row n of a GGUF weight that does not lie in panels, k a multiple of 32. Any CPU. */
+void l4j_decode_halves(const l4j_quant *quant, int64_t n, int64_t k, l4j_half half[2]);
+/* What L4J_GGUF_FORMATS says of a format. */
+typedef struct l4j_gguf_format {
+    int32_t scheme, values, bytes, group, sum, least, most;
+} l4j_gguf_format;
+const l4j_gguf_format *l4j_gguf_format_of(int32_t scheme);
 
 /* The code book of NF4 or FP4, as fp32. */
 const float *l4j_bitsandbytes_map(int32_t scheme);

@@ -149,4 +149,42 @@ static inline v16 v16_load_f16(const uint16_t *p) {
 /* Eight and eight fp16 patterns. */
 static inline v16 v16_from_f16(__m128i lo, __m128i hi) { return (v16){_mm256_cvtph_ps(lo), _mm256_cvtph_ps(hi)}; }
 
+static inline v16 v16_abs(v16 a) {
+    __m256 sign = _mm256_set1_ps(-0.0f);
+    return (v16){_mm256_andnot_ps(sign, a.lo), _mm256_andnot_ps(sign, a.hi)};
+}
+/* To the nearest integers, ties to even, which fit in a byte. */
+static inline __m128i v16_to_i8(v16 a) {
+    __m256i words = _mm256_packs_epi32(_mm256_cvtps_epi32(a.lo), _mm256_cvtps_epi32(a.hi));
+    words = _mm256_permute4x64_epi64(words, 0xD8);
+    return _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+
+/* ---- sixty-four bytes ---- */
+
+typedef struct {
+    __m256i lo, hi;
+} b64;
+
+static inline b64 b64_load(const uint8_t *p) {
+    return (b64){_mm256_load_si256((const __m256i *)p), _mm256_load_si256((const __m256i *)p + 1)};
+}
+static inline b64 b64_join(__m256i lo, __m256i hi) { return (b64){lo, hi}; }
+static inline b64 b64_set1(int32_t x) { return (b64){_mm256_set1_epi32(x), _mm256_set1_epi32(x)}; }
+/* Unsigned bytes of a times signed bytes of b, added in pairs to 16 bits. */
+static inline b64 b64_pairs(b64 a, b64 b) {
+    return (b64){_mm256_maddubs_epi16(a.lo, b.lo), _mm256_maddubs_epi16(a.hi, b.hi)};
+}
+static inline b64 b64_add16(b64 a, b64 b) { return (b64){_mm256_add_epi16(a.lo, b.lo), _mm256_add_epi16(a.hi, b.hi)}; }
+static inline b64 b64_add32(b64 a, b64 b) { return (b64){_mm256_add_epi32(a.lo, b.lo), _mm256_add_epi32(a.hi, b.hi)}; }
+/* 16 bits added in pairs to 32. */
+static inline b64 b64_widen(b64 a) {
+    __m256i one = _mm256_set1_epi16(1);
+    return (b64){_mm256_madd_epi16(a.lo, one), _mm256_madd_epi16(a.hi, one)};
+}
+static inline b64 b64_abs8(b64 a) { return (b64){_mm256_abs_epi8(a.lo), _mm256_abs_epi8(a.hi)}; }
+/* a where b is above 0, -a where it is below; anything where it is 0. */
+static inline b64 b64_sign8(b64 a, b64 b) { return (b64){_mm256_sign_epi8(a.lo, b.lo), _mm256_sign_epi8(a.hi, b.hi)}; }
+static inline v16 v16_from_i32(b64 a) { return (v16){_mm256_cvtepi32_ps(a.lo), _mm256_cvtepi32_ps(a.hi)}; }
+
 #endif

@@ -77,4 +77,22 @@ static inline v16 v16_load_bf16(const uint16_t *p) {
 static inline v16 v16_load_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p)); }
 static inline v16 v16_from_f16(__m128i lo, __m128i hi) { return _mm512_cvtph_ps(_mm256_setr_m128i(lo, hi)); }
 
+static inline v16 v16_abs(v16 a) { return _mm512_abs_ps(a); }
+static inline __m128i v16_to_i8(v16 a) { return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)); }
+
+typedef __m512i b64;
+
+static inline b64 b64_load(const uint8_t *p) { return _mm512_load_si512(p); }
+static inline b64 b64_join(__m256i lo, __m256i hi) { return _mm512_inserti64x4(_mm512_castsi256_si512(lo), hi, 1); }
+static inline b64 b64_set1(int32_t x) { return _mm512_set1_epi32(x); }
+static inline b64 b64_pairs(b64 a, b64 b) { return _mm512_maddubs_epi16(a, b); }
+static inline b64 b64_add16(b64 a, b64 b) { return _mm512_add_epi16(a, b); }
+static inline b64 b64_add32(b64 a, b64 b) { return _mm512_add_epi32(a, b); }
+static inline b64 b64_widen(b64 a) { return _mm512_madd_epi16(a, _mm512_set1_epi16(1)); }
+static inline b64 b64_abs8(b64 a) { return _mm512_abs_epi8(a); }
+static inline b64 b64_sign8(b64 a, b64 b) {
+    return _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(b), _mm512_setzero_si512(), a);
+}
+static inline v16 v16_from_i32(b64 a) { return _mm512_cvtepi32_ps(a); }
+
 #endif

@@ -57,12 +57,19 @@ static void lora_forward_task(void *context, int thread, int threads) {
         const l4j_weight *w = args->weights[g];
         const l4j_tensor *bias = args->biases && args->biases[g].data ? &args->biases[g] : NULL;
         for (int64_t m = begin; m < end; m++) lora_s(args, task->adapter[m], g, m, row);
+        bool int8 = args->compute == L4J_COMPUTE_INT8;
         for (int64_t n = 0; n < w->rows; n++) {
-            real_weight_row(w, n, row);
+            if (!int8) real_weight_row(w, n, row);
             real start = bias ? real_read(bias->data, bias->dtype, n * bias->stride[0]) : 0;
             for (int64_t m = begin; m < end; m++) {
                 real acc = start;
-                for (int64_t k = 0; k < K; k++) acc = real_fma(*real_at2(args->x, m, k), row[k], acc);
+                if (int8) {
+                    l4j_int8_unit *units = task->units + thread * (K / L4J_INT8_UNIT);
+                    lora_int8_row(args, m, units);
+                    acc = lora_int8_base(w, n, units, acc);
+                } else {
+                    for (int64_t k = 0; k < K; k++) acc = real_fma(*real_at2(args->x, m, k), row[k], acc);
+                }
                 int64_t i = lora_index(args, task->adapter[m], g), R = i < 0 ? 0 : args->a[i].shape[0];
                 for (int64_t r = 0; r < R; r++) {
                     acc = real_fma(*real_at2(&args->s[g], m, r), *real_at2(&args->b[i], n, r), acc);
@@ -76,6 +83,9 @@ static void lora_forward_task(void *context, int thread, int threads) {
 static void lora_layout(l4j_arena *arena, int threads, const l4j_lora *args, lora_task *task) {
     task->adapter = l4j_take(arena, sizeof(int32_t) * (size_t)args->x->shape[0]);
     task->rows = l4j_take(arena, sizeof(real) * (size_t)threads * (size_t)args->x->shape[1]);
+    bool int8 = args->compute == L4J_COMPUTE_INT8;
+    task->units =
+        l4j_take(arena, int8 ? sizeof(l4j_int8_unit) * (size_t)(threads * args->x->shape[1] / L4J_INT8_UNIT) : 0);
 }
 
 size_t L4J_NAME(lora_forward_workspace)(int threads, const l4j_lora *args) {

@@ -26,9 +26,14 @@ static inline c16 c16_pairs(const uint8_t *p) {
     return _mm_unpacklo_epi8(_mm_and_si128(_mm_srli_epi16(pairs, 4), low), _mm_and_si128(pairs, low));
 }
 
-static inline void c16_scale(c16 c, float d, float *out) { v16_store(out, v16_mul(v16_from_i8(c), v16_set1(d))); }
-static inline void c16_scale_add(c16 c, float d, float m, float *out) {
-    v16_store(out, v16_add(v16_mul(v16_from_i8(c), v16_set1(d)), v16_set1(m)));
+typedef struct {
+    float value[16];
+} c16_out;
+static inline void c16_scale(c16 c, float d, c16_out *out) {
+    v16_store(out->value, v16_mul(v16_from_i8(c), v16_set1(d)));
+}
+static inline void c16_scale_add(c16 c, float d, float m, c16_out *out) {
+    v16_store(out->value, v16_add(v16_mul(v16_from_i8(c), v16_set1(d)), v16_set1(m)));
 }
 static inline void c16_map(const float map[16], c16 c, float d, float *out) {
     v16_store(out, v16_mul(v16_lookup(v16_load(map), c), v16_set1(d)));

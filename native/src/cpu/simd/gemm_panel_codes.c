@@ -97,26 +97,25 @@ typedef struct {
     void (*rows[2][2])(gemm_row_sums sums, const uint8_t *panel, int64_t stride, const float *a, int64_t k);
 } panel_instance;
 
-#define PANEL_ROWS(name, suffix, rows, side, values, bytes)                                                           \
-    static void rows_##name##suffix(gemm_row_sums sums, const uint8_t *panel, int64_t stride, const float *a,         \
-                                    int64_t k) {                                                                      \
-        panel_rows(sums, rows, side, panel_##name, PANEL_SUM_##name, (panel_format){values, bytes}, panel, stride, a, \
-                   k);                                                                                                \
+#define PANEL_ROWS(name, suffix, rows, side, values, bytes, sum)                                              \
+    static void rows_##name##suffix(gemm_row_sums sums, const uint8_t *panel, int64_t stride, const float *a, \
+                                    int64_t k) {                                                              \
+        panel_rows(sums, rows, side, panel_##name, sum, (panel_format){values, bytes}, panel, stride, a, k);  \
     }
-#define PANEL_FUNCTIONS(NAME, name, values, bytes)                                                        \
-    static void store_##name(float *out, const uint8_t *panel, int64_t k, int64_t count) {                \
-        panel_store(out, panel_##name, PANEL_SUM_##name, (panel_format){values, bytes}, panel, k, count); \
-    }                                                                                                     \
-    PANEL_ROWS(name, _1, 1, 1, values, bytes)                                                             \
-    PANEL_ROWS(name, _1_side, 1, CODES_SIDE, values, bytes)                                               \
-    PANEL_ROWS(name, _2, 2, 1, values, bytes)                                                             \
-    PANEL_ROWS(name, _2_side, 2, CODES_SIDE, values, bytes)
+#define PANEL_FUNCTIONS(NAME, name, values, bytes, group, sum, least, most)                  \
+    static void store_##name(float *out, const uint8_t *panel, int64_t k, int64_t count) {   \
+        panel_store(out, panel_##name, sum, (panel_format){values, bytes}, panel, k, count); \
+    }                                                                                        \
+    PANEL_ROWS(name, _1, 1, 1, values, bytes, sum)                                           \
+    PANEL_ROWS(name, _1_side, 1, CODES_SIDE, values, bytes, sum)                             \
+    PANEL_ROWS(name, _2, 2, 1, values, bytes, sum)                                           \
+    PANEL_ROWS(name, _2_side, 2, CODES_SIDE, values, bytes, sum)
 L4J_GGUF_FORMATS(PANEL_FUNCTIONS)
 
 static const panel_instance *panel_of(const l4j_quant *q) {
-#define PANEL_INSTANCE(NAME, name, values, bytes) \
-    {L4J_SCHEME_GGUF_##NAME,                      \
-     store_##name,                                \
+#define PANEL_INSTANCE(NAME, name, values, bytes, group, sum, least, most) \
+    {L4J_SCHEME_GGUF_##NAME,                                               \
+     store_##name,                                                         \
      {{rows_##name##_1, rows_##name##_1_side}, {rows_##name##_2, rows_##name##_2_side}}},
     static const panel_instance all[] = {L4J_GGUF_FORMATS(PANEL_INSTANCE)};
     int i = 0;

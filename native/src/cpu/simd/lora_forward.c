@@ -3,6 +3,7 @@
  * packed panels; then all threads run one product for each projection. Where one adapter has all rows of a chunk, the contraction
  * of that product is k followed by r; otherwise each run of rows continues its chains over its adapter's r afterwards.
  */
+#include "int8.h"
 #include "lora.h"
 #include <string.h>
 
@@ -19,6 +20,8 @@ typedef struct {
     float *acc;      /* [threads][GEMM_MC][width] s of the rows in work */
     float *masked;   /* [threads] one panel of masked x */
     float *own, *few;
+    int8_rows bytes;  /* rows of x, of L4J_COMPUTE_INT8 */
+    int8_tile *tiles; /* [threads] */
 } forward_task;
 
 static void forward_layout(l4j_arena *arena, int threads, const l4j_lora *args, forward_task *task) {
@@ -38,6 +41,9 @@ static void forward_layout(l4j_arena *arena, int threads, const l4j_lora *args, 
     task->masked = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_MR * GEMM_KC);
     task->own = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_OWN_FLOATS);
     task->few = l4j_take(arena, M <= L4J_PANEL ? sizeof(float) * (size_t)((K + width) * L4J_PANEL) : 0);
+    if (args->compute != L4J_COMPUTE_INT8) return;
+    int8_layout(arena, task->chunk, K, &task->bytes);
+    task->tiles = l4j_take(arena, sizeof(int8_tile) * (size_t)threads);
 }
 
 /* Adapters and biases, shared out by panels and by projections. */
@@ -170,6 +176,15 @@ static void forward_product(const forward_task *task, gemm_team *team, int g, co
                                       .packed = task->s + task->ranks.adapter[one].offset[g] * padded,
                                       .b = lora_b(&args->b[one * args->projection_count + g], true)};
     }
+    if (args->compute == L4J_COMPUTE_INT8) {
+        int8_product(team, &task->bytes, rows, w, bias, p.c, p.ldc, &task->tiles[team->thread]);
+        if (!rank) return;
+        l4j_pool_barrier(team->pool);
+        p.start = p.c;
+        p.start_stride = p.ldc;
+        p.segment[0] = p.segment[1];
+        p.segments = 1;
+    }
     gemm_run(team, &p);
 }
 
@@ -203,10 +218,14 @@ static void forward_chunk(const forward_task *task, gemm_team *team, float *acc,
                           int64_t rows) {
     const l4j_lora *args = task->args;
     int height = gemm_height(rows);
-    bool mixed = lora_run(&task->ranks, m0, m0 + rows) < m0 + rows;
+    bool mixed = lora_run(&task->ranks, m0, m0 + rows) < m0 + rows, int8 = args->compute == L4J_COMPUTE_INT8;
     int64_t panels = gemm_panels(rows, height), taken = gemm_begin(team), begin, end;
     while (gemm_claim(team, &taken, panels, GEMM_MC / height, &begin, &end)) {
         forward_panels(task, acc, masked, height, m0, rows, begin, end);
+        for (int64_t m = begin * height; m < l4j_min64(end * height, rows) && int8; m++) {
+            const float *x = (const float *)args->x->data + (m0 + m) * args->x->stride[0];
+            int8_quantize(&task->bytes, m, x, args->x->stride[1]);
+        }
         forward_finish(task, acc, height, m0, rows, mixed, begin, end);
     }
     l4j_pool_barrier(team->pool);

@@ -17,7 +17,7 @@ enum { PANEL_UNIT = 32, PANEL_HALF = 16 * L4J_PANEL /* codes of half a unit */ }
 
 typedef struct panel_unit {
     const int8_t *codes;                    /* `code`, or where they lie in the weight */
-    float d[2][L4J_PANEL], m[2][L4J_PANEL]; /* m: formats with PANEL_SUM only */
+    float d[2][L4J_PANEL], m[2][L4J_PANEL]; /* m: formats that have one */
     int8_t code[2 * PANEL_HALF] __attribute__((aligned(32)));
 } panel_unit;
 
@@ -218,21 +218,5 @@ static inline void panel_q6_k(panel_unit *u, const uint8_t *block, int unit) {
         c32_store(u->code + j, c32_less(c32_or(low, _mm256_slli_epi16(high, 4)), 32));
     }
 }
-
-/* Whether values of the format have a summand. */
-enum {
-    PANEL_SUM_q4_0 = 0,
-    PANEL_SUM_q4_1 = 1,
-    PANEL_SUM_q5_0 = 0,
-    PANEL_SUM_q5_1 = 1,
-    PANEL_SUM_q8_0 = 0,
-    PANEL_SUM_q2_k = 1,
-    PANEL_SUM_q3_k = 0,
-    PANEL_SUM_q4_k = 1,
-    PANEL_SUM_q5_k = 1,
-    PANEL_SUM_q6_k = 0,
-    PANEL_SUM_iq4_nl = 0,
-    PANEL_SUM_mxfp4 = 0
-};
 
 #endif

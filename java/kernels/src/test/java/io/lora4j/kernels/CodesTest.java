@@ -46,6 +46,12 @@ class CodesTest {
     }
 
     @Test
+    void precisions() {
+        assertThat(codes(Compute.values(), compute -> "L4J_COMPUTE_" + compute, Compute::code))
+                .isEqualTo(constants("L4J_COMPUTE_\\w+"));
+    }
+
+    @Test
     void reportingOperations() {
         assertThat(codes(NumericStatus.Operation.values(), operation -> "L4J_OP_" + operation, Enum::ordinal))
                 .isEqualTo(constants("L4J_OP_\\w+"));

@@ -2271,6 +2271,15 @@ public class LoraNative extends LoraNative$shared {
     public static int L4J_COMPUTE_BF16() {
         return L4J_COMPUTE_BF16;
     }
+    private static final int L4J_COMPUTE_INT8 = (int)2L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_COMPUTE_INT8 = 2
+     * }
+     */
+    public static int L4J_COMPUTE_INT8() {
+        return L4J_COMPUTE_INT8;
+    }
 
     private static class l4j_weight_create {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
