@@ -26,11 +26,54 @@ static void check_finite(void *context, int thread, int threads) {
     }
 }
 
+/* ---- panels: the bytes of sixteen rows side by side ---- */
+
+static int64_t panel_rows(int64_t rows) { return (rows + L4J_PANEL - 1) / L4J_PANEL * L4J_PANEL; }
+
+/* Bytes of a row of a weight that may lie in panels, for the tiers that read them; otherwise 0. Units of 32 columns must be whole, and have
+   their scales to themselves. */
+static int64_t panel_bytes(const l4j_weight *w) {
+    const l4j_quant *q = &w->quant;
+    int32_t isa = w->device->kernels->isa;
+    if (isa != L4J_ISA_AVX2 && isa != L4J_ISA_AVX512) return 0;
+    if (l4j_is_gguf(q->scheme)) return q->row_bytes;
+    if (q->cols % 32 || q->block % 32 || q->cols % q->block || q->group_index) {
+        return q->scheme == L4J_SCHEME_FP8_E4M3 && q->cols % 32 == 0 ? q->cols : 0; /* its last block may be short */
+    }
+    bool pairs = q->scheme == L4J_SCHEME_NF4 || q->scheme == L4J_SCHEME_FP4 || q->zeros;
+    return pairs ? q->cols / 2 : q->cols;
+}
+
+typedef struct {
+    const uint8_t *from;
+    uint8_t *panels;
+    int64_t rows, row_bytes;
+} panel_task;
+
+static void to_panels(void *context, int thread, int threads) {
+    enum { BYTES = 64 }; /* of each row at a time: its lines are used whole while they are in the cache */
+    const panel_task *t = context;
+    int64_t begin, end;
+    l4j_partition(t->rows, L4J_PANEL, thread, threads, &begin, &end);
+    for (int64_t n = begin; n < end; n += L4J_PANEL) {
+        const uint8_t *rows = t->from + n * t->row_bytes;
+        uint8_t *out = t->panels + n * t->row_bytes;
+        int64_t live = l4j_min64(L4J_PANEL, t->rows - n);
+        if (live < L4J_PANEL) memset(out, 0, (size_t)(L4J_PANEL * t->row_bytes));
+        for (int64_t from = 0; from < t->row_bytes; from += BYTES) {
+            int64_t to = l4j_min64(from + BYTES, t->row_bytes);
+            for (int64_t i = 0; i < live; i++) {
+                for (int64_t j = from; j < to; j++) out[j * L4J_PANEL + i] = rows[i * t->row_bytes + j];
+            }
+        }
+    }
+}
+
 /* ---- copies of the parts ---- */
 typedef struct {
     const l4j_tensor *from;
     l4j_tensor *to;
-    int32_t count;
+    int32_t count, skipped;
 } copy_task;
 
 static int64_t part_bytes(const l4j_tensor *t) {
@@ -43,6 +86,7 @@ static void copy(void *context, int thread, int threads) {
     copy_task *task = context;
     for (int32_t i = 0; i < task->count; i++) {
         int64_t begin, end;
+        if (i == task->skipped) continue;
         l4j_partition(part_bytes(&task->from[i]), 64, thread, threads, &begin, &end);
         memcpy((char *)task->to[i].data + begin, (const char *)task->from[i].data + begin, (size_t)(end - begin));
     }
@@ -54,55 +98,34 @@ static l4j_status open_parts(l4j_weight *w, const l4j_weight_options *options, c
     return l4j_quant_open("weight_create", w->scheme, w->rows, w->cols, list, false, &w->quant, error);
 }
 
+/* The weight's own parts; the values in panels where they may lie so. */
 static l4j_status copy_parts(l4j_weight *w, l4j_queue *queue, const l4j_weight_options *options, l4j_error *error) {
-    int64_t size = 0;
-    for (int32_t i = 0; i < options->part_count; i++) size += (part_bytes(&options->part_values[i]) + 63) / 64 * 64;
-    L4J_TRY(l4j_weight_memory(w, size, error));
+    int64_t row_bytes = panel_bytes(w), size = 0, values = 0;
     l4j_tensor parts[L4J_ROLES];
-    char *at = w->owned;
-    for (int32_t i = 0; i < options->part_count; i++) {
-        parts[i] = options->part_values[i];
-        parts[i].data = at;
-        at += (part_bytes(&parts[i]) + 63) / 64 * 64;
-    }
-    copy_task task = {options->part_values, parts, options->part_count};
-    l4j_run_or_alone(queue, copy, &task);
-    return open_parts(w, options, parts, error);
-}
-
-/* ---- GGUF in panels: the bytes of sixteen rows side by side ---- */
-typedef struct {
-    const l4j_quant *from;
-    uint8_t *panels;
-} panel_task;
-
-static void to_panels(void *context, int thread, int threads) {
-    enum { BYTES = 64 }; /* of each row at a time: its lines are used whole while they are in the cache */
-    panel_task *task = context;
-    const l4j_quant *q = task->from;
-    int64_t begin, end;
-    l4j_partition((q->rows + L4J_PANEL - 1) / L4J_PANEL, 1, thread, threads, &begin, &end);
-    for (int64_t p = begin; p < end; p++) {
-        const uint8_t *rows = (const uint8_t *)q->values + p * L4J_PANEL * q->row_bytes;
-        uint8_t *out = task->panels + p * L4J_PANEL * q->row_bytes;
-        int64_t live = l4j_min64(L4J_PANEL, q->rows - p * L4J_PANEL);
-        if (live < L4J_PANEL) memset(out, 0, (size_t)(L4J_PANEL * q->row_bytes));
-        for (int64_t from = 0; from < q->row_bytes; from += BYTES) {
-            int64_t to = l4j_min64(from + BYTES, q->row_bytes);
-            for (int64_t i = 0; i < live; i++) {
-                for (int64_t j = from; j < to; j++) out[j * L4J_PANEL + i] = rows[i * q->row_bytes + j];
+    for (int pass = 0; pass < 2; pass++) { /* once for the size, once for the pieces */
+        char *at = w->owned;
+        for (int32_t i = 0; i < options->part_count; i++) {
+            parts[i] = options->part_values[i];
+            parts[i].data = at ? at + size : NULL;
+            int64_t bytes = part_bytes(&parts[i]);
+            if (options->part_roles[i] == L4J_ROLE_VALUES) {
+                values = i;
+                if (row_bytes) bytes = panel_rows(w->rows) * row_bytes;
             }
+            size += (bytes + 63) / 64 * 64;
         }
+        if (pass == 0) L4J_TRY(l4j_weight_memory(w, size, error));
+        size = 0;
     }
-}
-
-static l4j_status pack_panels(l4j_weight *w, l4j_queue *queue, l4j_error *error) {
-    int64_t panels = (w->rows + L4J_PANEL - 1) / L4J_PANEL;
-    L4J_TRY(l4j_weight_memory(w, panels * L4J_PANEL * w->quant.row_bytes, error));
-    panel_task task = {&w->quant, w->owned};
-    l4j_run_or_alone(queue, to_panels, &task);
-    w->quant.values = w->owned;
-    w->quant.panels = true;
+    copy_task task = {options->part_values, parts, options->part_count, row_bytes ? (int32_t)values : -1};
+    l4j_run_or_alone(queue, copy, &task);
+    if (row_bytes) {
+        panel_task panels = {options->part_values[values].data, parts[values].data, w->rows, row_bytes};
+        l4j_run_or_alone(queue, to_panels, &panels);
+    }
+    L4J_TRY(open_parts(w, options, parts, error));
+    w->quant.panels = row_bytes > 0;
+    if (row_bytes) w->quant.row_bytes = row_bytes;
     return L4J_OK;
 }
 
@@ -113,7 +136,14 @@ typedef struct {
     float *scales;
     int8_t *zeros;
     int64_t row_bytes, groups;
+    bool panels;
 } turn_task;
+
+/* Byte j of the codes of row n. */
+static uint8_t *turn_place(const turn_task *t, int64_t n, int64_t j) {
+    if (!t->panels) return t->codes + n * t->row_bytes + j;
+    return t->codes + (n / L4J_PANEL * t->row_bytes + j) * L4J_PANEL + n % L4J_PANEL;
+}
 
 static float read_scale(const l4j_quant *q, int64_t index) {
     if (q->scale_dtype == L4J_F32) return ((const float *)q->scales)[index];
@@ -132,7 +162,7 @@ static void turn(void *context, int thread, int threads) {
         for (int64_t k = 0; k < q->cols; k += 2) {
             for (int64_t n = n0; n < n1; n++) {
                 int low = k + 1 < q->cols ? int4_code(q, n, k + 1) : 0;
-                task->codes[n * task->row_bytes + k / 2] = (uint8_t)(int4_code(q, n, k) << 4 | low);
+                *turn_place(task, n, k / 2) = (uint8_t)(int4_code(q, n, k) << 4 | low);
             }
         }
         for (int64_t g = 0; g < task->groups; g++) {
@@ -148,16 +178,19 @@ static l4j_status turn_int4(l4j_weight *w, l4j_queue *queue, int64_t groups, l4j
     l4j_quant from = w->quant;
     int64_t row_bytes = (w->cols + 1) / 2, index_bytes = from.group_index ? w->cols * 4 : 0;
     l4j_arena arena = {0}; /* once for the size, once for the pieces */
-    turn_task task = {.from = &from, .row_bytes = row_bytes, .groups = groups};
+    turn_task task = {.from = &from, .row_bytes = row_bytes, .groups = groups, .panels = panel_bytes(w) > 0};
+    int64_t codes = (task.panels ? panel_rows(w->rows) : w->rows) * row_bytes;
     int32_t *index = NULL;
     for (int pass = 0; pass < 2; pass++) {
-        task.codes = l4j_take(&arena, (size_t)(w->rows * row_bytes));
+        task.codes = l4j_take(&arena, (size_t)codes);
         task.scales = l4j_take(&arena, (size_t)(w->rows * groups) * sizeof(float));
         task.zeros = l4j_take(&arena, (size_t)(w->rows * groups));
         index = l4j_take(&arena, (size_t)index_bytes);
         if (pass == 0) L4J_TRY(l4j_weight_memory(w, (int64_t)arena.used, error));
         arena = (l4j_arena){.base = w->owned};
     }
+    if (task.panels && w->rows % L4J_PANEL) /* rows past the end */
+        memset(task.codes + codes - L4J_PANEL * row_bytes, 0, (size_t)(L4J_PANEL * row_bytes));
     l4j_run_or_alone(queue, turn, &task);
     if (index_bytes) memcpy(index, from.group_index, (size_t)index_bytes);
     w->quant = (l4j_quant){.scheme = L4J_INT4_ROWS,
@@ -165,6 +198,7 @@ static l4j_status turn_int4(l4j_weight *w, l4j_queue *queue, int64_t groups, l4j
                            .cols = w->cols,
                            .values = task.codes,
                            .row_bytes = row_bytes,
+                           .panels = task.panels,
                            .scales = task.scales,
                            .scale_dtype = L4J_F32,
                            .scale_stride = groups,
@@ -187,7 +221,5 @@ l4j_status l4j_weight_quantized(l4j_weight *w, l4j_queue *queue, const l4j_weigh
         if (options->part_roles[i] != L4J_ROLE_SCALES) continue;
         return turn_int4(w, queue, options->part_values[i].shape[0], error);
     }
-    bool vectors = w->device->kernels->isa == L4J_ISA_AVX2 || w->device->kernels->isa == L4J_ISA_AVX512;
-    if (vectors && l4j_is_gguf(w->scheme)) return pack_panels(w, queue, error);
     return copy_parts(w, queue, options, error);
 }

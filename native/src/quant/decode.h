@@ -50,10 +50,12 @@ static inline void decode_bitsandbytes_4bit(const l4j_quant *q, int64_t first, i
 
 /* ---- integers and FP8 ---- */
 
+#define L4J_LLM_INT8_STEP 7.874015718698502e-3f /* 1 / 127 */
+
 static inline void decode_llm_int8(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *restrict out) {
     const int8_t *codes = (const int8_t *)q->values + n * q->cols + k;
     float scale = ((const float *)q->scales)[n];
-    for (int64_t i = 0; i < count; i++) out[i] = (float)codes[i] * scale * 7.874015718698502e-3f;
+    for (int64_t i = 0; i < count; i++) out[i] = (float)codes[i] * scale * L4J_LLM_INT8_STEP;
 }
 
 static inline void decode_int8(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *restrict out) {
@@ -135,6 +137,31 @@ static inline void decode_fp8(const l4j_quant *q, int64_t n, int64_t k, int64_t 
 L4J_GGUF_FORMATS(DECODE_GGUF)
 
 /* Rows in panels are put together again, a few blocks at a time. */
+static inline void decode_panel_other(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *out) {
+    const uint8_t *lane = (const uint8_t *)q->values + n / L4J_PANEL * L4J_PANEL * q->row_bytes + n % L4J_PANEL;
+    int64_t per_byte = q->cols / q->row_bytes;
+    for (int64_t end = k + count; k < end;) { /* k is even */
+        int64_t group = k / q->block, stop = l4j_min64(l4j_min64(end, (group + 1) * q->block), k + 256);
+        uint8_t codes[256];
+        for (int64_t j = 0; j < (stop - k + per_byte - 1) / per_byte; j++)
+            codes[j] = lane[(k / per_byte + j) * L4J_PANEL];
+        if (q->scheme == L4J_SCHEME_NF4 || q->scheme == L4J_SCHEME_FP4) {
+            quant_nibbles(q->map, codes, quant_absmax(q, n * (q->cols / q->block) + group), stop - k, out);
+            out += stop - k;
+            k = stop;
+            continue;
+        }
+        float scale =
+            quant_float(q->scales, q->scale_dtype, n / (q->block_rows ? q->block_rows : 1) * q->scale_stride + group);
+        for (int64_t i = 0; k < stop; i++, k++) {
+            int code = (int8_t)codes[i];
+            if (q->scheme == L4J_INT4_ROWS)
+                code = (i % 2 ? codes[i / 2] & 15 : codes[i / 2] >> 4) - q->row_zeros[n * q->scale_stride + group];
+            float value = q->scheme == L4J_SCHEME_FP8_E4M3 ? quant_e4m3(codes[i]) : (float)code;
+            *out++ = q->scheme == L4J_SCHEME_LLM_INT8 ? value * scale * L4J_LLM_INT8_STEP : value * scale;
+        }
+    }
+}
 #define DECODE_PANEL(name, decoder, values, bytes, group, sum, least, most)                                \
     static inline void decode_panel_##decoder(const uint8_t *lane, int64_t k, int64_t count, float *out) { \
         uint8_t row[256 / values * bytes];                                                                 \
@@ -152,6 +179,10 @@ L4J_GGUF_FORMATS(DECODE_PANEL)
 static inline void quant_decode(const l4j_quant *q, int64_t n, int64_t k, int64_t count, float *out) {
     const uint8_t *row = (const uint8_t *)q->values + n * q->row_bytes;
     const uint8_t *lane = (const uint8_t *)q->values + n / L4J_PANEL * L4J_PANEL * q->row_bytes + n % L4J_PANEL;
+    if (q->panels && !l4j_is_gguf(q->scheme)) {
+        decode_panel_other(q, n, k, count, out);
+        return;
+    }
     switch (q->scheme) {
     case L4J_SCHEME_NF4:
     case L4J_SCHEME_FP4: decode_bitsandbytes_4bit(q, n * q->cols + k, count, out); break;

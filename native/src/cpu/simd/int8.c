@@ -97,8 +97,9 @@ static inline __attribute__((always_inline)) void int8_decode(int8_tile *t, cons
                                                               int64_t k, int64_t count) {
     const uint8_t *panel = (const uint8_t *)w->quant.values + (w->first_row + n) * w->quant.row_bytes;
     int groups = 32 / f.group;
+    panel_unit u;
+    panel_begin(&u, &w->quant, w->first_row + n);
     for (int64_t unit = 0; unit < count / L4J_INT8_UNIT; unit++) {
-        panel_unit u;
         int64_t at = k + unit * L4J_INT8_UNIT;
         u.codes = u.code;
         if (w->quant.panels) {
@@ -226,9 +227,10 @@ static inline __attribute__((always_inline)) void int8_row(float acc[L4J_PANEL],
     const int8_t *q = x->q;
     const int32_t *sums = x->sum;
     v16 c = v16_load(acc);
+    panel_unit u;
+    panel_begin(&u, NULL, 0);
     for (int64_t k = 0; k < x->columns; k += f.values, block += f.bytes * L4J_PANEL) {
         for (int unit = 0; unit < units; unit++, q += L4J_INT8_UNIT, sums += 2) {
-            panel_unit u;
             u.codes = u.code;
             for (int l = 0; l < bytes; l += 64)
                 _mm_prefetch((const char *)block + INT8_AHEAD + unit * bytes + l, _MM_HINT_T0);
@@ -267,7 +269,7 @@ typedef struct {
 #define INT8_BRACED(...) \
     { __VA_ARGS__ }
 #define INT8_FUNCTIONS(NAME, name, values, bytes, group, sum, least, most)                                   \
-    static void decode_##name(int8_tile *t, const l4j_weight *w, int64_t n, int64_t k, int64_t count) {      \
+    static void tile_##name(int8_tile *t, const l4j_weight *w, int64_t n, int64_t k, int64_t count) {        \
         int8_decode(t, panel_##name, (int8_format){values, bytes, group, sum, least, most}, w, n, k, count); \
     }                                                                                                        \
     static void row_##name(float acc[L4J_PANEL], const uint8_t *panel, const int8_rows *x) {                 \
@@ -279,7 +281,7 @@ L4J_GGUF_FORMATS(INT8_FUNCTIONS)
 
 static const int8_instance *int8_of(const l4j_weight *w) {
 #define INT8_INSTANCE(NAME, name, values, bytes, group, sum, least, most) \
-    {L4J_SCHEME_GGUF_##NAME, decode_##name, row_##name, run_##name##_one, run_##name##_many},
+    {L4J_SCHEME_GGUF_##NAME, tile_##name, row_##name, run_##name##_one, run_##name##_many},
     static const int8_instance all[] = {L4J_GGUF_FORMATS(INT8_INSTANCE)};
     int i = 0;
     while (all[i].scheme != w->scheme) i++;

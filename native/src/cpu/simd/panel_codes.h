@@ -11,16 +11,38 @@
 
 #define QUANT_F16(h) _cvtsh_ss(h)
 #include "codes16.h"
-#include "quant/gguf_k_blocks.h"
+#include "quant/decode.h"
 
 enum { PANEL_UNIT = 32, PANEL_HALF = 16 * L4J_PANEL /* codes of half a unit */ };
 
+/* How a value comes from its code. */
+enum {
+    PANEL_SCALE, /* code * d */
+    PANEL_SUM,   /* code * d + m */
+    PANEL_MAP,   /* m[code] * d */
+    PANEL_TWICE, /* (code * d) * m, each step rounded */
+    PANEL_E4M3   /* e4m3(code) * d */
+};
+
 typedef struct panel_unit {
+    const l4j_quant *quant;
+    int64_t row, column;                    /* its first ones */
+    int64_t group;                          /* of columns whose d is here; -1 at first */
+    int8_t zero[L4J_PANEL];                 /* of the group, of formats that have zeros */
+    const uint8_t *block;                   /* whose `whole` is here; NULL at first */
+    float whole[2][L4J_PANEL];              /* d and dmin of a super-block */
     const int8_t *codes;                    /* `code`, or where they lie in the weight */
-    float d[2][L4J_PANEL], m[2][L4J_PANEL]; /* m: formats that have one */
+    float d[2][L4J_PANEL], m[2][L4J_PANEL]; /* of each half */
     int8_t code[2 * PANEL_HALF] __attribute__((aligned(32)));
 } panel_unit;
 
+/* Before the first unit of the panel of row `row`. */
+static inline void panel_begin(panel_unit *u, const l4j_quant *quant, int64_t row) {
+    u->quant = quant;
+    u->row = row;
+    u->group = -1;
+    u->block = NULL;
+}
 static inline void panel_scale(panel_unit *u, v16 d) {
     v16_store(u->d[0], d);
     v16_store(u->d[1], d);
@@ -58,6 +80,13 @@ static inline __m128i panel_bytes(const uint8_t *block, int at) {
 static inline v16 panel_f16(const uint8_t *block, int at) {
     __m128i low = panel_bytes(block, at), high = panel_bytes(block, at + 1);
     return v16_from_f16(_mm_unpacklo_epi8(low, high), _mm_unpackhi_epi8(low, high));
+}
+/* The fp16 at `d` and at `min` of a super-block, once for all its units. */
+static inline void panel_whole(panel_unit *u, const uint8_t *block, int d, int min) {
+    if (u->block == block) return;
+    u->block = block;
+    v16_store(u->whole[0], panel_f16(block, d));
+    if (min) v16_store(u->whole[1], panel_f16(block, min));
 }
 static inline __m128i panel_bits(__m128i c, int shift, int mask) {
     return _mm_and_si128(_mm_srli_epi16(c, shift), _mm_set1_epi8((char)mask));
@@ -146,7 +175,8 @@ static inline void panel_q8_0(panel_unit *u, const uint8_t *block, int unit) {
 }
 
 static inline void panel_q2_k(panel_unit *u, const uint8_t *block, int unit) {
-    v16 d = panel_f16(block, 80), min = panel_f16(block, 82);
+    panel_whole(u, block, 80, 82);
+    v16 d = v16_load(u->whole[0]), min = v16_load(u->whole[1]);
     const uint8_t *qs = block + (16 + 32 * (unit / 4)) * L4J_PANEL;
     for (int h = 0; h < 2; h++, qs += PANEL_HALF) {
         __m128i s = panel_bytes(block, 2 * unit + h);
@@ -160,7 +190,8 @@ static inline void panel_q2_k(panel_unit *u, const uint8_t *block, int unit) {
 }
 
 static inline void panel_q3_k(panel_unit *u, const uint8_t *block, int unit) {
-    v16 d = panel_f16(block, 108);
+    panel_whole(u, block, 108, 0);
+    v16 d = v16_load(u->whole[0]);
     const uint8_t *hmask = block, *qs = block + (32 + 32 * (unit / 4)) * L4J_PANEL;
     for (int h = 0; h < 2; h++, qs += PANEL_HALF, hmask += PANEL_HALF) {
         int s = 2 * unit + h;
@@ -180,6 +211,7 @@ static inline void panel_q3_k(panel_unit *u, const uint8_t *block, int unit) {
 /* d and m of unit j, from the twelve bytes at byte 4 of Q4_K and Q5_K. */
 static inline void panel_k4_scale(panel_unit *u, const uint8_t *block, int j) {
     __m128i scale, min;
+    panel_whole(u, block, 0, 2);
     if (j < 4) {
         scale = panel_bits(panel_bytes(block, 4 + j), 0, 63);
         min = panel_bits(panel_bytes(block, 8 + j), 0, 63);
@@ -188,8 +220,8 @@ static inline void panel_k4_scale(panel_unit *u, const uint8_t *block, int j) {
         scale = _mm_or_si128(panel_bits(low, 0, 15), _mm_slli_epi16(panel_bits(panel_bytes(block, j), 6, 3), 4));
         min = _mm_or_si128(panel_bits(low, 4, 15), _mm_slli_epi16(panel_bits(panel_bytes(block, 4 + j), 6, 3), 4));
     }
-    panel_scale(u, v16_mul(panel_f16(block, 0), v16_from_i8(scale)));
-    panel_add(u, v16_neg(v16_mul(panel_f16(block, 2), v16_from_i8(min))));
+    panel_scale(u, v16_mul(v16_load(u->whole[0]), v16_from_i8(scale)));
+    panel_add(u, v16_neg(v16_mul(v16_load(u->whole[1]), v16_from_i8(min))));
 }
 
 static inline void panel_q4_k(panel_unit *u, const uint8_t *block, int unit) {
@@ -211,12 +243,93 @@ static inline void panel_q5_k(panel_unit *u, const uint8_t *block, int unit) {
 static inline void panel_q6_k(panel_unit *u, const uint8_t *block, int unit) {
     int half = unit / 4, part = unit % 4;
     const uint8_t *ql = block + (64 * half + 32 * (part % 2)) * L4J_PANEL, *qh = block + (128 + 32 * half) * L4J_PANEL;
-    v16 d = panel_f16(block, 208);
+    panel_whole(u, block, 208, 0);
+    v16 d = v16_load(u->whole[0]);
     for (int h = 0; h < 2; h++) v16_store(u->d[h], v16_mul(d, v16_from_i8(panel_bytes(block, 192 + 2 * unit + h))));
     for (int j = 0; j < 2 * PANEL_HALF; j += 32) {
         c32 low = c32_bits_at(c32_load(ql + j), 4 * (part / 2), 15), high = c32_bits_at(c32_load(qh + j), 2 * part, 3);
         c32_store(u->code + j, c32_less(c32_or(low, _mm256_slli_epi16(high, 4)), 32));
     }
 }
+
+/* ---- formats whose scales lie apart; the scale of a row and a group of columns ---- */
+
+static inline float panel_absmax(const l4j_quant *q, int64_t n, int64_t group) {
+    return quant_absmax(q, n * (q->cols / q->block) + group);
+}
+static inline float panel_float(const l4j_quant *q, int64_t n, int64_t group) {
+    return quant_float(q->scales, q->scale_dtype, n / (q->block_rows ? q->block_rows : 1) * q->scale_stride + group);
+}
+
+/* Whether a group begins: d is its scales then. Rows past the end have those of the last one. */
+static inline bool panel_group(panel_unit *u, float (*scale)(const l4j_quant *q, int64_t n, int64_t group)) {
+    int64_t group = u->column / u->quant->block;
+    if (group == u->group) return false;
+    u->group = group;
+    for (int64_t i = 0; i < L4J_PANEL; i++)
+        u->d[0][i] = u->d[1][i] = scale(u->quant, l4j_min64(u->row + i, u->quant->rows - 1), group);
+    return true;
+}
+
+/* Codes in pairs, the first in the high nibble. */
+static inline void panel_nibbles(panel_unit *u, const uint8_t *codes) {
+    for (int j = 0; j < 16; j++) {
+        __m128i pair = panel_bytes(codes, j);
+        _mm_store_si128((__m128i *)(u->code + 2 * j * L4J_PANEL), panel_bits(pair, 4, 15));
+        _mm_store_si128((__m128i *)(u->code + (2 * j + 1) * L4J_PANEL), panel_bits(pair, 0, 15));
+    }
+}
+static inline void panel_bitsandbytes(panel_unit *u, const uint8_t *block, int unit) {
+    (void)unit;
+    panel_nibbles(u, block);
+    if (panel_group(u, panel_absmax)) panel_add(u, v16_load(u->quant->map));
+}
+
+static inline void panel_int4(panel_unit *u, const uint8_t *block, int unit) {
+    (void)unit;
+    panel_nibbles(u, block);
+    if (panel_group(u, panel_float)) {
+        const int8_t *zeros = u->quant->row_zeros + u->group;
+        for (int64_t i = 0; i < L4J_PANEL; i++)
+            u->zero[i] = zeros[l4j_min64(u->row + i, u->quant->rows - 1) * u->quant->scale_stride];
+    }
+    __m128i zero = _mm_loadu_si128((const __m128i *)u->zero);
+    for (int j = 0; j < 2 * PANEL_HALF; j += L4J_PANEL) {
+        __m128i *code = (__m128i *)(u->code + j);
+        _mm_store_si128(code, _mm_sub_epi8(_mm_load_si128(code), zero));
+    }
+}
+
+static inline void panel_int8(panel_unit *u, const uint8_t *block, int unit) {
+    (void)unit;
+    u->codes = (const int8_t *)block;
+    panel_group(u, panel_float);
+}
+static inline void panel_llm_int8(panel_unit *u, const uint8_t *block, int unit) {
+    panel_int8(u, block, unit);
+    panel_add(u, v16_set1(L4J_LLM_INT8_STEP));
+}
+#define panel_fp8 panel_int8
+
+/* Sixteen E4M3: as fp16 they are smaller by 2^8, subnormals too. */
+static inline v16 panel_e4m3(const int8_t *code) {
+    __m256i b = _mm256_cvtepu8_epi16(_mm_loadu_si128((const __m128i *)code));
+    __m256i size = _mm256_slli_epi16(_mm256_and_si256(b, _mm256_set1_epi16(0x7F)), 7);
+    __m256i sign = _mm256_slli_epi16(_mm256_and_si256(b, _mm256_set1_epi16(0x80)), 8);
+    __m256i nan = _mm256_and_si256(_mm256_cmpeq_epi16(size, _mm256_set1_epi16(0x3F80)), _mm256_set1_epi16(0x7E00));
+    __m256i h = _mm256_or_si256(_mm256_or_si256(size, sign), nan);
+    return v16_mul(v16_from_f16(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1)), v16_set1(256));
+}
+
+static inline __attribute__((always_inline)) v16 panel_value(const int kind, const int8_t *code, v16 d, v16 m) {
+    switch (kind) {
+    case PANEL_SCALE: return v16_mul(v16_load_i8(code), d);
+    case PANEL_SUM: return v16_fma(v16_load_i8(code), d, m);
+    case PANEL_MAP: return v16_mul(v16_lookup(m, _mm_loadu_si128((const __m128i *)code)), d);
+    case PANEL_TWICE: return v16_mul(v16_mul(v16_load_i8(code), d), m);
+    default: return v16_mul(panel_e4m3(code), d);
+    }
+}
+static inline bool panel_has_m(const int kind) { return kind == PANEL_SUM || kind == PANEL_MAP || kind == PANEL_TWICE; }
 
 #endif
