@@ -46,6 +46,19 @@ static inline c16 c16_pairs(const uint8_t *p) {
     return c;
 }
 
+/* The way back: a byte of each two. */
+static inline void c16_store_pairs(uint8_t *p, c16 c) {
+    for (int i = 0; i < 8; i++) p[i] = (uint8_t)(c.q[2 * i] << 4 | c.q[2 * i + 1]);
+}
+/* How many of fifteen ascending midpoints are below each of sixteen values. */
+static inline c16 c16_above(const float middle[15], const float *x) {
+    c16 c = {{0}};
+    for (int b = 0; b < 15; b++) {
+        for (int i = 0; i < 16; i++) c.q[i] = (int8_t)(c.q[i] + (x[i] > middle[b]));
+    }
+    return c;
+}
+
 #ifdef C16_APART /* codes and scales as they are, for products of integers */
 typedef l4j_half c16_out;
 static inline void c16_scale_add(c16 c, float d, float m, c16_out *out) {

@@ -21,9 +21,17 @@ static inline bool quant_put_f16(uint8_t *to, float d) {
     return (h & 0x7C00) != 0x7C00;
 }
 
+/* Of finite values, whose bits are ordered as they are. */
 static inline float quant_absolute_max(const float *x, int64_t n) {
-    float max = 0;
-    for (int64_t i = 0; i < n; i++) max = fabsf(x[i]) > max ? fabsf(x[i]) : max;
+    int32_t most = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t bits;
+        memcpy(&bits, &x[i], sizeof bits);
+        bits &= 0x7FFFFFFF;
+        most = bits > most ? bits : most;
+    }
+    float max;
+    memcpy(&max, &most, sizeof max);
     return max;
 }
 
@@ -49,7 +57,6 @@ static inline quant_bounds quant_bounds_of(int32_t scheme) {
    reciprocal of its absmax, the rest at the end of a weight is divided by it. x is overwritten; returns absmax. */
 static inline float quantize_bitsandbytes_4bit(float *restrict x, int64_t n, bool whole, const quant_bounds *bounds,
                                                uint8_t *restrict out) {
-    uint8_t place[4096 + 1];
     float absmax = quant_absolute_max(x, n), least = absmax > 1e-38f ? absmax : 1e-38f, inverse = 1.0f / least;
     if (whole) {
         for (int64_t i = 0; i < n; i++) x[i] = x[i] * inverse;
@@ -57,18 +64,15 @@ static inline float quantize_bitsandbytes_4bit(float *restrict x, int64_t n, boo
         absmax = least;
         for (int64_t i = 0; i < n; i++) x[i] = x[i] / least;
     }
-    for (int64_t i = 0; i < n; i++) {
-        int above = 0; /* midpoints below x; what lies beyond ±1 is beyond them all as well */
-        for (int b = 0; b < 15; b++) above += x[i] > bounds->middle[b];
-        place[i] = (uint8_t)above;
-    }
-    if (n % 2) {
-        place[n] = 0;
-        for (int b = 0; b < 15; b++) place[n] += bounds->middle[b] < 0;
-    }
-    for (int64_t i = 0; i < (n + 1) / 2; i++) {
-        out[i] = (uint8_t)(bounds->code[place[2 * i]] << 4 | bounds->code[place[2 * i + 1]]);
-    }
+    int64_t i = 0;
+    for (; i + 16 <= n; i += 16) /* what lies beyond ±1 is beyond all midpoints as well */
+        c16_store_pairs(out + i / 2, c16_lookup((const int8_t *)bounds->code, c16_above(bounds->middle, x + i)));
+    if (i == n) return absmax;
+    float rest[16] = {0};
+    uint8_t pairs[8];
+    memcpy(rest, x + i, sizeof(float) * (size_t)(n - i));
+    c16_store_pairs(pairs, c16_lookup((const int8_t *)bounds->code, c16_above(bounds->middle, rest)));
+    memcpy(out + i / 2, pairs, (size_t)(n - i + 1) / 2);
     return absmax;
 }
 

@@ -160,6 +160,25 @@ static inline __m128i v16_to_i8(v16 a) {
     return _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
 }
 
+/* How many of fifteen ascending bounds are below each value, found in halves. */
+static inline __m256i l4j_count8_(const float b[15], __m256 x) {
+    __m256 quarters = _mm256_setr_ps(b[1], b[5], b[9], b[13], 0, 0, 0, 0);
+    __m256 eighths = _mm256_setr_ps(b[0], b[2], b[4], b[6], b[8], b[10], b[12], b[14]);
+    __m256 c8 = _mm256_cmp_ps(x, _mm256_set1_ps(b[7]), _CMP_GT_OQ);
+    __m256 c4 = _mm256_cmp_ps(x, _mm256_blendv_ps(_mm256_set1_ps(b[3]), _mm256_set1_ps(b[11]), c8), _CMP_GT_OQ);
+    __m256i two = _mm256_and_si256(_mm256_castps_si256(c8), _mm256_set1_epi32(2));
+    two = _mm256_sub_epi32(two, _mm256_castps_si256(c4)); /* 0 to 3 */
+    __m256 c2 = _mm256_cmp_ps(x, _mm256_permutevar8x32_ps(quarters, two), _CMP_GT_OQ);
+    __m256i three = _mm256_sub_epi32(_mm256_add_epi32(two, two), _mm256_castps_si256(c2));
+    __m256 c1 = _mm256_cmp_ps(x, _mm256_permutevar8x32_ps(eighths, three), _CMP_GT_OQ);
+    return _mm256_sub_epi32(_mm256_add_epi32(three, three), _mm256_castps_si256(c1));
+}
+static inline __m128i v16_count_below(const float b[15], v16 x) {
+    __m256i words = _mm256_packs_epi32(l4j_count8_(b, x.lo), l4j_count8_(b, x.hi));
+    words = _mm256_permute4x64_epi64(words, 0xD8);
+    return _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+}
+
 /* ---- sixty-four bytes ---- */
 
 typedef struct {

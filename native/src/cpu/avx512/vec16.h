@@ -80,6 +80,17 @@ static inline v16 v16_from_f16(__m128i lo, __m128i hi) { return _mm512_cvtph_ps(
 static inline v16 v16_abs(v16 a) { return _mm512_abs_ps(a); }
 static inline __m128i v16_to_i8(v16 a) { return _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(a)); }
 
+static inline __m128i v16_count_below(const float b[15], v16 x) {
+    __m512 bounds = _mm512_maskz_loadu_ps(0x7FFF, b);
+    __m512i n = _mm512_set1_epi32(7); /* the bound in the middle of those that are left */
+    for (int step = 4; step >= 1; step /= 2) {
+        __mmask16 above = _mm512_cmp_ps_mask(x, _mm512_permutexvar_ps(n, bounds), _CMP_GT_OQ);
+        n = _mm512_mask_add_epi32(_mm512_sub_epi32(n, _mm512_set1_epi32(step)), above, n, _mm512_set1_epi32(step));
+    }
+    __mmask16 above = _mm512_cmp_ps_mask(x, _mm512_permutexvar_ps(n, bounds), _CMP_GT_OQ);
+    return _mm512_cvtepi32_epi8(_mm512_mask_add_epi32(n, above, n, _mm512_set1_epi32(1)));
+}
+
 typedef __m512i b64;
 
 static inline b64 b64_load(const uint8_t *p) { return _mm512_load_si512(p); }

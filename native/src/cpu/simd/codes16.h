@@ -26,6 +26,12 @@ static inline c16 c16_pairs(const uint8_t *p) {
     return _mm_unpacklo_epi8(_mm_and_si128(_mm_srli_epi16(pairs, 4), low), _mm_and_si128(pairs, low));
 }
 
+static inline void c16_store_pairs(uint8_t *p, c16 c) {
+    __m128i bytes = _mm_maddubs_epi16(c, _mm_set1_epi16(1 << 8 | 16));
+    _mm_storel_epi64((__m128i *)p, _mm_packus_epi16(bytes, bytes));
+}
+static inline c16 c16_above(const float middle[15], const float *x) { return v16_count_below(middle, v16_load(x)); }
+
 typedef struct {
     float value[16];
 } c16_out;
