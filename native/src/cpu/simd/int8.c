@@ -199,7 +199,7 @@ static inline __attribute__((always_inline)) b64 int8_group(const int8_format f,
     __m256i whole[4], part[4];
 #pragma GCC unroll 4
     for (int s = 0; s < steps; s++, codes += 8 * L4J_PANEL, q += 8) {
-        __m256i w[4], x = _mm256_shuffle_epi8(_mm256_set1_epi64x(*(const int64_t *)q), split);
+        __m256i w[4], x = _mm256_shuffle_epi8(_mm256_broadcastq_epi64(_mm_loadl_epi64((const __m128i *)q)), split);
         int8_eight(w, codes, int8_is_signed(f) ? 0 : -f.least);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
