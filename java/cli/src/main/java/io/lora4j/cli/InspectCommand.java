@@ -4,7 +4,7 @@ import io.lora4j.formats.AdapterConfig;
 import io.lora4j.formats.Checkpoint;
 import io.lora4j.formats.FormatException;
 import io.lora4j.formats.InputFile;
-import io.lora4j.formats.ModelConfig;
+import io.lora4j.formats.ModelWeights;
 import io.lora4j.formats.PeftAdapter;
 import io.lora4j.formats.TensorInfo;
 import io.lora4j.train.Option;
@@ -69,25 +69,22 @@ final class InspectCommand extends TableCommand {
         report.put("parameters", elements);
         report.put("bytes_by_dtype", bytesByType);
         report.put("metadata", new TreeMap<>(checkpoint.metadata()));
-        if (Files.isDirectory(path)) {
-            describeFolder(path, checkpoint, report);
+        if (Checkpoint.gguf(path).isPresent()) {
+            report.put("usable", usable(path));
+        } else if (Files.isDirectory(path)) {
+            describeFolder(path, report);
         }
         report.put("tensors", tensors);
         return report;
     }
 
     /** Says whether lora4j can use the folder as a model or adapter, and if not, why. */
-    private static void describeFolder(Path dir, Checkpoint checkpoint, Map<String, Object> report) throws IOException {
+    private static void describeFolder(Path dir, Map<String, Object> report) throws IOException {
         Path modelConfig = dir.resolve("config.json");
         Path adapterConfig = dir.resolve(AdapterConfig.FILE_NAME);
         if (Files.exists(modelConfig)) {
             report.put("config", tree(modelConfig));
-            try {
-                ModelConfig.read(dir).validate(checkpoint);
-                report.put("usable", "yes: config and weights of a model that lora4j can train");
-            } catch (FormatException e) {
-                report.put("usable", "no: " + e.getMessage());
-            }
+            report.put("usable", usable(dir));
         } else if (Files.exists(adapterConfig)) {
             report.put("config", tree(adapterConfig));
             try (Arena copies = Arena.ofConfined()) {
@@ -96,6 +93,15 @@ final class InspectCommand extends TableCommand {
             } catch (FormatException e) {
                 report.put("usable", "no: " + e.getMessage());
             }
+        }
+    }
+
+    private static String usable(Path model) throws IOException {
+        try (ModelWeights weights = ModelWeights.open(model)) {
+            return "yes: config and weights of a model that lora4j can train ("
+                    + weights.config().architecture() + ")";
+        } catch (FormatException e) {
+            return "no: " + e.getMessage();
         }
     }
 

@@ -1,6 +1,6 @@
 package io.lora4j.cli;
 
-import io.lora4j.formats.Checkpoint;
+import io.lora4j.formats.ModelWeights;
 import io.lora4j.train.Option;
 import io.lora4j.train.ProcessMemory;
 import io.lora4j.train.Settings;
@@ -73,9 +73,7 @@ final class TrainCommand extends TableCommand {
         }
         plan.memory().requireFits();
         Path model = Sources.of(plan.settings()).model().dir();
-        try (Checkpoint weights = Checkpoint.open(model)) {
-            plan.model().validate(weights);
-        }
+        ModelWeights.open(model).close();
         return 0;
     }
 

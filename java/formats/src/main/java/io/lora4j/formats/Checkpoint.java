@@ -2,6 +2,7 @@ package io.lora4j.formats;
 
 import java.io.IOException;
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.SegmentAllocator;
 import java.nio.ByteBuffer;
 import java.nio.channels.FileChannel;
 import java.nio.file.Files;
@@ -10,6 +11,7 @@ import java.nio.file.StandardOpenOption;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.stream.Stream;
 
 /**
@@ -33,6 +35,20 @@ public interface Checkpoint extends AutoCloseable {
      * @throws FormatException if there is no such tensor, or its storage format is one that lora4j does not read
      */
     MemorySegment data(String name) throws FormatException;
+
+    /**
+     * As {@link #data(String)}; where the file has the bytes in another order than the model, they are a copy.
+     *
+     * @param copies where a copy is made
+     */
+    default MemorySegment data(String name, SegmentAllocator copies) throws FormatException {
+        return data(name);
+    }
+
+    /** Lets the pages of a tensor leave memory; reading it again reads the file again. */
+    default void unload(String name) throws FormatException {
+        data(name).unload();
+    }
 
     /** Returns the file's own metadata: {@code __metadata__} of safetensors, the key-value pairs of GGUF. */
     Map<String, String> metadata();
@@ -80,10 +96,17 @@ public interface Checkpoint extends AutoCloseable {
         return SafetensorsFile.open(file);
     }
 
-    private static Path find(Path dir) throws IOException {
+    /** Returns the GGUF file that is meant: the path itself, or the one that a directory without safetensors holds. */
+    static Optional<Path> gguf(Path fileOrDir) throws IOException {
+        Optional<Path> file = Files.isDirectory(fileOrDir) ? findAny(fileOrDir) : Optional.of(fileOrDir);
+        return file.filter(path -> path.toString().endsWith(".gguf"));
+    }
+
+    /** Returns the first file, in the order of {@link #open}, that a directory has. */
+    private static Optional<Path> findAny(Path dir) throws IOException {
         for (String name : List.of("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")) {
             if (Files.exists(dir.resolve(name))) {
-                return dir.resolve(name);
+                return Optional.of(dir.resolve(name));
             }
         }
         List<Path> ggufs;
@@ -91,11 +114,19 @@ public interface Checkpoint extends AutoCloseable {
             ggufs = files.filter(f -> f.toString().endsWith(".gguf")).sorted().toList();
         }
         if (ggufs.size() == 1) {
-            return ggufs.getFirst();
+            return Optional.of(ggufs.getFirst());
         }
         if (ggufs.size() > 1) {
             throw new FormatException(dir + ": holds " + ggufs.size() + " GGUF files ("
                     + ggufs.stream().map(f -> String.valueOf(f.getFileName())).toList() + "); name the one to open");
+        }
+        return Optional.empty();
+    }
+
+    private static Path find(Path dir) throws IOException {
+        Optional<Path> any = findAny(dir);
+        if (any.isPresent()) {
+            return any.get();
         }
         for (String name : List.of("pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.bin")) {
             if (Files.exists(dir.resolve(name))) {

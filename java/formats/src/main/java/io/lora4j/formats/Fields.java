@@ -159,6 +159,23 @@ final class Fields {
         return node.intValue();
     }
 
+    /** Returns a list of sizes, maybe empty; null if absent. */
+    @Nullable
+    List<Long> sizes(String name) throws FormatException {
+        JsonNode node = get(name);
+        if (node == null) {
+            return null;
+        }
+        List<Long> sizes = new ArrayList<>();
+        for (JsonNode size : node.values()) {
+            if (!node.isArray() || !size.isIntegralNumber() || !size.canConvertToLong() || size.longValue() < 0) {
+                throw wrong(name, node, "a list of integers >= 0");
+            }
+            sizes.add(size.longValue());
+        }
+        return List.copyOf(sizes);
+    }
+
     /** Returns a list of strings; null if absent. */
     @Nullable
     List<String> texts(String name) throws FormatException {

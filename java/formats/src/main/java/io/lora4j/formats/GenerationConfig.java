@@ -4,6 +4,7 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
+import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -40,11 +41,16 @@ public record GenerationConfig(
     }
 
     /**
-     * Reads a model's generation config; {@link #EMPTY} if the directory holds none.
+     * Reads a model's generation config; {@link #EMPTY} if the directory holds none. Of a GGUF file it is the special tokens of its
+     * metadata.
      *
-     * @param fileOrDir {@code generation_config.json} or the model's directory
+     * @param fileOrDir {@code generation_config.json}, the model's directory or its GGUF file
      */
     public static GenerationConfig read(Path fileOrDir) throws IOException {
+        Optional<Path> gguf = Checkpoint.gguf(fileOrDir);
+        if (gguf.isPresent()) {
+            return GgufModel.readGeneration(gguf.get());
+        }
         Path file = fileOrDir;
         if (Files.isDirectory(fileOrDir)) {
             file = fileOrDir.resolve("generation_config.json");

@@ -14,9 +14,8 @@ import java.util.Map;
 /**
  * A GGUF file, versions 2 and 3, little endian: header, typed metadata, tensor descriptions, aligned data.
  *
- * <p>Shapes are given as PyTorch gives them: GGUF's {@code ne}, whose first entry varies fastest, reversed. F32, F16, BF16
- * and integer tensors are readable; block-quantized ones are listed with type and size, and refused when their data is asked
- * for. Source: ggml's {@code docs/gguf.md}.
+ * <p>Shapes are given as PyTorch gives them: GGUF's {@code ne}, whose first entry varies fastest, reversed. Tensors
+ * of a type that the kernels do not read are listed with type and size, and refused when their data is asked for. Source: ggml's {@code docs/gguf.md}.
  */
 public final class GgufFile implements Checkpoint {
     static final byte[] MAGIC = "GGUF".getBytes(StandardCharsets.US_ASCII);
@@ -187,9 +186,9 @@ public final class GgufFile implements Checkpoint {
     @Override
     public MemorySegment data(String name) throws FormatException {
         TensorInfo info = tensor(name);
-        if (info.readableType().isEmpty()) {
+        if (info.scheme().isEmpty()) {
             throw new FormatException(path() + ": tensor " + name + " is stored as " + info.typeName()
-                    + ", which is not read yet; readable are F32, F16, BF16: convert the model to one of them");
+                    + ", which is not read; convert the model to another type, such as Q4_K or Q8_0");
         }
         return file.bytes().asSlice(info.offset(), info.bytes());
     }

@@ -15,6 +15,9 @@ final class GgufReader {
     /** Longer strings are taken for damage (the largest real ones, chat templates, have some 10 KB). */
     private static final long MAX_STRING = 1L << 26;
 
+    /** Longer arrays are taken for damage (the largest real ones, merges, have some 500,000 entries). */
+    private static final long MAX_ENTRIES = 1L << 24;
+
     private static final int MAX_NESTING = 8;
     private static final ValueLayout.OfShort U16 = ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
     private static final ValueLayout.OfInt U32 = ValueLayout.JAVA_INT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
@@ -130,8 +133,9 @@ final class GgufReader {
         }
         int type = u32(what);
         long count = u64("the length of " + what);
-        if (count > bytes.byteSize() - position) {
-            throw error(what + " has " + count + " entries, more than the file has bytes left; the file is damaged");
+        if (count > Math.min(bytes.byteSize() - position, MAX_ENTRIES)) {
+            throw error(what + " has " + count + " entries, more than "
+                    + (count > MAX_ENTRIES ? "any model needs" : "the file has bytes left") + "; the file is damaged");
         }
         List<Object> values = new ArrayList<>();
         for (long i = 0; i < count; i++) {

@@ -66,14 +66,14 @@ public final class HubCache {
     /**
      * Where what a user named lies.
      *
-     * @param dir the folder with the files
+     * @param dir the folder with the files, or a GGUF file
      * @param name what to record as {@code base_model_name_or_path}: the repository's name, or the path that was given
      * @param revision the branch, tag or commit that was given; null if none was
      */
     public record Source(Path dir, String name, @Nullable String revision) {}
 
     /**
-     * Finds a base model: a local folder, or else the repository {@code [owner/]name[@revision]} in this cache. The revision is
+     * Finds a base model: a local folder or GGUF file, or else the repository {@code [owner/]name[@revision]} in this cache. The revision is
      * a branch, a tag, or a commit hash or the beginning of one; without it {@code main} is meant.
      *
      * @throws FormatException if there is neither, the revision is not there, or the download is not complete
@@ -99,6 +99,9 @@ public final class HubCache {
     private Source find(Path nameOrPath, Completeness completeness) throws IOException {
         String text = nameOrPath.toString();
         if (Files.isDirectory(nameOrPath)) {
+            return new Source(nameOrPath, text, null);
+        }
+        if (text.endsWith(".gguf") && Files.exists(nameOrPath)) {
             return new Source(nameOrPath, text, null);
         }
         if (Files.exists(nameOrPath)) {

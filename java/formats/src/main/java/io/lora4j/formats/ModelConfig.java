@@ -6,6 +6,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -38,6 +39,8 @@ import org.jspecify.annotations.Nullable;
  * @param eosTokenIds tokens that end a text, maybe none
  * @param padTokenId padding, if the model has one
  * @param dtype the type that the config says the weights have, if it says so
+ * @param quantization how the linear layers are quantized; null if config.json says that they are not. (The tensors of a GGUF file say
+ *     themselves what they are.)
  */
 public record ModelConfig(
         String architecture,
@@ -63,7 +66,8 @@ public record ModelConfig(
         @Nullable Integer bosTokenId,
         List<Integer> eosTokenIds,
         @Nullable Integer padTokenId,
-        @Nullable DType dtype) {
+        @Nullable DType dtype,
+        @Nullable Quantization quantization) {
 
     /** Copies the lists. */
     public ModelConfig {
@@ -74,10 +78,14 @@ public record ModelConfig(
     /**
      * Reads a config.
      *
-     * @param fileOrDir {@code config.json} or the directory that holds it
+     * @param fileOrDir {@code config.json}, a GGUF file, or the directory of a model in one of both layouts
      * @throws FormatException if it is missing, not understood, or of a model that is not supported
      */
     public static ModelConfig read(Path fileOrDir) throws IOException {
+        Optional<Path> gguf = Checkpoint.gguf(fileOrDir);
+        if (gguf.isPresent()) {
+            return GgufModel.readConfig(gguf.get());
+        }
         Path file = Files.isDirectory(fileOrDir) ? fileOrDir.resolve("config.json") : fileOrDir;
         if (!Files.exists(file) && Files.exists(file.resolveSibling("params.json"))) {
             throw new FormatException(file.resolveSibling("params.json")
@@ -107,14 +115,14 @@ public record ModelConfig(
         return ModelLayout.modules(this);
     }
 
-    /** Returns the shape of every tensor that a checkpoint of this model holds, in the order of the forward pass. */
+    /** Returns the shape of every tensor that a dense checkpoint of this model holds, in the order of the forward pass. */
     public Map<String, List<Long>> expectedTensors() {
         return ModelLayout.tensors(this);
     }
 
     /**
-     * Checks that a checkpoint holds exactly the tensors of this model, each with the right shape and in F32, F16 or BF16.
-     * Tolerated are {@code rotary_emb.inv_freq} buffers of old checkpoints and the head of a tied model.
+     * Checks that a checkpoint holds exactly the tensors of this model, each with the right shape and in F32, F16 or BF16, or, of
+     * matrices, in blocks of GGUF that the kernels read; and of quantized layers the tensors that their method has. Tolerated are {@code rotary_emb.inv_freq} buffers of old checkpoints and the head of a tied model.
      *
      * @throws FormatException naming the first tensors that are missing, unexpected, or of wrong shape or type
      */

@@ -20,10 +20,14 @@ final class ModelConfigReader {
     private ModelConfigReader() {}
 
     static ModelConfig read(Path file, ObjectNode json) throws FormatException {
+        return read(file, json, null);
+    }
+
+    /** @param rope goes before what the JSON says */
+    static ModelConfig read(Path file, ObjectNode json, @Nullable Rope rope) throws FormatException {
         Fields f = Fields.of(file, json);
         ModelFamily family = ModelFamily.of(f);
-        f.refuseUnlessOff(
-                "quantization_config", "auto_map", "is_encoder_decoder", "add_cross_attention", "rope_interleaved");
+        f.refuseUnlessOff("auto_map", "is_encoder_decoder", "add_cross_attention", "rope_interleaved");
         refuseUnless(f, "attention_dropout", 0);
         refuseUnless(f, "partial_rotary_factor", 1);
         int hidden = f.count("hidden_size", ModelFamily.HIDDEN_SIZE);
@@ -66,11 +70,12 @@ final class ModelConfigReader {
                 family == ModelFamily.QWEN3,
                 sliding.window,
                 sliding.layers,
-                Rope.read(f, maxPositions),
+                rope != null ? rope : Rope.read(f, maxPositions),
                 f.has("bos_token_id") ? f.idOrNull("bos_token_id") : family.bosTokenId,
                 f.has("eos_token_id") || family.eosTokenId == null ? f.ids("eos_token_id") : List.of(family.eosTokenId),
                 f.idOrNull("pad_token_id"),
-                dtype(f));
+                dtype(f),
+                Quantization.read(file.toString(), f));
         ignoreWithoutEffect(f);
         f.refuseTheRest();
         return config;

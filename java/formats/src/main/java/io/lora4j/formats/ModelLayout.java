@@ -2,8 +2,10 @@ package io.lora4j.formats;
 
 import io.lora4j.formats.ModelModule.Kind;
 import io.lora4j.kernels.DType;
+import io.lora4j.kernels.Scheme;
 import java.util.ArrayList;
 import java.util.EnumSet;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -77,39 +79,62 @@ final class ModelLayout {
 
     static void validate(ModelConfig c, Checkpoint checkpoint) throws FormatException {
         Map<String, List<Long>> expected = tensors(c);
+        Set<String> explained = quantized(c, checkpoint, expected);
         Map<String, TensorInfo> found = checkpoint.tensors();
         String where = checkpoint.path() + ": ";
+        String source = checkpoint instanceof GgufModel ? "its metadata" : "config.json";
         List<String> missing = expected.keySet().stream()
                 .filter(name -> !found.containsKey(name))
                 .toList();
         if (!missing.isEmpty()) {
             throw new FormatException(where + "missing " + some(missing) + " of the " + expected.size()
-                    + " tensors that config.json implies for a " + c.architecture()
-                    + "; the checkpoint is incomplete or config.json is of another model");
+                    + " tensors that " + source + " implies for a " + c.architecture()
+                    + "; the checkpoint is incomplete or " + source + " is of another model");
         }
         List<String> unexpected = found.keySet().stream()
-                .filter(name -> !expected.containsKey(name) && !tolerated(c, name))
+                .filter(name -> !expected.containsKey(name) && !explained.contains(name) && !tolerated(c, name))
                 .toList();
         if (!unexpected.isEmpty()) {
             throw new FormatException(
-                    where + "unexpected " + some(unexpected) + ", which a " + c.architecture()
-                            + " with this config.json does not have; config.json is of another model, or the checkpoint is quantized");
+                    where + "unexpected " + some(unexpected) + ", which a " + c.architecture() + " with " + source
+                            + " does not have; " + source + " is of another model, or the checkpoint is quantized");
         }
         for (Map.Entry<String, List<Long>> entry : expected.entrySet()) {
             TensorInfo info = checkpoint.tensor(entry.getKey());
             if (!info.shape().equals(entry.getValue())) {
-                throw new FormatException(
-                        where + "tensor " + info.name() + " has shape " + info.shape() + "; config.json implies "
-                                + entry.getValue() + "; checkpoint and config.json are of different models");
+                throw new FormatException(where + "tensor " + info.name() + " has shape " + info.shape() + "; " + source
+                        + " implies " + entry.getValue() + "; checkpoint and " + source
+                        + " are of different models");
             }
-            if (info.readableType().filter(WEIGHT_TYPES::contains).isEmpty()) {
-                throw new FormatException(where + "tensor " + info.name() + " has dtype " + info.typeName()
-                        + "; supported for weights are F32, F16 and BF16: convert the checkpoint");
+            boolean blocks = info.shape().size() == 2
+                    && info.scheme().filter(scheme -> scheme != Scheme.DENSE).isPresent();
+            if (!blocks && info.readableType().filter(WEIGHT_TYPES::contains).isEmpty()) {
+                throw new FormatException(
+                        where + "tensor " + info.name() + " has dtype " + info.typeName()
+                                + "; supported for weights are F32, F16 and BF16, for matrices of GGUF also its blocks: convert the checkpoint");
             }
         }
         if (c.tieWordEmbeddings()) {
             validateTiedHead(checkpoint);
         }
+    }
+
+    /** Takes the weights of quantized layers from what is expected, and returns the names of the tensors that they have instead. */
+    private static Set<String> quantized(ModelConfig c, Checkpoint checkpoint, Map<String, List<Long>> expected)
+            throws FormatException {
+        Set<String> names = new HashSet<>();
+        Quantization quantization = c.quantization();
+        if (quantization == null) {
+            return names;
+        }
+        for (ModelModule module : modules(c).values()) {
+            if (expected.containsKey(module.name() + ".weight") && quantization.covers(module)) {
+                names.addAll(
+                        QuantizedLayer.find(quantization, checkpoint, module).names());
+                expected.remove(module.name() + ".weight");
+            }
+        }
+        return names;
     }
 
     /** transformers 4 would use the embedding and transformers 5 the head where a tied model's checkpoint has both and they differ. */

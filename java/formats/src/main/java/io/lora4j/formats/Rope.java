@@ -1,5 +1,6 @@
 package io.lora4j.formats;
 
+import java.util.List;
 import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
@@ -36,6 +37,19 @@ public sealed interface Rope {
      */
     record Llama3(double theta, double factor, double lowFreqFactor, double highFreqFactor, int originalContext)
             implements Rope {}
+
+    /**
+     * A divisor for each frequency: what GGUF files have in {@code rope_freqs.weight} for Llama 3's scaling.
+     *
+     * @param theta base of the frequencies
+     * @param divisors one for each pair of a head, in float32: [head_dim / 2]
+     */
+    record Divided(double theta, List<Float> divisors) implements Rope {
+        /** Copies the list. */
+        public Divided {
+            divisors = List.copyOf(divisors);
+        }
+    }
 
     /**
      * Reads {@code rope_parameters} (transformers 5) or {@code rope_theta} and {@code rope_scaling} (transformers 4).

@@ -1,6 +1,8 @@
 package io.lora4j.formats;
 
 import io.lora4j.kernels.DType;
+import io.lora4j.kernels.Scheme;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
 
@@ -28,6 +30,17 @@ public record TensorInfo(String name, String typeName, List<Long> shape, long of
             }
         }
         return Optional.empty();
+    }
+
+    /** Returns how a weight of these bytes is stored, empty for types that the kernels do not read. */
+    public Optional<Scheme> scheme() {
+        if (readableType().isPresent()) {
+            return Optional.of(Scheme.DENSE);
+        }
+        String name = "GGUF_" + typeName;
+        return Arrays.stream(Scheme.values())
+                .filter(scheme -> scheme.name().equals(name))
+                .findFirst();
     }
 
     /**

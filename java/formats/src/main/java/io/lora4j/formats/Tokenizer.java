@@ -14,12 +14,13 @@ public interface Tokenizer extends AutoCloseable {
 
     /**
      * Opens the tokenizer of a model directory: {@code tokenizer.json}, and if present {@code tokenizer_config.json},
-     * {@code special_tokens_map.json} and {@code chat_template.jinja}.
+     * {@code special_tokens_map.json} and {@code chat_template.jinja}; or that in the metadata of a GGUF file, or of the one that the
+     * directory holds.
      *
      * @throws FormatException if a file is missing or not understood
      */
-    static Tokenizer open(Path dir) throws IOException {
-        return DjlTokenizer.open(dir);
+    static Tokenizer open(Path fileOrDir) throws IOException {
+        return DjlTokenizer.open(fileOrDir);
     }
 
     /**

@@ -8,6 +8,7 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
 import tools.jackson.databind.JsonNode;
@@ -15,7 +16,7 @@ import tools.jackson.databind.node.ObjectNode;
 
 /**
  * What the files of a tokenizer say: the vocabulary, the special tokens, the chat template, and {@code tokenizer.json} with
- * truncation and padding taken out.
+ * truncation and padding taken out; or what the metadata of a GGUF file says of the same.
  */
 final class TokenizerFiles {
     private final Path file;
@@ -35,6 +36,10 @@ final class TokenizerFiles {
     }
 
     static TokenizerFiles read(Path dir) throws IOException {
+        Optional<Path> gguf = Checkpoint.gguf(dir);
+        if (gguf.isPresent()) {
+            return readGguf(gguf.get());
+        }
         Path file = dir.resolve("tokenizer.json");
         for (String other : List.of("tokenizer.model", "tekken.json", "vocab.json")) {
             if (!Files.exists(file) && Files.exists(dir.resolve(other))) {
@@ -49,7 +54,8 @@ final class TokenizerFiles {
                 : Json.parseObject("{}".getBytes(StandardCharsets.UTF_8), configFile.toString());
         TokenizerFiles files = new TokenizerFiles(file, json, configFile, config);
         files.readVocabulary();
-        files.readSpecialTokens(dir);
+        Path map = dir.resolve("special_tokens_map.json");
+        files.readSpecialTokens(Files.exists(map) ? Json.readObject(map) : null);
         files.readTemplate(dir);
         files.checkAddedTokens();
         // Whether BOS is added is for tokenizer.json's post-processor to say; like transformers 5, add_bos_token is not
@@ -57,6 +63,17 @@ final class TokenizerFiles {
         json.putNull("truncation");
         json.putNull("padding");
         return files;
+    }
+
+    private static TokenizerFiles readGguf(Path path) throws IOException {
+        try (GgufFile gguf = GgufFile.open(path)) {
+            GgufTokenizer tokenizer = new GgufTokenizer(gguf);
+            TokenizerFiles files = new TokenizerFiles(path, tokenizer.json(), path, tokenizer.config());
+            files.readVocabulary();
+            files.readSpecialTokens(null);
+            files.readTemplateOfConfig();
+            return files;
+        }
     }
 
     private void readVocabulary() throws FormatException {
@@ -88,9 +105,7 @@ final class TokenizerFiles {
         return node.intValue();
     }
 
-    private void readSpecialTokens(Path dir) throws IOException {
-        Path mapFile = dir.resolve("special_tokens_map.json");
-        ObjectNode map = Files.exists(mapFile) ? Json.readObject(mapFile) : null;
+    private void readSpecialTokens(@Nullable ObjectNode map) throws FormatException {
         for (String role : List.of("bos_token", "eos_token", "pad_token", "unk_token")) {
             JsonNode node = config.has(role) || map == null ? config.path(role) : map.path(role);
             String text = node.isObject() ? node.path("content").stringValue(null) : node.stringValue(null);
@@ -125,6 +140,10 @@ final class TokenizerFiles {
             templateSource = templateFile.toString();
             return;
         }
+        readTemplateOfConfig();
+    }
+
+    private void readTemplateOfConfig() throws FormatException {
         JsonNode node = config.path("chat_template");
         templateSource = configFile + ": chat_template";
         if (node.isArray()) {

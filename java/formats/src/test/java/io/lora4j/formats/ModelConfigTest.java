@@ -187,7 +187,7 @@ class ModelConfigTest {
                 "rope_parameters|{\"rope_type\":\"default\",\"rope_theta\":-1}|rope_theta is -1.0; expected a positive number",
                 "rms_norm_eps|0|\"rms_norm_eps\" is 0.0; expected a positive number",
                 "attention_dropout|0.1|\"attention_dropout\" is 0.1; supported is 0.0",
-                "quantization_config|{\"quant_method\":\"gptq\"}|\"quantization_config\" is {\"quant_method\":\"gptq\"}, which lora4j does not support",
+                "quantization_config|{\"quant_method\":\"aqlm\"}|\"quant_method\" is \"aqlm\"; supported are bitsandbytes",
                 "auto_map|{\"AutoModel\":\"x\"}|\"auto_map\" is",
                 "new_scaling|1.5|unknown field \"new_scaling\" with the value 1.5, which may change the result",
                 "eos_token_id|[1,\"a\"]|\"eos_token_id\" is [1,\"a\"]; expected a token id",
@@ -301,6 +301,7 @@ class ModelConfigTest {
                 fields.put("high_freq_factor", llama3.highFreqFactor());
                 fields.put("original_max_position_embeddings", llama3.originalContext());
             }
+            case Rope.Divided _ -> throw new AssertionError("no config.json has it");
         }
         return fields;
     }

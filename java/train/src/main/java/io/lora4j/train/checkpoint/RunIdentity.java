@@ -88,8 +88,12 @@ public record RunIdentity(String clock, Map<String, Map<String, Fingerprint>> fi
         return String.valueOf(file.getFileName());
     }
 
-    /** Returns the files of a base model that are trained on: its config and its weights, all shards of them. */
+    /** Returns the files of a base model that are trained on: its config and its weights, all shards of them; or its GGUF file. */
     public static List<Path> baseFiles(Path modelDir) throws IOException {
+        Optional<Path> gguf = Checkpoint.gguf(modelDir);
+        if (gguf.isPresent()) {
+            return List.of(gguf.get());
+        }
         List<Path> files = new ArrayList<>();
         files.add(modelDir.resolve("config.json"));
         if (Files.isDirectory(modelDir)) {

@@ -1,9 +1,9 @@
 package io.lora4j.train.model;
 
 import io.lora4j.formats.AdapterConfig;
-import io.lora4j.formats.Checkpoint;
 import io.lora4j.formats.FormatException;
 import io.lora4j.formats.ModelConfig;
+import io.lora4j.formats.ModelWeights;
 import io.lora4j.kernels.DType;
 import io.lora4j.kernels.Isa;
 import io.lora4j.kernels.NumericException;
@@ -32,40 +32,39 @@ public final class LlamaModel implements AutoCloseable {
     private final ModelConfig config;
     private final Queue queue;
     private final DType real;
-    private final @Nullable Checkpoint mapped;
+    private final @Nullable ModelWeights mapped;
     private final LlamaWeights weights;
     private final RotaryTable rotary;
     private final Slab.Block memory = new Slab.Block();
     private final Operations ops;
 
-    private LlamaModel(ModelConfig config, Checkpoint checkpoint, Queue queue, WeightMode mode) throws FormatException {
-        this.config = config;
+    private LlamaModel(ModelWeights files, Queue queue, WeightMode mode) throws FormatException {
+        this.config = files.config();
         this.queue = queue;
         this.real = queue.device().info().isa() == Isa.REF64 ? DType.F64 : DType.F32;
-        this.weights = new LlamaWeights(config, checkpoint, queue, mode);
-        this.mapped = mode == WeightMode.BORROW ? checkpoint : null;
+        this.weights = new LlamaWeights(files, queue, mode);
+        this.mapped = mode == WeightMode.BORROW ? files : null;
         this.rotary = new RotaryTable(config, real);
         this.ops = new Operations(queue, config);
     }
 
     /**
-     * Opens a model in Hugging Face's layout: {@code config.json} and safetensors or GGUF weights.
+     * Opens a model: in Hugging Face's layout, {@code config.json} and safetensors, or a GGUF file, whose weights stay quantized.
      *
-     * @param dir the model's directory
+     * @param dir the model's directory, or the GGUF file
      * @param queue what the model computes on; stays the caller's and outlives the model
      * @throws FormatException if a file is missing or damaged, or config and weights do not belong together
      */
     public static LlamaModel open(Path dir, Queue queue, WeightMode mode) throws IOException {
-        ModelConfig config = ModelConfig.read(dir);
-        Checkpoint checkpoint = Checkpoint.open(dir);
+        ModelWeights files = ModelWeights.open(dir);
         boolean kept = false;
         try {
-            LlamaModel model = new LlamaModel(config, checkpoint, queue, mode);
+            LlamaModel model = new LlamaModel(files, queue, mode);
             kept = mode == WeightMode.BORROW;
             return model;
         } finally {
             if (!kept) {
-                checkpoint.close();
+                files.close();
             }
         }
     }

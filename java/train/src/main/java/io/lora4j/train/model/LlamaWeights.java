@@ -1,10 +1,9 @@
 package io.lora4j.train.model;
 
-import io.lora4j.formats.Checkpoint;
 import io.lora4j.formats.FormatException;
 import io.lora4j.formats.ModelConfig;
-import io.lora4j.formats.TensorInfo;
-import io.lora4j.kernels.DType;
+import io.lora4j.formats.ModelWeights;
+import io.lora4j.formats.StoredWeight;
 import io.lora4j.kernels.NumericException;
 import io.lora4j.kernels.Queue;
 import io.lora4j.kernels.Tensor;
@@ -34,8 +33,8 @@ final class LlamaWeights implements AutoCloseable {
             keyNorm = qkNorm ? all.vector(block + ".self_attn.k_norm.weight") : null;
             for (Projection projection : Projection.values()) {
                 String module = projection.module(index);
-                weights[projection.ordinal()] = all.matrix(module + ".weight");
-                if (all.checkpoint.tensors().containsKey(module + ".bias")) {
+                weights[projection.ordinal()] = all.matrix(module);
+                if (all.files.has(module + ".bias")) {
                     biases[projection.ordinal()] = all.vector(module + ".bias");
                 }
             }
@@ -56,73 +55,60 @@ final class LlamaWeights implements AutoCloseable {
     final Tensor finalNorm;
     final List<Layer> layers = new ArrayList<>();
 
-    private final Checkpoint checkpoint;
+    private final ModelWeights files;
     private final Queue queue;
     private final WeightMode mode;
     private final Arena arena = Arena.ofShared();
     private final List<Weight> opened = new ArrayList<>();
 
-    LlamaWeights(ModelConfig config, Checkpoint checkpoint, Queue queue, WeightMode mode) throws FormatException {
-        this.checkpoint = checkpoint;
+    LlamaWeights(ModelWeights files, Queue queue, WeightMode mode) throws FormatException {
+        ModelConfig config = files.config();
+        this.files = files;
         this.queue = queue;
         this.mode = mode;
-        config.validate(checkpoint);
         try {
-            embedding = matrix("model.embed_tokens.weight");
+            embedding = matrix("model.embed_tokens");
             for (int layer = 0; layer < config.numHiddenLayers(); layer++) {
                 layers.add(new Layer(this, layer, config.qkNorm()));
             }
             finalNorm = vector("model.norm.weight");
-            head = config.tieWordEmbeddings() ? embedding : matrix("lm_head.weight");
+            head = config.tieWordEmbeddings() ? embedding : matrix("lm_head");
         } catch (Throwable failure) {
             close();
             throw failure;
         }
     }
 
-    private Weight matrix(String name) throws FormatException {
-        Tensor values = tensor(name);
-        try {
-            Weight weight =
-                    mode == WeightMode.PACK ? Weight.pack(queue, values) : Weight.borrow(queue.device(), values);
+    private Weight matrix(String module) throws FormatException {
+        boolean pack = mode == WeightMode.PACK;
+        try (Arena sources = Arena.ofShared()) {
+            StoredWeight stored = files.matrix(module, pack ? sources : arena);
+            Weight weight = pack ? stored.weight().pack(queue) : stored.weight().borrow(queue.device());
             opened.add(weight);
-            if (mode == WeightMode.PACK && values.data().isMapped()) {
-                values.data().unload(); // The packed copy replaces the file's pages in memory.
+            if (pack) {
+                files.unload(module); // The packed copy replaces the file's pages in memory.
             }
             return weight;
         } catch (NumericException e) {
             throw new FormatException(
-                    checkpoint.path() + ": tensor " + name + " holds a NaN or infinite value (" + e.getMessage()
+                    files.path() + ": tensor " + module + ".weight holds a NaN or infinite value (" + e.getMessage()
                             + "); the file is damaged, or its training diverged",
                     e);
         }
     }
 
     private Tensor vector(String name) throws FormatException {
-        Tensor source = tensor(name);
+        Tensor source = files.tensor(name, arena);
         float[] values = source.toFloatArray();
         for (int i = 0; i < values.length; i++) {
             if (!Float.isFinite(values[i])) {
-                throw new FormatException(checkpoint.path() + ": tensor " + name + " holds " + values[i]
-                        + " at element " + i + "; the file is damaged, or its training diverged");
+                throw new FormatException(files.path() + ": tensor " + name + " holds " + values[i] + " at element " + i
+                        + "; the file is damaged, or its training diverged");
             }
         }
         Tensor copy = Tensor.allocate(arena, source.dtype(), source.shape());
         copy.copyFrom(source);
         return copy;
-    }
-
-    private Tensor tensor(String name) throws FormatException {
-        TensorInfo info = checkpoint.tensor(name);
-        DType dtype = info.dtype();
-        Tensor mapped = Tensor.of(checkpoint.data(name), dtype, info.dims());
-        if (mapped.data().address() % dtype.bytes() == 0) {
-            return mapped;
-        }
-        // A file may have a header of any length, but kernels want elements at multiples of their size.
-        Tensor aligned = Tensor.allocate(arena, dtype, info.dims());
-        aligned.data().copyFrom(mapped.data());
-        return aligned;
     }
 
     /** Returns the native memory that the weights own, beside the mapped file. */

@@ -81,6 +81,7 @@ final class RotaryTable implements AutoCloseable {
                 case Rope.Default _ -> plain;
                 case Rope.Linear linear -> plain / (float) linear.factor();
                 case Rope.Llama3 llama3 -> scale(plain, llama3);
+                case Rope.Divided divided -> plain / divided.divisors().get(i);
             };
         }
         return frequencies;

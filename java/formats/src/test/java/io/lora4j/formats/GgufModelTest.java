@@ -1,0 +1,253 @@
+package io.lora4j.formats;
+
+import static org.assertj.core.api.Assertions.assertThat;
+import static org.assertj.core.api.Assertions.assertThatThrownBy;
+
+import io.lora4j.formats.template.ChatTemplate;
+import io.lora4j.formats.template.Message;
+import io.lora4j.kernels.DType;
+import io.lora4j.kernels.Scheme;
+import java.io.IOException;
+import java.lang.foreign.Arena;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.ZoneOffset;
+import java.time.ZonedDateTime;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.List;
+import java.util.Map;
+import java.util.TreeMap;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+import tools.jackson.databind.JsonNode;
+
+/** What a GGUF file says of its model. What the weights compute, the tests of the models say. */
+class GgufModelTest {
+    private static final Path FAMILIES =
+            Path.of(System.getProperty("lora4j.root"), "java/train/src/test/resources/io/lora4j/train/model/families");
+    private static final Path LLAMA = FAMILIES.resolve("gguf_llama/model.gguf");
+
+    @TempDir
+    Path dir;
+
+    @Test
+    void readsTheConfigOfALlama() throws IOException {
+        ModelConfig config = ModelConfig.read(LLAMA);
+        assertThat(config).isEqualTo(ModelConfig.read(LLAMA.getParent()));
+        assertThat(config.architecture()).isEqualTo("LlamaForCausalLM");
+        assertThat(config.vocabSize()).isEqualTo(270);
+        assertThat(config.hiddenSize()).isEqualTo(64);
+        assertThat(config.intermediateSize()).isEqualTo(96);
+        assertThat(config.numHiddenLayers()).isEqualTo(2);
+        assertThat(config.numAttentionHeads()).isEqualTo(4);
+        assertThat(config.numKeyValueHeads()).isEqualTo(2);
+        assertThat(config.headDim()).isEqualTo(16);
+        assertThat(config.maxPositionEmbeddings()).isEqualTo(64);
+        assertThat(config.rmsNormEps()).isEqualTo(1e-5f);
+        assertThat(config.tieWordEmbeddings()).isTrue();
+        assertThat(config.rope()).isEqualTo(new Rope.Default(10000));
+        assertThat(config.eosTokenIds()).containsExactly(2, 5);
+        assertThat(GenerationConfig.read(LLAMA).eosTokenIds()).containsExactly(2, 5);
+        assertThat(config.bosTokenId()).isEqualTo(1);
+        assertThat(config.padTokenId()).isEqualTo(3);
+    }
+
+    @Test
+    void readsTheOtherFamilies() throws IOException {
+        ModelConfig qwen2 = ModelConfig.read(FAMILIES.resolve("gguf_qwen2"));
+        assertThat(qwen2.architecture()).isEqualTo("Qwen2ForCausalLM");
+        assertThat(qwen2.attentionBias()).isTrue();
+        assertThat(qwen2.tieWordEmbeddings()).isFalse();
+        ModelConfig qwen3 = ModelConfig.read(FAMILIES.resolve("gguf_qwen3"));
+        assertThat(qwen3.qkNorm()).isTrue();
+        assertThat(qwen3.headDim()).isEqualTo(32);
+        assertThat(ModelConfig.read(FAMILIES.resolve("gguf_llama3")).rope())
+                .isEqualTo(new Rope.Divided(10000, List.of(1f, 1f, 1f, 1.5f, 2.25f, 4f, 8f, 8f)));
+    }
+
+    @Test
+    void handsOutBlocksAsTheyAreButRowsOfHeadsInOrder() throws IOException {
+        try (GgufFile file = GgufFile.open(LLAMA);
+                ModelWeights weights = ModelWeights.open(LLAMA);
+                Arena copies = Arena.ofConfined()) {
+            StoredWeight up = weights.matrix("model.layers.1.mlp.up_proj", copies);
+            assertThat(up.scheme()).isEqualTo(Scheme.GGUF_Q4_1);
+            assertThat(up.rows()).isEqualTo(96);
+            assertThat(up.cols()).isEqualTo(64);
+            assertThat(up.values().data().mismatch(file.data("blk.1.ffn_up.weight")))
+                    .isEqualTo(-1);
+            StoredWeight query = weights.matrix("model.layers.1.self_attn.q_proj", copies);
+            long row = 2 * 20;
+            assertThat(query.values().dtype()).isEqualTo(DType.U8);
+            assertThat(query.values().shape()).containsExactly(64, row);
+            var interleaved = file.data("blk.1.attn_q.weight");
+            // The second head: its rows 0, 1 and 8 are the file's 0, 2 and 1.
+            for (int[] pair : new int[][] {{16, 16}, {17, 18}, {24, 17}, {31, 31}}) {
+                assertThat(query.values()
+                                .data()
+                                .asSlice(pair[0] * row, row)
+                                .mismatch(interleaved.asSlice(pair[1] * row, row)))
+                        .isEqualTo(-1);
+            }
+            assertThat(weights.matrix("model.layers.1.mlp.down_proj", copies).scheme())
+                    .isEqualTo(Scheme.DENSE);
+            weights.unload("model.layers.1.self_attn.q_proj");
+            assertThat(up.values().data().mismatch(file.data("blk.1.ffn_up.weight")))
+                    .isEqualTo(-1);
+        }
+    }
+
+    @Test
+    void readsTokenizerAndChatTemplate() throws IOException {
+        try (Tokenizer tokenizer = Tokenizer.open(LLAMA)) {
+            assertThat(tokenizer.vocabSize()).isEqualTo(270);
+            String text = ChatTemplate.parse(tokenizer.chatTemplate().orElseThrow(), tokenizer.chatTemplateSource())
+                    .render(List.of(new Message("user", "in the")), Map.of(), ZonedDateTime.now(ZoneOffset.UTC))
+                    .text();
+            assertThat(text).isEqualTo("<|im_start|>user\nin the<|im_end|>\n");
+            int[] ids = tokenizer.encode("in the<|im_end|>", true);
+            // Merges: "i n" makes the third token after specials and bytes, "Ġ the" the fifth.
+            assertThat(ids).containsExactly(6 + 256 + 2, 6 + 256 + 4, 5);
+            assertThat(tokenizer.decode(ids, true)).isEqualTo("in the");
+        }
+    }
+
+    /** A tokenizer.json written into the metadata of a GGUF file gives the ids that transformers has for the tokenizer.json. */
+    @ParameterizedTest
+    @CsvSource({"gpt2, gpt-2, false", "smollm2, smollm, false", "qwen2, qwen2, false", "llama3, llama-bpe, true"})
+    void tokenizersOfEveryKindGiveTheIdsOfTransformers(String kind, String pre, boolean bos) throws Exception {
+        JsonNode json = TestData.json("tokenizers/kinds/" + kind + "/tokenizer.json");
+        Map<Integer, String> tokens = new TreeMap<>();
+        json.get("model")
+                .get("vocab")
+                .properties()
+                .forEach(e -> tokens.put(e.getValue().intValue(), e.getKey()));
+        Map<Integer, Long> types = new TreeMap<>();
+        for (JsonNode added : json.get("added_tokens").values()) {
+            tokens.put(added.get("id").intValue(), added.get("content").stringValue());
+            types.put(added.get("id").intValue(), added.get("special").booleanValue() ? 3L : 4L);
+        }
+        List<String> merges = new ArrayList<>();
+        for (JsonNode merge : json.get("model").get("merges").values()) {
+            merges.add(merge.get(0).stringValue() + " " + merge.get(1).stringValue());
+        }
+        GgufBuilder builder = GgufBuilder.of(LLAMA)
+                .put("tokenizer.ggml.pre", pre)
+                .put("tokenizer.ggml.tokens", List.copyOf(tokens.values()))
+                .put(
+                        "tokenizer.ggml.token_type",
+                        tokens.keySet().stream()
+                                .map(id -> types.getOrDefault(id, 1L))
+                                .toList())
+                .put("tokenizer.ggml.merges", merges)
+                .put("tokenizer.ggml.add_bos_token", bos);
+        JsonNode golden = TestData.json("tokenizers/kinds.json");
+        JsonNode cases = golden.get("kinds").get(kind).get("cases");
+        int compared = 0;
+        try (Tokenizer tokenizer = Tokenizer.open(builder.write(dir.resolve("kind.gguf")))) {
+            for (int i = 0; i < cases.size(); i++) {
+                String text = golden.get("texts").get(i).stringValue();
+                // GGUF does not say of a token that it takes spaces or whole words only.
+                if (!text.contains("[WORD]") && !text.contains("[LEFT]") && !text.contains("[RIGHT]")) {
+                    assertThat(tokenizer.encode(text, false))
+                            .as(text)
+                            .isEqualTo(ints(cases.get(i).get(0)));
+                    compared++;
+                }
+            }
+            assertThat(tokenizer.encode("x", true)).hasSize(bos ? 2 : 1);
+        }
+        assertThat(compared).isGreaterThan(200);
+    }
+
+    private static int[] ints(JsonNode array) {
+        return array.values().stream().mapToInt(JsonNode::intValue).toArray();
+    }
+
+    @ParameterizedTest
+    @CsvSource(delimiter = '|', textBlock = """
+            general.architecture                   | text:mamba | general.architecture is mamba; supported are [llama, qwen2, qwen3]
+            general.architecture                   |            | general.architecture is null; supported are
+            llama.block_count                      |            | llama.block_count is missing; expected a positive integer
+            llama.block_count                      | 2147483647 | llama.block_count is 2147483647; expected at most its 20 tensors
+            llama.embedding_length                 | text:64    | llama.embedding_length is 64; expected a positive integer
+            llama.embedding_length                 | 128        | tensor model.embed_tokens.weight has shape [270, 64]; its metadata implies [270, 128]
+            llama.feed_forward_length              | 4611686018427387904 | expected a positive integer
+            llama.attention.head_count             | 0          | llama.attention.head_count is 0; expected a positive integer
+            llama.attention.head_count             | 8          | tensor model.layers.0.self_attn.q_proj.weight has shape [64, 64]; its metadata implies [128, 64]
+            llama.attention.head_count_kv          | 3          | num_attention_heads 4 is not a multiple of num_key_value_heads 3
+            llama.attention.value_length           | 8          | llama.attention.value_length is 8; expected the width of a head, 16
+            llama.attention.layer_norm_rms_epsilon |            | llama.attention.layer_norm_rms_epsilon is missing; expected a finite number
+            llama.expert_count                     | 8          | llama.expert_count is 8, which lora4j does not understand
+            llama.rope.scaling.type                | text:yarn  | llama.rope.scaling.type is yarn; expected none or linear
+            llama.vocab_size                       | 271        | has shape [270, 64]; its metadata implies [271, 64]
+            split.count                            | 3          | is one of 3 parts of a model
+            tokenizer.ggml.eos_token_id            | 270        | tokenizer.ggml.eos_token_id is 270; expected a token id from 0 to 269
+            """)
+    void refusesWrongMetadata(String key, String value, String message) throws IOException {
+        GgufBuilder builder = GgufBuilder.of(LLAMA).remove(key);
+        if (value != null) {
+            builder.put(key, value.startsWith("text:") ? value.substring(5) : (Object) Long.valueOf(value));
+        }
+        refused(builder, message);
+    }
+
+    @Test
+    void refusesWrongTensors() throws IOException {
+        String up = "blk.1.ffn_up.weight";
+        refused(GgufBuilder.of(LLAMA).describe(up, up, List.of(64L, 96L)), "has shape [64, 96]; its metadata implies");
+        refused(
+                GgufBuilder.of(LLAMA).describe(up, "blk.1.ffn_other", List.of(96L, 64L)),
+                "missing model.layers.1.mlp.up_proj");
+        refused(
+                GgufBuilder.of(LLAMA).describe(up, "model.layers.0.mlp.up_proj.weight", List.of(96L, 64L)),
+                "are both model.layers.0.mlp.up_proj.weight");
+        refused(GgufBuilder.of(LLAMA).describe(up, up, List.of(9600L, 64L)), "the file is truncated or damaged");
+        GgufBuilder more = GgufBuilder.of(LLAMA);
+        more.tensors.add(new GgufBuilder.Described("rope_freqs.weight", 0, List.of(2L), new byte[8]));
+        refused(more, "tensor rope_freqs.weight is F32 [2]; expected F32 [8], a divisor for each pair of a head");
+        more.tensors.set(
+                more.tensors.size() - 1, new GgufBuilder.Described("rope_freqs.weight", 0, List.of(8L), new byte[32]));
+        refused(more, "tensor rope_freqs.weight holds 0.0 at element 0; expected positive numbers");
+    }
+
+    private void refused(GgufBuilder builder, String message) throws IOException {
+        Path file = builder.write(dir.resolve("bad.gguf"));
+        assertThatThrownBy(() -> ModelWeights.open(file))
+                .isInstanceOf(FormatException.class)
+                .hasMessageStartingWith(file.toString())
+                .hasMessageContaining(message);
+    }
+
+    @Test
+    void refusesTokenizersThatItWouldReadWrongly() throws IOException {
+        refusedTokenizer(GgufBuilder.of(LLAMA).put("tokenizer.ggml.model", "t5"), "tokenizer.ggml.model is t5");
+        refusedTokenizer(GgufBuilder.of(LLAMA).put("tokenizer.ggml.pre", "viking"), "tokenizer.ggml.pre is \"viking\"");
+        refusedTokenizer(GgufBuilder.of(LLAMA).remove("tokenizer.ggml.pre"), "tokenizer.ggml.pre is missing");
+        refusedTokenizer(GgufBuilder.of(LLAMA).remove("tokenizer.ggml.tokens"), "tokenizer.ggml.tokens is missing");
+        refusedTokenizer(GgufBuilder.of(LLAMA).remove("tokenizer.ggml.merges"), "tokenizer.ggml.merges is missing");
+        refusedTokenizer(
+                GgufBuilder.of(LLAMA).put("tokenizer.ggml.token_type", List.of(1L)), "is not a list of 270 types");
+        refusedTokenizer(
+                GgufBuilder.of(LLAMA).put("tokenizer.ggml.tokens", Collections.nCopies(270, "a")), "has \"a\" twice");
+    }
+
+    private void refusedTokenizer(GgufBuilder builder, String message) throws IOException {
+        Path file = builder.write(dir.resolve("bad.gguf"));
+        assertThatThrownBy(() -> Tokenizer.open(file))
+                .isInstanceOf(FormatException.class)
+                .hasMessageStartingWith(file.toString())
+                .hasMessageContaining(message);
+    }
+
+    @Test
+    void aDirectoryOfSeveralFilesIsAmbiguous() throws IOException {
+        Files.copy(LLAMA, dir.resolve("a.gguf"));
+        Files.copy(LLAMA, dir.resolve("b.gguf"));
+        assertThatThrownBy(() -> ModelWeights.open(dir)).hasMessageContaining("holds 2 GGUF files ([a.gguf, b.gguf])");
+        assertThat(ModelConfig.read(dir.resolve("a.gguf")).hiddenSize()).isEqualTo(64);
+    }
+}
