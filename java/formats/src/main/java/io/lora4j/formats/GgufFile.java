@@ -167,7 +167,7 @@ public final class GgufFile implements Checkpoint {
 
     /**
      * Returns the metadata with its types: Long, Double, Boolean, String, or a List of these. An unsigned 64-bit value is
-     * given as its bits.
+     * given as its bits. Lists of strings are read from the file as they are asked for, and die with {@link #close}.
      */
     public Map<String, Object> values() {
         return values;

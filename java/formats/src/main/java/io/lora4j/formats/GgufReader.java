@@ -2,13 +2,13 @@ package io.lora4j.formats;
 
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
-import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
-import java.nio.charset.CharacterCodingException;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
+import java.util.AbstractList;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.RandomAccess;
 
 /** A cursor over the header of a GGUF file: every read is checked against the end of the file. */
 final class GgufReader {
@@ -19,6 +19,7 @@ final class GgufReader {
     private static final long MAX_ENTRIES = 1L << 24;
 
     private static final int MAX_NESTING = 8;
+    private static final int STRING = 8;
     private static final ValueLayout.OfShort U16 = ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
     private static final ValueLayout.OfInt U32 = ValueLayout.JAVA_INT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
     private static final ValueLayout.OfLong U64 = ValueLayout.JAVA_LONG_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
@@ -73,19 +74,44 @@ final class GgufReader {
     }
 
     String string(String what) throws FormatException {
+        return text(bytes, skipString(what));
+    }
+
+    /** Moves over a string and returns where it begins. */
+    private long skipString(String what) throws FormatException {
+        long at = position;
         long length = u64("the length of " + what);
         if (length > MAX_STRING) {
             throw error(what + " has a length of " + length + " bytes; the file is damaged");
         }
-        byte[] text = bytes.asSlice(take(length, what), length).toArray(ValueLayout.JAVA_BYTE);
-        try {
-            return StandardCharsets.UTF_8
-                    .newDecoder()
-                    .decode(ByteBuffer.wrap(text))
-                    .toString();
-        } catch (CharacterCodingException e) {
-            // Vocabularies hold byte tokens that are not UTF-8 by themselves: kept readable, never fatal.
-            return new String(text, StandardCharsets.UTF_8);
+        take(length, what);
+        return at;
+    }
+
+    private static String text(MemorySegment bytes, long at) {
+        byte[] text = bytes.asSlice(at + Long.BYTES, bytes.get(U64, at)).toArray(ValueLayout.JAVA_BYTE);
+        // Vocabularies hold byte tokens that are not UTF-8 by themselves: kept readable, never fatal.
+        return new String(text, StandardCharsets.UTF_8);
+    }
+
+    /** Strings that lie in the file until they are asked for: vocabularies are large, and most readers do not want them. */
+    private static final class Strings extends AbstractList<Object> implements RandomAccess {
+        private final MemorySegment bytes;
+        private final long[] starts;
+
+        Strings(MemorySegment bytes, long[] starts) {
+            this.bytes = bytes;
+            this.starts = starts;
+        }
+
+        @Override
+        public Object get(int index) {
+            return text(bytes, starts[index]);
+        }
+
+        @Override
+        public int size() {
+            return starts.length;
         }
     }
 
@@ -109,7 +135,7 @@ final class GgufReader {
             case 5 -> (long) u32(what);
             case 6 -> (double) Float.intBitsToFloat(u32(what));
             case 7 -> bool(what);
-            case 8 -> string(what);
+            case STRING -> string(what);
             case 9 -> array(what, depth);
             case 10, 11 -> bytes.get(U64, take(8, what));
             case 12 -> Double.longBitsToDouble(bytes.get(U64, take(8, what)));
@@ -133,9 +159,17 @@ final class GgufReader {
         }
         int type = u32(what);
         long count = u64("the length of " + what);
-        if (count > Math.min(bytes.byteSize() - position, MAX_ENTRIES)) {
+        long shortest = type == STRING ? Long.BYTES : 1;
+        if (count > Math.min((bytes.byteSize() - position) / shortest, MAX_ENTRIES)) {
             throw error(what + " has " + count + " entries, more than "
                     + (count > MAX_ENTRIES ? "any model needs" : "the file has bytes left") + "; the file is damaged");
+        }
+        if (type == STRING) {
+            long[] starts = new long[(int) count];
+            for (int i = 0; i < starts.length; i++) {
+                starts[i] = skipString(what);
+            }
+            return new Strings(bytes, starts);
         }
         List<Object> values = new ArrayList<>();
         for (long i = 0; i < count; i++) {

@@ -41,9 +41,11 @@ final class GgufTokenizer {
             "llama3", LLAMA3);
 
     private final GgufFile file;
+    private final List<String> tokens;
 
-    GgufTokenizer(GgufFile file) {
+    GgufTokenizer(GgufFile file) throws FormatException {
         this.file = file;
+        this.tokens = texts("tokens");
     }
 
     /** Returns a special token's id; null if the file has none. */
@@ -78,14 +80,13 @@ final class GgufTokenizer {
         Split split = split();
         ObjectNode json = JsonNodeFactory.instance.objectNode();
         json.put("version", "1.0");
-        List<String> tokens = texts("tokens");
-        addedTokens(json.putArray("added_tokens"), tokens);
+        addedTokens(json.putArray("added_tokens"));
         if (split.nfc) {
             json.putObject("normalizer").put("type", "NFC");
         }
         preTokenizer(json.putObject("pre_tokenizer"), split);
         if (flag("add_bos_token", split.bos)) {
-            postProcessor(json.putObject("post_processor"), tokens);
+            postProcessor(json.putObject("post_processor"));
         }
         if (flag("add_eos_token", false)) {
             throw error("add_eos_token", "is true, which is not supported; expected false");
@@ -106,7 +107,6 @@ final class GgufTokenizer {
 
     /** Returns the tokenizer_config.json. */
     ObjectNode config() throws FormatException {
-        List<String> tokens = texts("tokens");
         ObjectNode config = JsonNodeFactory.instance.objectNode();
         for (Map.Entry<String, String> role : Map.of(
                         "bos", "bos_token", "eos", "eos_token", "padding", "pad_token", "unknown", "unk_token")
@@ -142,7 +142,7 @@ final class GgufTokenizer {
         return split;
     }
 
-    private void addedTokens(ArrayNode added, List<String> tokens) throws FormatException {
+    private void addedTokens(ArrayNode added) throws FormatException {
         if (!(file.values().get(PREFIX + "token_type") instanceof List<?> types) || types.size() != tokens.size()) {
             throw error("token_type", "is not a list of " + tokens.size() + " types, one for each token");
         }
@@ -181,7 +181,7 @@ final class GgufTokenizer {
                 .put("use_regex", regex);
     }
 
-    private void postProcessor(ObjectNode node, List<String> tokens) throws FormatException {
+    private void postProcessor(ObjectNode node) throws FormatException {
         Integer bos = id(file, "bos");
         if (bos == null) {
             throw error("bos_token_id", "is missing, but a text is to begin with it (add_bos_token)");
@@ -211,9 +211,16 @@ final class GgufTokenizer {
     }
 
     private List<String> texts(String key) throws FormatException {
-        if (file.values().get(PREFIX + key) instanceof List<?> list
-                && list.stream().allMatch(String.class::isInstance)) {
-            return list.stream().map(String.class::cast).toList();
+        List<String> texts = new ArrayList<>();
+        if (file.values().get(PREFIX + key) instanceof List<?> list) {
+            for (Object each : list) {
+                if (each instanceof String text) {
+                    texts.add(text);
+                }
+            }
+            if (texts.size() == list.size()) {
+                return texts;
+            }
         }
         throw error(key, "is missing or no list of texts; the file has no tokenizer that can be read");
     }

@@ -25,7 +25,9 @@ final class GgufBuilder {
     static GgufBuilder of(Path path) throws IOException {
         GgufBuilder builder = new GgufBuilder();
         try (GgufFile file = GgufFile.open(path)) {
-            builder.values.putAll(file.values());
+            file.values()
+                    .forEach((key, value) ->
+                            builder.values.put(key, value instanceof List<?> list ? List.copyOf(list) : value));
             for (TensorInfo info : file.tensors().values()) {
                 byte[] bytes = file.data(info.name()).toArray(ValueLayout.JAVA_BYTE);
                 int type = GgmlType.valueOf(info.typeName()).id;
