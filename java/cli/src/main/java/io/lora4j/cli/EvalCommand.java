@@ -1,6 +1,7 @@
 package io.lora4j.cli;
 
 import io.lora4j.train.ChatOptions;
+import io.lora4j.train.LoadOptions;
 import io.lora4j.train.Option;
 import io.lora4j.train.OptionTable;
 import io.lora4j.train.Settings;
@@ -40,6 +41,9 @@ final class EvalCommand extends TableCommand {
                         "eval",
                         List.of(
                                 TrainOptions.MODEL_NAME_OR_PATH,
+                                LoadOptions.LOAD_IN_4BIT,
+                                LoadOptions.BNB_4BIT_QUANT_TYPE,
+                                LoadOptions.BNB_4BIT_USE_DOUBLE_QUANT,
                                 ADAPTER,
                                 DATA,
                                 BATCH_SIZE,
@@ -59,7 +63,8 @@ final class EvalCommand extends TableCommand {
     int run(Settings settings, boolean json, Console console) throws IOException {
         Path dir = settings.get(TrainOptions.MODEL_NAME_OR_PATH);
         Path file = DataFolder.test(settings.get(DATA));
-        try (Session session = Session.open(dir, settings.find(ADAPTER), settings.get(TrainOptions.THREADS))) {
+        try (Session session = Session.open(
+                dir, settings.find(ADAPTER), settings.get(TrainOptions.THREADS), LoadOptions.fourBit(settings))) {
             RowEncoder encoder = new RowEncoder(
                     session.tokenizer(),
                     ChatOptions.format(

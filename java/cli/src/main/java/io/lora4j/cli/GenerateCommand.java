@@ -8,6 +8,7 @@ import io.lora4j.formats.Tokenizer;
 import io.lora4j.formats.template.Message;
 import io.lora4j.kernels.Tensor;
 import io.lora4j.train.ChatOptions;
+import io.lora4j.train.LoadOptions;
 import io.lora4j.train.Option;
 import io.lora4j.train.OptionException;
 import io.lora4j.train.OptionTable;
@@ -78,6 +79,9 @@ final class GenerateCommand extends TableCommand {
                         "generate",
                         List.of(
                                 TrainOptions.MODEL_NAME_OR_PATH,
+                                LoadOptions.LOAD_IN_4BIT,
+                                LoadOptions.BNB_4BIT_QUANT_TYPE,
+                                LoadOptions.BNB_4BIT_USE_DOUBLE_QUANT,
                                 ADAPTER,
                                 PROMPT,
                                 MESSAGES,
@@ -125,7 +129,8 @@ final class GenerateCommand extends TableCommand {
         try (Session session = Session.open(
                 settings.get(TrainOptions.MODEL_NAME_OR_PATH),
                 settings.find(ADAPTER),
-                settings.get(TrainOptions.THREADS))) {
+                settings.get(TrainOptions.THREADS),
+                LoadOptions.fourBit(settings))) {
             int[] prompt = encode(session, settings, text, messages);
             int context = session.model().config().maxPositionEmbeddings();
             if (prompt.length == 0 || prompt.length >= context) {

@@ -39,7 +39,7 @@ record QuickstartExam(String question, String expected, String answer, int quest
     private static final int BATCH = 32;
 
     static QuickstartExam take(Path model, Optional<Path> adapter, int threads) throws IOException {
-        try (Session session = Session.open(model, adapter, threads)) {
+        try (Session session = Session.open(model, adapter, threads, Optional.empty())) {
             Tokenizer tokenizer = session.tokenizer();
             ChatFormat format = ChatFormat.of(tokenizer, ZonedDateTime.now(ZoneId.systemDefault()));
             RowEncoder encoder = new RowEncoder(tokenizer, format, true, true);

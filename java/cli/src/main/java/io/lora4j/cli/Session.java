@@ -5,6 +5,7 @@ import io.lora4j.kernels.Device;
 import io.lora4j.kernels.Queue;
 import io.lora4j.train.Sources;
 import io.lora4j.train.model.Adapter;
+import io.lora4j.train.model.FourBit;
 import io.lora4j.train.model.LlamaModel;
 import io.lora4j.train.model.WeightMode;
 import java.io.IOException;
@@ -29,28 +30,35 @@ final class Session implements AutoCloseable {
      * @param modelName folder of the base model, or its name in the Hugging Face cache
      * @param adapterName folder of an adapter, or its name there
      * @param threads 0 = every CPU that this process may use
+     * @param fourBit how a dense model is quantized while it is loaded, if it is
      */
-    static Session open(Path modelName, Optional<Path> adapterName, int threads) throws IOException {
+    static Session open(Path modelName, Optional<Path> adapterName, int threads, Optional<FourBit> fourBit)
+            throws IOException {
         Path modelDir = Sources.model(modelName).dir();
         Optional<Path> adapterDir =
                 adapterName.isPresent() ? Optional.of(Sources.adapter(adapterName.get())) : Optional.empty();
         Deque<AutoCloseable> opened = new ArrayDeque<>();
         try {
-            return new Session(opened, modelDir, adapterDir, threads);
+            return new Session(opened, modelDir, adapterDir, threads, fourBit);
         } catch (Throwable t) {
             closeAll(opened, t);
             throw t;
         }
     }
 
-    private Session(Deque<AutoCloseable> resources, Path modelDir, Optional<Path> adapterDir, int threads)
+    private Session(
+            Deque<AutoCloseable> resources,
+            Path modelDir,
+            Optional<Path> adapterDir,
+            int threads,
+            Optional<FourBit> fourBit)
             throws IOException {
         this.dir = modelDir;
         this.adapterDir = adapterDir;
         Device device = push(resources, Device.cpu());
         Queue queue = push(resources, threads == 0 ? Queue.create(device) : Queue.create(device, threads));
         tokenizer = push(resources, Tokenizer.open(modelDir));
-        model = push(resources, LlamaModel.open(modelDir, queue, WeightMode.PACK));
+        model = push(resources, LlamaModel.open(modelDir, queue, WeightMode.PACK, fourBit.orElse(null)));
         adapter = adapterDir.isPresent() ? push(resources, Adapter.load(model, adapterDir.get(), false)) : null;
         opened.addAll(resources);
     }

@@ -45,8 +45,9 @@ final class ForeignOptions {
         String float32 = "it computes in float32, whatever type the base is stored in";
         only(List.of(OFF), float32, "bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "tf32");
         only(List.of("float32", "auto"), float32, "dtype", "torch_dtype");
-        only(List.of(OFF), "quantized bases are GGUF files, given as the model", "load_in_4bit", "load_in_8bit");
-        without("bitsandbytes is not used", "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant");
+        only(List.of(OFF), "a dense model is quantized to 4 bits only, by load_in_4bit", "load_in_8bit");
+        only(List.of("float32"), float32, "bnb_4bit_compute_dtype");
+        without("codes are kept as bytes", "bnb_4bit_quant_storage");
         without("attention is one kernel", "attn_implementation", "padding_free", "pad_to_multiple_of", "use_cache");
         only(List.of(OFF), "its own kernels are used", "use_liger_kernel", "torch_compile");
         without("PyTorch is not used", "torch_compile_backend", "torch_compile_mode", "torch_empty_cache_steps");

@@ -16,6 +16,7 @@ final class OptionRules {
         checkData(settings);
         checkEvaluation(settings);
         checkAdapter(settings);
+        LoadOptions.fourBit(settings);
         if (TrainOptions.isResumed(settings) && settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR)) {
             throw new OptionException(
                     "options resume_from_checkpoint and overwrite_output_dir exclude each other: the one"

@@ -3,6 +3,7 @@ package io.lora4j.train;
 import io.lora4j.formats.AdapterConfig;
 import io.lora4j.formats.FormatException;
 import io.lora4j.formats.ModelConfig;
+import io.lora4j.formats.ModelModule;
 import io.lora4j.formats.Tokenizer;
 import io.lora4j.train.checkpoint.RunIdentity;
 import io.lora4j.train.data.BatchPlan;
@@ -13,6 +14,7 @@ import io.lora4j.train.data.RowEncoder;
 import io.lora4j.train.data.RowOptions;
 import io.lora4j.train.model.Adapter;
 import io.lora4j.train.model.Batch;
+import io.lora4j.train.model.FourBit;
 import io.lora4j.train.model.LlamaModel;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -186,6 +188,29 @@ final class PlanBuilder {
         return ratio < 1 ? (Number) ratio : (Number) steps;
     }
 
+    /** The files' bytes; of those of linear layers that are quantized while they are loaded, what is left of them. */
+    private long weightBytes(ModelConfig model) throws IOException {
+        long files = 0;
+        for (Path file : RunIdentity.baseFiles(modelDir)) {
+            files += Files.size(file);
+        }
+        Optional<FourBit> fourBit = LoadOptions.fourBit(settings);
+        if (fourBit.isEmpty()) {
+            return files;
+        }
+        long linear = 0;
+        long quantized = 0;
+        for (ModelModule module : model.modules().values()) {
+            if (module.kind() == ModelModule.Kind.LINEAR) {
+                long values = module.outFeatures() * module.inFeatures();
+                linear += values;
+                quantized += fourBit.get().bytes(values);
+            }
+        }
+        double rest = 1 - (double) linear / model.parameters();
+        return (long) (rest * files) + quantized;
+    }
+
     private MemoryPlan memory(
             ModelConfig model, AdapterConfig adapter, long parameters, BatchPlan batches, Optional<Dataset> evalData)
             throws IOException {
@@ -200,10 +225,7 @@ final class PlanBuilder {
                 tokens = Math.max(tokens, batch.tokens());
             }
         }
-        long weights = 0;
-        for (Path file : RunIdentity.baseFiles(modelDir)) {
-            weights += Files.size(file);
-        }
+        long weights = weightBytes(model);
         long logits = Math.min(LOGITS, Math.min(tokens, LOGITS_ROWS) * (long) model.vocabSize() * Float.BYTES);
         Map<String, Long> parts = new LinkedHashMap<>();
         parts.put("weights", weights);

@@ -21,8 +21,9 @@ import java.util.Map;
 public final class TrainOptions {
     public static final Option<Path> MODEL_NAME_OR_PATH = Option.ofPath(
                     "model_name_or_path",
-                    "Base model: a folder in Hugging Face layout (config.json, model.safetensors, tokenizer.json), or"
-                            + " owner/name or owner/name@revision in the local Hugging Face cache. It is only read.")
+                    "Base model: a folder in Hugging Face layout (config.json, model.safetensors, tokenizer.json), dense or"
+                            + " quantized by bitsandbytes, GPTQ, AWQ or to FP8; or a GGUF file; or owner/name or"
+                            + " owner/name@revision in the local Hugging Face cache. It is only read.")
             .alias("model")
             .changeable();
     public static final Option<Path> ADAPTER_NAME_OR_PATH = Option.ofPath(
@@ -264,6 +265,9 @@ public final class TrainOptions {
             "train",
             List.of(
                     MODEL_NAME_OR_PATH,
+                    LoadOptions.LOAD_IN_4BIT,
+                    LoadOptions.BNB_4BIT_QUANT_TYPE,
+                    LoadOptions.BNB_4BIT_USE_DOUBLE_QUANT,
                     ADAPTER_NAME_OR_PATH,
                     TRAIN_FILE,
                     EVAL_FILE,

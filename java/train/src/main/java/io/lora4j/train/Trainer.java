@@ -159,7 +159,11 @@ public final class Trainer {
                 : null;
         try (Device device = Device.cpu();
                 Queue queue = Queue.create(device, settings.get(TrainOptions.THREADS));
-                LlamaModel model = LlamaModel.open(sources.model().dir(), queue, WeightMode.PACK);
+                LlamaModel model = LlamaModel.open(
+                        sources.model().dir(),
+                        queue,
+                        WeightMode.PACK,
+                        LoadOptions.fourBit(settings).orElse(null));
                 Adapter adapter = openAdapter(model, plan, sources)) {
             int done = saved == null ? 0 : saved.chain().step();
             output.prepare(done, settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR));

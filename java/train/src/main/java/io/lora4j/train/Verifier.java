@@ -158,7 +158,11 @@ public final class Verifier {
         BatchPlan batches = plan.batches();
         try (Device device = Device.cpu();
                 Queue queue = Queue.create(device, settings.get(TrainOptions.THREADS));
-                LlamaModel model = LlamaModel.open(sources.model().dir(), queue, WeightMode.PACK);
+                LlamaModel model = LlamaModel.open(
+                        sources.model().dir(),
+                        queue,
+                        WeightMode.PACK,
+                        LoadOptions.fourBit(settings).orElse(null));
                 Adapter adapter = Trainer.openAdapter(model, plan, sources);
                 TrainingStep training = new TrainingStep(model, adapter, settings)) {
             int stepsPerEpoch = batches.stepsPerEpoch();

@@ -38,28 +38,40 @@ public final class LlamaModel implements AutoCloseable {
     private final Slab.Block memory = new Slab.Block();
     private final Operations ops;
 
-    private LlamaModel(ModelWeights files, Queue queue, WeightMode mode) throws FormatException {
+    private LlamaModel(ModelWeights files, Queue queue, WeightMode mode, @Nullable FourBit fourBit)
+            throws FormatException {
         this.config = files.config();
         this.queue = queue;
         this.real = queue.device().info().isa() == Isa.REF64 ? DType.F64 : DType.F32;
-        this.weights = new LlamaWeights(files, queue, mode);
+        this.weights = new LlamaWeights(files, queue, mode, fourBit);
         this.mapped = mode == WeightMode.BORROW ? files : null;
         this.rotary = new RotaryTable(config, real);
         this.ops = new Operations(queue, config);
     }
 
     /**
-     * Opens a model: in Hugging Face's layout, {@code config.json} and safetensors, or a GGUF file, whose weights stay quantized.
+     * Opens a model: in Hugging Face's layout, {@code config.json} and safetensors, or a GGUF file. Quantized weights stay quantized.
      *
      * @param dir the model's directory, or the GGUF file
      * @param queue what the model computes on; stays the caller's and outlives the model
      * @throws FormatException if a file is missing or damaged, or config and weights do not belong together
      */
     public static LlamaModel open(Path dir, Queue queue, WeightMode mode) throws IOException {
+        return open(dir, queue, mode, null);
+    }
+
+    /**
+     * Opens a model as {@link #open(Path, Queue, WeightMode)}, and quantizes its linear layers.
+     *
+     * @param fourBit how; null if they stay as they are stored
+     * @throws FormatException also if the model is quantized already
+     */
+    public static LlamaModel open(Path dir, Queue queue, WeightMode mode, @Nullable FourBit fourBit)
+            throws IOException {
         ModelWeights files = ModelWeights.open(dir);
         boolean kept = false;
         try {
-            LlamaModel model = new LlamaModel(files, queue, mode);
+            LlamaModel model = new LlamaModel(files, queue, mode, fourBit);
             kept = mode == WeightMode.BORROW;
             return model;
         } finally {

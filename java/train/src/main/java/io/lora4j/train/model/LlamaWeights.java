@@ -6,6 +6,7 @@ import io.lora4j.formats.ModelWeights;
 import io.lora4j.formats.StoredWeight;
 import io.lora4j.kernels.NumericException;
 import io.lora4j.kernels.Queue;
+import io.lora4j.kernels.Scheme;
 import io.lora4j.kernels.Tensor;
 import io.lora4j.kernels.Weight;
 import java.lang.foreign.Arena;
@@ -33,7 +34,7 @@ final class LlamaWeights implements AutoCloseable {
             keyNorm = qkNorm ? all.vector(block + ".self_attn.k_norm.weight") : null;
             for (Projection projection : Projection.values()) {
                 String module = projection.module(index);
-                weights[projection.ordinal()] = all.matrix(module);
+                weights[projection.ordinal()] = all.matrix(module, all.fourBit);
                 if (all.files.has(module + ".bias")) {
                     biases[projection.ordinal()] = all.vector(module + ".bias");
                 }
@@ -58,35 +59,42 @@ final class LlamaWeights implements AutoCloseable {
     private final ModelWeights files;
     private final Queue queue;
     private final WeightMode mode;
+    private final @Nullable FourBit fourBit;
     private final Arena arena = Arena.ofShared();
     private final List<Weight> opened = new ArrayList<>();
 
-    LlamaWeights(ModelWeights files, Queue queue, WeightMode mode) throws FormatException {
+    /** @param fourBit how dense linear layers are quantized; null if they stay as they are */
+    LlamaWeights(ModelWeights files, Queue queue, WeightMode mode, @Nullable FourBit fourBit) throws FormatException {
         ModelConfig config = files.config();
         this.files = files;
         this.queue = queue;
         this.mode = mode;
+        this.fourBit = fourBit;
         try {
-            embedding = matrix("model.embed_tokens");
+            embedding = matrix("model.embed_tokens", null);
             for (int layer = 0; layer < config.numHiddenLayers(); layer++) {
                 layers.add(new Layer(this, layer, config.qkNorm()));
             }
             finalNorm = vector("model.norm.weight");
-            head = config.tieWordEmbeddings() ? embedding : matrix("lm_head");
+            head = config.tieWordEmbeddings() ? embedding : matrix("lm_head", null);
         } catch (Throwable failure) {
             close();
             throw failure;
         }
     }
 
-    private Weight matrix(String module) throws FormatException {
+    private Weight matrix(String module, @Nullable FourBit quantized) throws FormatException {
         boolean pack = mode == WeightMode.PACK;
         try (Arena sources = Arena.ofShared()) {
-            StoredWeight stored = files.matrix(module, pack ? sources : arena);
+            Arena owner = pack ? sources : arena;
+            StoredWeight stored = files.matrix(module, owner);
+            if (quantized != null) {
+                stored = quantized.quantize(queue, requireDense(module, stored), owner);
+            }
             Weight weight = pack ? stored.weight().pack(queue) : stored.weight().borrow(queue.device());
             opened.add(weight);
-            if (pack) {
-                files.unload(module); // The packed copy replaces the file's pages in memory.
+            if (pack || quantized != null) {
+                files.unload(module); // The copy replaces the file's pages in memory.
             }
             return weight;
         } catch (NumericException e) {
@@ -95,6 +103,14 @@ final class LlamaWeights implements AutoCloseable {
                             + "); the file is damaged, or its training diverged",
                     e);
         }
+    }
+
+    private StoredWeight requireDense(String module, StoredWeight stored) throws FormatException {
+        if (stored.scheme() != Scheme.DENSE) {
+            throw new FormatException(files.path() + ": tensor " + module + ".weight is quantized already ("
+                    + stored.scheme() + "); load_in_4bit is for dense models: remove the option");
+        }
+        return stored;
     }
 
     private Tensor vector(String name) throws FormatException {
