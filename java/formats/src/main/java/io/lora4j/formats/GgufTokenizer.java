@@ -11,13 +11,16 @@ import tools.jackson.databind.node.ObjectNode;
 
 /**
  * The tokenizer of a GGUF model as the {@code tokenizer.json} and {@code tokenizer_config.json} that the model would have: byte-level BPE
- * ({@code tokenizer.ggml.model} gpt2). How text is split before it is merged is known by a name, {@code tokenizer.ggml.pre}; a name that
- * is not known here is refused, for its tokens would be others.
+ * ({@code tokenizer.ggml.model} gpt2) or {@linkplain GgufSentencePiece SentencePiece} (llama). How byte-level BPE splits text before it
+ * merges is known by a name, {@code tokenizer.ggml.pre}; a name that is not known here is refused, for its tokens would be others.
  */
 final class GgufTokenizer {
     private static final String PREFIX = "tokenizer.ggml.";
+    private static final int NORMAL = 1;
+    private static final int UNKNOWN = 2;
     private static final int CONTROL = 3;
     private static final int USER_DEFINED = 4;
+    private static final int BYTE = 6;
 
     /**
      * How a family of tokenizers splits text.
@@ -77,32 +80,85 @@ final class GgufTokenizer {
 
     /** Returns the tokenizer.json. */
     ObjectNode json() throws FormatException {
-        Split split = split();
         ObjectNode json = JsonNodeFactory.instance.objectNode();
         json.put("version", "1.0");
-        addedTokens(json.putArray("added_tokens"));
-        if (split.nfc) {
-            json.putObject("normalizer").put("type", "NFC");
+        List<Integer> types = types();
+        addedTokens(json.putArray("added_tokens"), types);
+        Object model = file.values().get(PREFIX + "model");
+        boolean bos;
+        if ("gpt2".equals(model)) {
+            bos = byteLevel(json);
+        } else if ("llama".equals(model)) {
+            sentencePiece(json, types);
+            bos = true;
+        } else {
+            throw error(
+                    "model",
+                    "is " + model + "; read are gpt2 (byte-level BPE) and llama (SentencePiece BPE): use the model in"
+                            + " Hugging Face's layout, with its tokenizer.json");
         }
-        preTokenizer(json.putObject("pre_tokenizer"), split);
-        if (flag("add_bos_token", split.bos)) {
+        if (flag("add_bos_token", bos)) {
             postProcessor(json.putObject("post_processor"));
         }
         if (flag("add_eos_token", false)) {
             throw error("add_eos_token", "is true, which is not supported; expected false");
         }
-        byteLevel(json.putObject("decoder"), true);
-        ObjectNode model = json.putObject("model").put("type", "BPE").put("ignore_merges", split.wholeWords);
-        ObjectNode vocabulary = model.putObject("vocab");
+        ObjectNode vocabulary = ((ObjectNode) json.get("model")).putObject("vocab");
         for (int id = 0; id < tokens.size(); id++) {
             if (vocabulary.has(tokens.get(id))) {
                 throw error("tokens", "has \"" + tokens.get(id) + "\" twice; the file is damaged");
             }
             vocabulary.put(tokens.get(id), id);
         }
+        return json;
+    }
+
+    /** Returns whether a text begins with BOS where the file does not say. */
+    private boolean byteLevel(ObjectNode json) throws FormatException {
+        Split split = split();
+        if (split.nfc) {
+            json.putObject("normalizer").put("type", "NFC");
+        }
+        preTokenizer(json.putObject("pre_tokenizer"), split);
+        byteLevel(json.putObject("decoder"), true);
+        ObjectNode model = json.putObject("model").put("type", "BPE").put("ignore_merges", split.wholeWords);
         ArrayNode merges = model.putArray("merges");
         texts("merges").forEach(merges::add);
-        return json;
+        return split.bos;
+    }
+
+    private void sentencePiece(ObjectNode json, List<Integer> types) throws FormatException {
+        List<Double> scores = new ArrayList<>();
+        if (file.values().get(PREFIX + "scores") instanceof List<?> list && list.size() == tokens.size()) {
+            for (Object each : list) {
+                scores.add(each instanceof Double score && Double.isFinite(score) ? score : null);
+            }
+        }
+        if (scores.size() != tokens.size() || scores.contains(null)) {
+            throw error("scores", "is not a list of " + tokens.size() + " finite numbers, one for each token");
+        }
+        int unknown = types.indexOf(UNKNOWN);
+        if (unknown < 0) {
+            throw error("token_type", "has no unknown token (" + UNKNOWN + "), which SentencePiece needs");
+        }
+        List<Boolean> mergeable = types.stream().map(type -> type == NORMAL).toList();
+        boolean prefix = flag("add_space_prefix", true);
+        GgufSentencePiece.write(json, tokens, scores, mergeable, prefix, tokens.get(unknown));
+    }
+
+    private List<Integer> types() throws FormatException {
+        List<Integer> types = new ArrayList<>();
+        if (file.values().get(PREFIX + "token_type") instanceof List<?> list) {
+            for (Object each : list) {
+                if (each instanceof Long type && type >= NORMAL && type <= BYTE) {
+                    types.add(type.intValue());
+                }
+            }
+        }
+        if (types.size() != tokens.size()) {
+            throw error("token_type", "is not a list of " + tokens.size() + " types, one for each token");
+        }
+        return types;
     }
 
     /** Returns the tokenizer_config.json. */
@@ -123,13 +179,6 @@ final class GgufTokenizer {
     }
 
     private Split split() throws FormatException {
-        Object model = file.values().get(PREFIX + "model");
-        if (!"gpt2".equals(model)) {
-            throw error(
-                    "model",
-                    "is " + model + "; read is gpt2 (byte-level BPE): use the model in Hugging Face's layout, with its"
-                            + " tokenizer.json");
-        }
         Object pre = file.values().get(PREFIX + "pre");
         Split split = pre instanceof String name ? SPLITS.get(name) : null;
         if (split == null) {
@@ -142,13 +191,10 @@ final class GgufTokenizer {
         return split;
     }
 
-    private void addedTokens(ArrayNode added) throws FormatException {
-        if (!(file.values().get(PREFIX + "token_type") instanceof List<?> types) || types.size() != tokens.size()) {
-            throw error("token_type", "is not a list of " + tokens.size() + " types, one for each token");
-        }
+    private void addedTokens(ArrayNode added, List<Integer> types) {
         for (int id = 0; id < tokens.size(); id++) {
-            boolean control = types.get(id).equals((long) CONTROL);
-            if (control || types.get(id).equals((long) USER_DEFINED)) {
+            int type = types.get(id);
+            if (type == CONTROL || type == UNKNOWN || type == USER_DEFINED) {
                 added.addObject()
                         .put("id", id)
                         .put("content", tokens.get(id))
@@ -156,7 +202,7 @@ final class GgufTokenizer {
                         .put("lstrip", false)
                         .put("rstrip", false)
                         .put("normalized", false)
-                        .put("special", control);
+                        .put("special", type != USER_DEFINED);
             }
         }
     }

@@ -163,6 +163,60 @@ class GgufModelTest {
         assertThat(compared).isGreaterThan(200);
     }
 
+    /** SentencePiece has scores: here those that put the tokens in the order of the merges that made them. */
+    @Test
+    void sentencePieceGivesTheIdsOfTransformers() throws Exception {
+        JsonNode json = TestData.json("tokenizers/kinds/llama2/tokenizer.json");
+        Map<Integer, String> tokens = new TreeMap<>();
+        Map<Integer, Long> types = new TreeMap<>();
+        json.get("model").get("vocab").properties().forEach(e -> {
+            tokens.put(e.getValue().intValue(), e.getKey());
+            types.put(e.getValue().intValue(), e.getKey().startsWith("<0x") ? 6L : 1L);
+        });
+        for (JsonNode added : json.get("added_tokens").values()) {
+            int id = added.get("id").intValue();
+            tokens.put(id, added.get("content").stringValue());
+            types.put(id, id == 0 ? 2L : added.get("special").booleanValue() ? 3L : 4L);
+        }
+        Map<String, Double> ranks = new java.util.HashMap<>();
+        for (JsonNode merge : json.get("model").get("merges").values()) {
+            ranks.putIfAbsent(merge.get(0).stringValue() + merge.get(1).stringValue(), -1.0 - ranks.size());
+        }
+        GgufBuilder builder = GgufBuilder.of(LLAMA)
+                .put("tokenizer.ggml.model", "llama")
+                .put("tokenizer.ggml.tokens", List.copyOf(tokens.values()))
+                .put("tokenizer.ggml.token_type", List.copyOf(types.values()))
+                .put(
+                        "tokenizer.ggml.scores",
+                        tokens.values().stream()
+                                .map(token -> ranks.getOrDefault(token, -1e6))
+                                .toList())
+                .remove("tokenizer.ggml.pre")
+                .remove("tokenizer.ggml.merges")
+                .remove("tokenizer.ggml.add_bos_token");
+        JsonNode golden = TestData.json("tokenizers/kinds.json");
+        JsonNode cases = golden.get("kinds").get("llama2").get("cases");
+        int compared = 0;
+        try (Tokenizer tokenizer = Tokenizer.open(builder.write(dir.resolve("kind.gguf")))) {
+            for (int i = 0; i < cases.size(); i++) {
+                String text = golden.get("texts").get(i).stringValue();
+                // Tokens that take spaces or whole words only, or that are looked for after normalization, GGUF does
+                // not have.
+                if (!text.contains("[") && !text.contains("<0x")) {
+                    int[] ids = tokenizer.encode(text, false);
+                    assertThat(ids).as(text).isEqualTo(ints(cases.get(i).get(0)));
+                    compared++;
+                }
+            }
+            assertThat(tokenizer.encode("the fox", true)[0]).isEqualTo(1);
+            assertThat(tokenizer.decode(tokenizer.encode("the fox 😀", true), true))
+                    .isEqualTo("the fox 😀");
+        }
+        assertThat(compared).isGreaterThan(200);
+        refusedTokenizer(
+                builder.put("tokenizer.ggml.scores", List.of(1.0)), "tokenizer.ggml.scores is not a list of 501");
+    }
+
     private static int[] ints(JsonNode array) {
         return array.values().stream().mapToInt(JsonNode::intValue).toArray();
     }
