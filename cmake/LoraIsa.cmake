@@ -7,8 +7,9 @@ set(LORA4J_ISA_avx2_FLAGS -mavx2 -mfma -mf16c -mno-avx512f)
 set(LORA4J_ISA_avx512_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c
                             -mprefer-vector-width=512)
 
-# Folders with what an instruction for bf16 adds to the tier avx512.
+# Folders with what an instruction adds to the tier avx512.
 set(LORA4J_ISA_avx512_bf16_FLAGS ${LORA4J_ISA_avx512_FLAGS} -mavx512bf16)
+set(LORA4J_ISA_avx512_vnni_FLAGS ${LORA4J_ISA_avx512_FLAGS} -mavx512vnni)
 set(LORA4J_ISA_amx_bf16_FLAGS ${LORA4J_ISA_avx512_FLAGS}) # its tile instructions are assembly
 
 # lora4j_objects(<name> SOURCES <files> [FLAGS <flags>] [DEFINITIONS <defs>] [INCLUDES <dirs>])
@@ -42,5 +43,5 @@ endfunction()
 # lora4j_instruction(<name>): src/cpu/<name>/*.c with the flags of <name>.
 function(lora4j_instruction name)
   file(GLOB sources CONFIGURE_DEPENDS "${PROJECT_SOURCE_DIR}/src/cpu/${name}/*.c")
-  lora4j_objects(${name} SOURCES ${sources} FLAGS ${LORA4J_ISA_${name}_FLAGS})
+  lora4j_objects(${name} SOURCES ${sources} FLAGS ${LORA4J_ISA_${name}_FLAGS} INCLUDES "${PROJECT_SOURCE_DIR}/src/cpu/avx512")
 endfunction()

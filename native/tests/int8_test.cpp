@@ -71,6 +71,19 @@ TEST_P(Int8Test, TiersAgree) {
     }
 }
 
+// Without a cap the device takes what instructions there are for bytes.
+TEST_P(Int8Test, InstructionsAgree) {
+    for (int64_t M : {1, 11}) {
+        const Shape s = {M, 70, 1280, 3, true};
+        Parts parts = l4j::random_parts(GetParam().first, s.N, s.K, 6);
+        std::vector<float> x = l4j::Random(7).floats(s.M * s.K);
+        Context all(L4J_ISA_AUTO, 2), capped(L4J_ISA_AVX512, 2);
+        l4j::QuantWeight a(all, parts, L4J_WEIGHT_PACK), b(capped, parts, L4J_WEIGHT_PACK);
+        EXPECT_TRUE(l4j::same_bits(forward(all, L4J_ISA_AUTO, a.get(), s, x)[0].second.floats(),
+                                   forward(capped, L4J_ISA_AVX512, b.get(), s, x)[0].second.floats()));
+    }
+}
+
 // x that is exactly representable in bytes: then nothing is rounded but the sums, and the decoded weight gives the same product.
 TEST_P(Int8Test, BytesAreExact) {
     const Shape s = {3, 20, 512, 0, false};
@@ -106,7 +119,9 @@ TEST_P(Int8Test, SumsDoNotOverflow) {
         memset(codes.data, byte, static_cast<size_t>(codes.shape[0] * codes.shape[1]));
         for (float value : {127.0f, -127.0f}) {
             std::vector<float> x(static_cast<size_t>(s.M * s.K), value);
-            for (int32_t isa : l4j::tiers()) {
+            std::vector<int32_t> tiers = l4j::tiers();
+            tiers.push_back(L4J_ISA_AUTO);
+            for (int32_t isa : tiers) {
                 Context context(isa);
                 l4j::QuantWeight weight(context, parts, L4J_WEIGHT_PACK);
                 std::vector<float> w = l4j::dequantized(context, isa, weight.get(), 0, s.N, s.K).floats();

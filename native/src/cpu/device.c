@@ -137,6 +137,9 @@ l4j_status l4j_device_open(const l4j_device_options *options, l4j_device **devic
     }
     d->isa = d->kernels->isa;
     d->bf16_isa = d->isa == L4J_ISA_AVX512 ? best : d->isa;
+    /* Not where a cap takes instructions away: L4J_ISA_AVX512 stands for what all such processors have. */
+    bool capped = best < l4j_best_isa() && best == L4J_ISA_AVX512;
+    d->vnni = d->isa == L4J_ISA_AVX512 && !capped && l4j_has_avx512_vnni();
     *device = d;
     return L4J_OK;
 }

@@ -8,6 +8,18 @@
 #include "../int8.h"
 #include "panel_codes.h"
 
+#ifdef INT8_VNNI /* a product of four bytes and its sum in one instruction, for any codes */
+static inline b64 int8_dot(b64 sum, b64 a, b64 b) { return _mm512_dpbusd_epi32(sum, a, b); }
+static inline __m256i int8_dot32(__m256i sum, __m256i a, __m256i b) { return _mm256_dpbusd_epi32(sum, a, b); }
+enum { INT8_DOT = 1 };
+#else
+static inline b64 int8_dot(b64 sum, b64 a, b64 b) { return b64_add32(sum, b64_widen(b64_pairs(a, b))); }
+static inline __m256i int8_dot32(__m256i sum, __m256i a, __m256i b) {
+    return _mm256_add_epi32(sum, _mm256_madd_epi16(_mm256_maddubs_epi16(a, b), _mm256_set1_epi16(1)));
+}
+enum { INT8_DOT = 0 };
+#endif
+
 enum {
     INT8_ROWS = GEMM_HALF ? 4 : 8, /* of activations at once */
     INT8_WORDS = 8,                /* of four columns in a unit */
@@ -15,6 +27,7 @@ enum {
     INT8_AHEAD = 2048              /* bytes of a panel that are fetched ahead */
 };
 
+#ifndef INT8_VNNI
 void int8_layout(l4j_arena *arena, int64_t rows, int64_t columns, int8_rows *out) {
     *out = (int8_rows){.columns = columns,
                        .q = l4j_take(arena, (size_t)(rows * columns)),
@@ -49,15 +62,24 @@ void int8_quantize(const int8_rows *rows, int64_t m, const float *x, int64_t str
     }
 }
 
+int8_product_function int8_product_of(const l4j_device *device) {
+#ifdef __AVX512F__
+    if (device->vnni) return l4j_avx512_vnni_int8_product;
+#endif
+    (void)device;
+    return int8_product;
+}
+#endif
+
 /* What of a format the loops below know when they are compiled. */
 typedef struct int8_format {
     int values, bytes, group, sum, least, most;
 } int8_format;
 typedef void (*int8_decoder)(panel_unit *u, const uint8_t *block, int unit);
-static inline bool int8_is_signed(const int8_format f) { return 254 * (f.most - f.least) > INT16_MAX; }
+static inline bool int8_is_signed(const int8_format f) { return !INT8_DOT && 254 * (f.most - f.least) > INT16_MAX; }
 /* Words whose products may be added in 16 bits: two bytes times 127 each. */
 static inline int int8_adds(const int8_format f) {
-    int fit = int8_is_signed(f) ? 1 : INT16_MAX / (254 * (f.most - f.least)), words = f.group / 4;
+    int fit = int8_is_signed(f) || INT8_DOT ? 1 : INT16_MAX / (254 * (f.most - f.least)), words = f.group / 4;
     fit = fit >= 8 ? 8 : fit >= 4 ? 4 : fit >= 2 ? 2 : 1;
     return fit < words ? fit : words;
 }
@@ -137,10 +159,9 @@ static inline __attribute__((always_inline)) void int8_run(float acc[INT8_ROWS][
     for (int64_t unit = 0; unit < count / L4J_INT8_UNIT; unit++, q += L4J_INT8_UNIT, xd++, xs += 2) {
 #pragma GCC unroll 2
         for (int g = 0; g < groups; g++) {
-            b64 whole[INT8_ROWS];
+            b64 whole[INT8_ROWS], part[INT8_ROWS];
 #pragma GCC unroll 8
             for (int from = 0; from < words; from += adds) {
-                b64 part[INT8_ROWS];
 #pragma GCC unroll 8
                 for (int s = from; s < from + adds; s++, code += 64) {
                     b64 w = b64_load(code);
@@ -150,13 +171,17 @@ static inline __attribute__((always_inline)) void int8_run(float acc[INT8_ROWS][
                         int32_t four;
                         memcpy(&four, q + i * x->columns + (g * words + s) * 4, 4);
                         b64 a = b64_set1(four);
+                        if (INT8_DOT) {
+                            part[i] = int8_dot(s ? part[i] : b64_set1(0), w, a);
+                            continue;
+                        }
                         b64 pairs = b64_pairs(magnitude, int8_is_signed(f) ? b64_sign8(a, w) : a);
                         part[i] = s == from ? pairs : b64_add16(part[i], pairs);
                     }
                 }
 #pragma GCC unroll 8
                 for (int i = 0; i < rows; i++)
-                    whole[i] = from ? b64_add32(whole[i], b64_widen(part[i])) : b64_widen(part[i]);
+                    whole[i] = INT8_DOT ? part[i] : from ? b64_add32(whole[i], b64_widen(part[i])) : b64_widen(part[i]);
             }
             v16 d = v16_load(t->d + (unit * groups + g) * L4J_PANEL);
             v16 add = f.sum ? v16_load(t->m + (unit * groups + g) * L4J_PANEL) : v16_zero();
@@ -203,6 +228,10 @@ static inline __attribute__((always_inline)) b64 int8_group(const int8_format f,
         int8_eight(w, codes, int8_is_signed(f) ? 0 : -f.least);
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) {
+            if (INT8_DOT) {
+                whole[i] = int8_dot32(s ? whole[i] : _mm256_setzero_si256(), w[i], x);
+                continue;
+            }
             __m256i pairs = int8_is_signed(f) ? _mm256_maddubs_epi16(_mm256_abs_epi8(w[i]), _mm256_sign_epi8(x, w[i]))
                                               : _mm256_maddubs_epi16(w[i], x);
             part[i] = s % adds ? _mm256_add_epi16(part[i], pairs) : pairs;

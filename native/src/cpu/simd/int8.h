@@ -6,6 +6,7 @@
 
 #define int8_layout L4J_NAME(int8_layout)
 #define int8_quantize L4J_NAME(int8_quantize)
+#define int8_product_of L4J_NAME(int8_product_of)
 #define int8_product L4J_NAME(int8_product)
 
 enum { INT8_COLUMNS = 1024 /* whose codes lie in L1 at once */ };
@@ -28,7 +29,13 @@ void int8_layout(l4j_arena *arena, int64_t rows, int64_t columns, int8_rows *out
 /* Row m from x[0], x[stride], ... */
 void int8_quantize(const int8_rows *rows, int64_t m, const float *x, int64_t stride);
 /* C[rows, N] = start + the product with a GGUF weight; start may be NULL (+0), and is one row for all. All threads call it. */
+typedef void (*int8_product_function)(gemm_team *team, const int8_rows *x, int64_t rows, const l4j_weight *w,
+                                      const float *start, float *c, int64_t ldc, int8_tile *own);
 void int8_product(gemm_team *team, const int8_rows *x, int64_t rows, const l4j_weight *w, const float *start, float *c,
                   int64_t ldc, int8_tile *own);
+void l4j_avx512_vnni_int8_product(gemm_team *team, const int8_rows *x, int64_t rows, const l4j_weight *w,
+                                  const float *start, float *c, int64_t ldc, int8_tile *own);
+/* The one for the instructions that the device may use: the same bits. */
+int8_product_function int8_product_of(const l4j_device *device);
 
 #endif

@@ -177,7 +177,7 @@ static void forward_product(const forward_task *task, gemm_team *team, int g, co
                                       .b = lora_b(&args->b[one * args->projection_count + g], true)};
     }
     if (args->compute == L4J_COMPUTE_INT8) {
-        int8_product(team, &task->bytes, rows, w, bias, p.c, p.ldc, &task->tiles[team->thread]);
+        int8_product_of(w->device)(team, &task->bytes, rows, w, bias, p.c, p.ldc, &task->tiles[team->thread]);
         if (!rank) return;
         l4j_pool_barrier(team->pool);
         p.start = p.c;
