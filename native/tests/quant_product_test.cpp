@@ -11,7 +11,7 @@ using l4j::Parts;
 
 // A projection with an adapter and dropout, forward and backward, for M rows.
 void run_lora(const Context &context, int32_t isa, const l4j_weight *weight, int64_t N, int64_t K, int64_t M,
-              Outputs *outputs) {
+              Outputs *outputs, int32_t compute = L4J_COMPUTE_F32) {
     l4j::Random random(11);
     int64_t R = 5;
     Operand x(isa, {M, K}, 1), a(isa, {R, K}), b(isa, {N, R}), dy(isa, {M, N});
@@ -31,6 +31,7 @@ void run_lora(const Context &context, int32_t isa, const l4j_weight *weight, int
     args.projection_count = 1;
     args.adapter_count = 1;
     args.dropout_p = 0.25f;
+    args.compute = compute;
     args.x = x.get();
     args.weights = &weight;
     args.a = a.get();
@@ -123,6 +124,24 @@ TEST_P(QuantProductTest, Lora) {
     check(l4j::random_parts(scheme, 99, 512, 4), 2, false, {2});
     for (int64_t rows : {1, 16, 33}) {
         for (int64_t cols : {1, 33, 64}) check(l4j::random_parts(scheme, rows, cols, 4), 3, false, {2});
+    }
+}
+
+// Rounded to bf16 when they are packed: the bits of the decoded weight there too.
+TEST_P(QuantProductTest, Bf16) {
+    Parts parts = l4j::random_parts(GetParam().first, 37, 512, 4);
+    for (int32_t isa : l4j::tiers()) {
+        Context context(isa, 2);
+        l4j::QuantWeight weight(context, parts, L4J_WEIGHT_PACK);
+        std::vector<float> values = l4j::dequantized(context, isa, weight.get(), 0, parts.rows, parts.cols).floats();
+        l4j::TestWeight dense(context, parts.rows, parts.cols, values);
+        Outputs got, expected;
+        run_lora(context, isa, weight.get(), parts.rows, parts.cols, 5, &got, L4J_COMPUTE_BF16);
+        run_lora(context, isa, dense.get(), parts.rows, parts.cols, 5, &expected, L4J_COMPUTE_BF16);
+        for (size_t i = 0; i < got.size(); i++) {
+            EXPECT_TRUE(l4j::same_bits(got[i].second.floats(), expected[i].second.floats()))
+                << got[i].first << " on " << l4j::tier_name(isa);
+        }
     }
 }
 
