@@ -32,6 +32,7 @@ public final class Main {
             new EvalCommand(),
             new GenerateCommand(),
             new VerifyCommand(),
+            new ExportCommand(),
             new InspectCommand(),
             new DoctorCommand());
 

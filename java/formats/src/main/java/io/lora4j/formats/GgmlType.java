@@ -7,7 +7,7 @@ import org.jspecify.annotations.Nullable;
  *
  * <p>Source: {@code ggml.h} and gguf-py's {@code GGML_QUANT_SIZES}.
  */
-enum GgmlType {
+public enum GgmlType {
     F32(0, 1, 4),
     F16(1, 1, 2),
     Q4_0(2, 32, 18),

@@ -2,10 +2,13 @@ package io.lora4j.formats;
 
 import java.io.IOException;
 import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.Map;
 import tools.jackson.core.JacksonException;
 import tools.jackson.core.StreamReadFeature;
 import tools.jackson.core.TokenStreamLocation;
 import tools.jackson.core.json.JsonFactory;
+import tools.jackson.core.type.TypeReference;
 import tools.jackson.databind.DeserializationFeature;
 import tools.jackson.databind.JsonNode;
 import tools.jackson.databind.json.JsonMapper;
@@ -41,6 +44,11 @@ final class Json {
             return object;
         }
         throw new FormatException(where + ": holds a JSON " + kind(node) + "; expected an object");
+    }
+
+    /** Returns an object as a map of plain values, its keys in their order. */
+    static Map<String, Object> toMap(ObjectNode object) {
+        return MAPPER.convertValue(object, new TypeReference<LinkedHashMap<String, Object>>() {});
     }
 
     /** Returns the word for a node's type in messages. */

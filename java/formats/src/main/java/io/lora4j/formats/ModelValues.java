@@ -1,0 +1,36 @@
+package io.lora4j.formats;
+
+import io.lora4j.kernels.DType;
+import io.lora4j.kernels.Tensor;
+import java.io.IOException;
+
+/**
+ * The weights of a model as float32, some rows at a time, whatever they are stored as. A vector is a matrix of one column. Tensors
+ * are those of {@link ModelConfig#expectedTensors}. One thread at a time.
+ */
+public interface ModelValues extends AutoCloseable {
+
+    /** Returns the model's config. */
+    ModelConfig config();
+
+    /**
+     * Returns the dense type that a tensor has, or would have if it were not quantized: F32, F16 or BF16.
+     *
+     * @throws FormatException if there is no such tensor
+     */
+    DType dtype(String name) throws FormatException;
+
+    /**
+     * Reads rows {@code [from, from + out.size(0))} of a tensor.
+     *
+     * @param out [rows, columns], F32, contiguous
+     * @throws FormatException if a value is NaN or infinite; the message names file, tensor and element
+     */
+    void read(String name, long from, Tensor out) throws IOException;
+
+    /** Tells that a tensor will not be read again soon: its pages may leave the memory. */
+    default void release(String name) throws IOException {}
+
+    @Override
+    void close();
+}
