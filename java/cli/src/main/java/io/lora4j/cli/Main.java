@@ -32,6 +32,9 @@ public final class Main {
             new EvalCommand(),
             new GenerateCommand(),
             new VerifyCommand(),
+            new QuantizeCommand(),
+            new MergeCommand(),
+            new UnmergeCommand(),
             new ExportCommand(),
             new InspectCommand(),
             new DoctorCommand());

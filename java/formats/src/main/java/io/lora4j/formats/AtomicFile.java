@@ -26,6 +26,13 @@ public final class AtomicFile {
         void writeTo(FileChannel channel) throws IOException;
     }
 
+    /** Has a last look at a file that is complete but does not have its name yet. */
+    @FunctionalInterface
+    interface Check {
+        /** Throws to keep the file from appearing. */
+        void accept(Path temporary) throws IOException;
+    }
+
     /** Opens the temporary file; a test puts a full disk here. */
     @FunctionalInterface
     interface Opener {
@@ -38,7 +45,15 @@ public final class AtomicFile {
      * @throws FormatException if the disk is full or the directory is missing
      */
     public static void write(Path target, Body body) throws IOException {
-        write(target, body, temp -> FileChannel.open(temp, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE));
+        write(target, whole -> {}, body);
+    }
+
+    static void write(Path target, Check check, Body body) throws IOException {
+        write(target, check, body, AtomicFile::create);
+    }
+
+    private static FileChannel create(Path temporary) throws IOException {
+        return FileChannel.open(temporary, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE);
     }
 
     /** Writes or replaces {@code target} with {@code bytes}. */
@@ -47,6 +62,10 @@ public final class AtomicFile {
     }
 
     static void write(Path target, Body body, Opener opener) throws IOException {
+        write(target, whole -> {}, body, opener);
+    }
+
+    private static void write(Path target, Check check, Body body, Opener opener) throws IOException {
         Path absolute = target.toAbsolutePath();
         Path temp = temporary(absolute);
         try {
@@ -54,6 +73,7 @@ public final class AtomicFile {
                 body.writeTo(channel);
                 channel.force(true);
             }
+            check.accept(temp);
             Files.move(temp, absolute, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
         } catch (NoSuchFileException e) {
             throw new FormatException(target + ": its directory does not exist; create it first", e);

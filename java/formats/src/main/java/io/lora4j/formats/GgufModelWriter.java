@@ -48,13 +48,22 @@ public final class GgufModelWriter {
      * @param dir the folder with the tokenizer's files
      * @param type F32, F16, BF16, Q4_0, Q4_1, Q8_0, Q4_K or Q6_K
      * @param name the model's name, {@code general.name}
+     * @param check looks at the file when it is complete but does not have its name yet
      * @throws FormatException if the model or its tokenizer cannot be expressed, or a value is not finite
      */
     public static List<TensorReport> write(
-            Path file, ModelValues values, Path dir, GgmlType type, String name, Queue queue) throws IOException {
+            Path file,
+            ModelValues values,
+            Path dir,
+            GgmlType type,
+            String name,
+            Queue queue,
+            ModelWriter.Check check)
+            throws IOException {
         GgufMetadata metadata = GgufModelMetadata.of(values.config(), dir, type, name);
         GgufModelWriter writer = new GgufModelWriter(values, type, queue);
-        GgufWriter.write(file, metadata, writer.plan(), writer::write);
+        GgufWriter.write(
+                file, metadata, writer.plan(), writer::write, whole -> check.accept(whole, writer.reports));
         return List.copyOf(writer.reports);
     }
 

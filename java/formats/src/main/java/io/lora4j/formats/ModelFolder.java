@@ -14,7 +14,7 @@ import java.util.stream.Stream;
  * Writes a model in Hugging Face's layout: config.json, safetensors files of at most 5 GB with their index, and the tokenizer's and
  * generation's files of the model that it was made from. The folder appears whole or not at all.
  */
-final class ModelFolder {
+public final class ModelFolder {
     /** transformers' {@code max_shard_size}. A larger tensor gets a shard of its own. */
     private static final long MAX_SHARD = 5_000_000_000L;
 
@@ -36,13 +36,6 @@ final class ModelFolder {
 
     private static final String TEMPLATES = "additional_chat_templates";
 
-    /** Has a last look at a folder that is complete but does not have its name yet. */
-    @FunctionalInterface
-    interface Check {
-        /** Throws to keep the folder from appearing. */
-        void accept(Path dir) throws IOException;
-    }
-
     private ModelFolder() {}
 
     /**
@@ -51,6 +44,7 @@ final class ModelFolder {
      * @param source the model that it is made from
      * @param config the contents of config.json
      * @param tensors in the order in which the body is asked for them
+     * @param check looks at the folder when it is complete but does not have its name yet
      */
     static void write(
             Path target,
@@ -58,7 +52,7 @@ final class ModelFolder {
             Map<String, Object> config,
             List<TensorSpec> tensors,
             SafetensorsWriter.Body body,
-            Check check)
+            AtomicFile.Check check)
             throws IOException {
         AtomicDirectory.write(target, dir -> {
             for (String name : SIDE_FILES) {
@@ -69,6 +63,25 @@ final class ModelFolder {
             writeTensors(dir, tensors, body);
             check.accept(dir);
         });
+    }
+
+    /**
+     * Returns the files that make up a model: config.json, safetensors files with their index, tokenizer and generation. Of a model
+     * that is one GGUF file, that file.
+     *
+     * @throws FormatException if one is missing
+     */
+    public static List<Path> files(Path model) throws IOException {
+        if (!Files.isDirectory(model)) {
+            InputFile.require(model);
+            return List.of(model);
+        }
+        List<Path> files = new ArrayList<>(Checkpoint.files(model));
+        if (Files.exists(model.resolve("config.json"))) {
+            files.add(model.resolve("config.json"));
+        }
+        SIDE_FILES.stream().map(model::resolve).filter(Files::isRegularFile).forEach(files::add);
+        return files;
     }
 
     /** Returns the contents of a model's config.json. */

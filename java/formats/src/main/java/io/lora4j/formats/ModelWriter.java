@@ -33,11 +33,11 @@ public final class ModelWriter {
         this.dense = dense;
     }
 
-    /** Looks at a folder that is complete but does not have its name yet; throws to keep it from appearing. */
+    /** Looks at a model that is complete but does not have its name yet; throws to keep it from appearing. */
     @FunctionalInterface
     public interface Check {
-        /** Has the folder, and what became of each tensor. */
-        void accept(Path dir, List<TensorReport> reports) throws IOException;
+        /** Takes the folder or GGUF file, and what became of each tensor. */
+        void accept(Path model, List<TensorReport> reports) throws IOException;
     }
 
     /**

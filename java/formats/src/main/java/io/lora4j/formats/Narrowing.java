@@ -15,17 +15,19 @@ final class Narrowing {
     /**
      * Copies float32 {@code from} to {@code to}.
      *
-     * @param from finite numbers
      * @param dtype F32, F16 or BF16
-     * @return the index of the first number that is beyond the type, or -1
+     * @return the index of the first number that is not finite in the type, or -1
      */
     static long fromFloat32(MemorySegment from, DType dtype, MemorySegment to) {
-        if (dtype == DType.F32) {
-            to.copyFrom(from);
-            return -1;
-        }
         long count = from.byteSize() / DType.F32.bytes();
         long bad = -1;
+        if (dtype == DType.F32) {
+            to.copyFrom(from);
+            for (long i = 0; i < count && bad < 0; i++) {
+                bad = Float.isFinite(from.get(F32, 4 * i)) ? -1 : i;
+            }
+            return bad;
+        }
         for (long i = 0; i < count; i++) {
             float value = from.get(F32, 4 * i);
             short bits = dtype == DType.F16 ? Float.floatToFloat16(value) : bfloat16(value);
