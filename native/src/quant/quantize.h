@@ -101,10 +101,10 @@ static inline float quantize_nested(const float *x, int64_t n, float offset, uin
     return absmax;
 }
 
-/* ---- LLM.int8, one row: int8_vectorwise_quant ---- */
+/* ---- LLM.int8, one row: int8_vectorwise_quant. PyTorch divides a number by a tensor as the number times the tensor's reciprocal. ---- */
 static inline void quantize_llm_int8(const float *restrict x, int64_t n, float absmax, int8_t *restrict out) {
-    float scale = 127.0f / absmax;
-    for (int64_t i = 0; i < n; i++) out[i] = absmax > 0 ? (int8_t)rintf(x[i] * scale) : 0;
+    float scale = absmax > 0x1p-126f ? 1.0f / absmax * 127.0f : 0; /* a subnormal has no reciprocal */
+    for (int64_t i = 0; i < n; i++) out[i] = (int8_t)rintf(x[i] * scale);
 }
 
 /* ---- GGUF's blocks of 32: quantize_row_<type>_ref of ggml-quants.c ---- */

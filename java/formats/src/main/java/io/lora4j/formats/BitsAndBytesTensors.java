@@ -122,6 +122,11 @@ final class BitsAndBytesTensors implements AutoCloseable {
         return meter.report(name, how.type().name(), shape, bytes);
     }
 
+    /** LLM.int8 takes float16: bitsandbytes rounds to it whatever the weight is. */
+    private Tensor half(Tensor x, Arena scratch) throws FormatException {
+        return Tensor.of(GgufQuantization.dense(DType.F16, x, scratch, name), DType.F16, x.shape());
+    }
+
     private void measure(Tensor x, TensorReport.Meter meter, Queue queue) {
         Weight.Builder builder = Weight.builder(scheme(), x.size(0), x.size(1));
         parts.forEach(builder::part);

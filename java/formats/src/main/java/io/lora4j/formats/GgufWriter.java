@@ -38,8 +38,14 @@ public final class GgufWriter {
      * @throws FormatException if the disk is full
      */
     public static void write(Path file, GgufMetadata metadata, List<GgufTensor> tensors, Body body) throws IOException {
+        write(file, metadata, tensors, body, whole -> {});
+    }
+
+    /** As above; the check looks at the file when it is complete but does not have its name yet. */
+    static void write(Path file, GgufMetadata metadata, List<GgufTensor> tensors, Body body, AtomicFile.Check check)
+            throws IOException {
         byte[] header = header(metadata, tensors);
-        AtomicFile.write(file, channel -> {
+        AtomicFile.write(file, check, channel -> {
             TensorStream stream = new TensorStream(channel);
             stream.append(MemorySegment.ofArray(header));
             pad(stream, header.length);

@@ -61,6 +61,7 @@ public final class MergedValues implements ModelValues {
                 LoraOps.backward(
                         queue,
                         Lora.builder(arena)
+                                .x(out) // Only its shape matters without an adapter.
                                 .projection(weight)
                                 .dy(b.rows(from, from + out.size(0)))
                                 .dx(update)
