@@ -176,7 +176,7 @@ class OptionsTest {
     @CsvSource(
             delimiter = '|',
             value = {
-                "fine-tune | 2 | unknown command fine-tune; expected one of quickstart, train, eval, generate, verify, inspect, doctor",
+                "fine-tune | 2 | unknown command fine-tune; expected one of quickstart, train, eval, generate, verify, quantize, merge, unmerge, export, inspect, doctor",
                 "--verbose | 2 | unexpected --verbose",
                 "inspect a b | 2 | unexpected b; inspect takes options as --name value; see lora4j inspect --help",
                 "inspect | 2 | option path is missing",
@@ -192,14 +192,18 @@ class OptionsTest {
 
     @Test
     void helpOfEveryCommandShowsEveryOptionAndItsDefault() {
-        Map<String, OptionTable> tables = Map.of(
-                "train", new TrainCommand().table(),
-                "eval", new EvalCommand().table(),
-                "generate", new GenerateCommand().table(),
-                "verify", new VerifyCommand().table(),
-                "inspect", new InspectCommand().table(),
-                "doctor", new DoctorCommand().table(),
-                "quickstart", new QuickstartCommand().table());
+        Map<String, OptionTable> tables = Map.ofEntries(
+                Map.entry("train", new TrainCommand().table()),
+                Map.entry("eval", new EvalCommand().table()),
+                Map.entry("generate", new GenerateCommand().table()),
+                Map.entry("verify", new VerifyCommand().table()),
+                Map.entry("quantize", new QuantizeCommand().table()),
+                Map.entry("merge", new MergeCommand().table()),
+                Map.entry("unmerge", new UnmergeCommand().table()),
+                Map.entry("export", new ExportCommand().table()),
+                Map.entry("inspect", new InspectCommand().table()),
+                Map.entry("doctor", new DoctorCommand().table()),
+                Map.entry("quickstart", new QuickstartCommand().table()));
         tables.forEach((command, table) -> {
             String help = unwrapped(out(command, "--help"));
             assertThat(help)
