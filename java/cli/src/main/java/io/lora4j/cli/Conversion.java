@@ -69,8 +69,8 @@ final class Conversion {
     static final Option<Path> OUTPUT = Option.ofPath(
                     "output", "What to write: a folder, or for GGUF a file. It appears whole or not at all.")
             .alias("output_dir", "output_file");
-    static final Option<Boolean> OVERWRITE =
-            Option.ofBoolean("overwrite", false, "Replace the output if it is there. The base model is never replaced.");
+    static final Option<Boolean> OVERWRITE = Option.ofBoolean(
+            "overwrite", false, "Replace the output if it is there. The base model is never replaced.");
     static final Option<Integer> BLOCK_SIZE = Option.of(
             "blocksize", "INT", 64, "Values that share a scale in nf4 and fp4: a power of two, 32 to 4096.", given -> {
                 int size = Integer.parseInt(given.toString());
@@ -90,13 +90,13 @@ final class Conversion {
                     ? list.stream().map(Object::toString).toList()
                     : List.of(given.toString().split("[,\\s]+")));
     static final Option<Double> MAX_ERROR = Option.ofDouble(
-                    "max_error",
-                    0,
-                    0,
-                    Double.MAX_VALUE,
-                    false,
-                    "Write nothing if a tensor changes by more than this: the root mean square of the changes over that of"
-                            + " the values. 0: no limit.");
+            "max_error",
+            0,
+            0,
+            Double.MAX_VALUE,
+            false,
+            "Write nothing if a tensor changes by more than this: the root mean square of the changes over that of"
+                    + " the values. 0: no limit.");
 
     private Conversion() {}
 
@@ -157,8 +157,7 @@ final class Conversion {
      */
     static void requireClose(Settings settings, List<TensorReport> tensors) {
         double limit = settings.get(MAX_ERROR);
-        TensorReport worst =
-                Collections.max(tensors, Comparator.comparingDouble(TensorReport::relativeRms));
+        TensorReport worst = Collections.max(tensors, Comparator.comparingDouble(TensorReport::relativeRms));
         if (limit > 0 && worst.relativeRms() > limit) {
             throw new TrainException("tensor " + worst.name() + " as " + worst.type() + " changes by a relative RMS of "
                     + Text.number(worst.relativeRms()) + ", more than max_error " + limit
@@ -171,7 +170,8 @@ final class Conversion {
         Map<String, Object> report = new LinkedHashMap<>();
         report.put("output", output.toString());
         report.put("format", Option.show(format));
-        report.put("parameters", tensors.stream().mapToLong(TensorReport::elements).sum());
+        report.put(
+                "parameters", tensors.stream().mapToLong(TensorReport::elements).sum());
         report.put("bytes", tensors.stream().mapToLong(TensorReport::bytes).sum());
         report.put("tensors", tensors);
         return report;

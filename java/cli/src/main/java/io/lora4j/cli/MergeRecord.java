@@ -34,7 +34,8 @@ record MergeRecord(String base, Map<String, String> baseFiles, String adapter, M
         for (String name : new String[] {"adapter_config.json", "adapter_model.safetensors"}) {
             adapterFiles.put(name, Sha256.of(adapter.resolve(name)));
         }
-        return new MergeRecord(base.toRealPath().toString(), hashes(base), adapter.toRealPath().toString(), adapterFiles);
+        return new MergeRecord(
+                base.toRealPath().toString(), hashes(base), adapter.toRealPath().toString(), adapterFiles);
     }
 
     /** Returns the SHA-256 of each file of a model. */

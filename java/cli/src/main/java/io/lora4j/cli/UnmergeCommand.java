@@ -30,8 +30,7 @@ final class UnmergeCommand extends TableCommand {
                     "The base model, if it is no longer where it was: a folder, or a name in the Hugging Face cache.")
             .alias("model")
             .otherwise("where it was when it was merged");
-    private static final Option<Path> OUTPUT = Option.ofPath(
-                    "output", "A folder for a copy of the base model's files.")
+    private static final Option<Path> OUTPUT = Option.ofPath("output", "A folder for a copy of the base model's files.")
             .otherwise("no copy: the base is only checked");
 
     UnmergeCommand() {
@@ -45,9 +44,7 @@ final class UnmergeCommand extends TableCommand {
     @Override
     int run(Settings settings, boolean json, Console console) throws IOException {
         MergeRecord merge = MergeRecord.read(settings.get(MERGED));
-        Path base = settings.isSet(BASE)
-                ? Sources.model(settings.get(BASE)).dir()
-                : Path.of(merge.base());
+        Path base = settings.isSet(BASE) ? Sources.model(settings.get(BASE)).dir() : Path.of(merge.base());
         for (Map.Entry<String, String> file : merge.baseFiles().entrySet()) {
             requireHash(file(base, file.getKey()), file.getValue());
         }
@@ -72,7 +69,8 @@ final class UnmergeCommand extends TableCommand {
             console.json(report);
         } else {
             merge.baseFiles().forEach((name, hash) -> console.out().println(hash + "  " + name));
-            console.out().println(base + ": every byte is what it was" + (output == null ? "" : "; copied to " + output));
+            console.out()
+                    .println(base + ": every byte is what it was" + (output == null ? "" : "; copied to " + output));
         }
         return 0;
     }

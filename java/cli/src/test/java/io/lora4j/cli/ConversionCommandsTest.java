@@ -32,8 +32,7 @@ class ConversionCommandsTest {
         for (JsonNode tensor : json.get("tensors").values()) {
             bytes += tensor.get("bytes").longValue();
             boolean dense = tensor.get("type").stringValue().matches("BF16|F32");
-            assertThat(tensor.get("relativeRms").doubleValue())
-                    .isBetween(dense ? 0 : 1e-3, dense ? 0 : 0.2);
+            assertThat(tensor.get("relativeRms").doubleValue()).isBetween(dense ? 0 : 1e-3, dense ? 0 : 0.2);
         }
         assertThat(json.get("bytes").longValue()).isEqualTo(bytes);
         Path weights = format.equals("nf4") ? out.resolve("model.safetensors") : out;
@@ -52,7 +51,16 @@ class ConversionCommandsTest {
         Map<String, String> before = MergeRecord.hashes(Cli.TINY);
         Path merged = dir.resolve("merged");
         JsonNode json = Cli.run(
-                        "merge", "--model", Cli.TINY, "--adapter", trained(), "--to", "float32", "--output", merged, "--json")
+                        "merge",
+                        "--model",
+                        Cli.TINY,
+                        "--adapter",
+                        trained(),
+                        "--to",
+                        "float32",
+                        "--output",
+                        merged,
+                        "--json")
                 .json();
         // Without rounding only the order of sums differs.
         assertThat(json.get("probe").get("largest").doubleValue()).isBetween(0.0, 1e-3);
@@ -93,7 +101,8 @@ class ConversionCommandsTest {
         Cli.Result logits = Cli.run(with(merge, "--max_logit_change", "1e-3"));
         assertThat(logits.status()).isEqualTo(1);
         assertThat(logits.err()).contains("the logits of", "more than max_logit_change 0.001", "nothing was written");
-        Cli.Result gguf = Cli.run("quantize", "--model", Cli.TINY, "--to", "q4_0", "--output", out, "--max_error", "0.01");
+        Cli.Result gguf =
+                Cli.run("quantize", "--model", Cli.TINY, "--to", "q4_0", "--output", out, "--max_error", "0.01");
         assertThat(gguf.status()).isEqualTo(1);
         assertThat(gguf.err()).contains("as Q4_0 changes by");
         try (Stream<Path> left = Files.list(dir)) {
@@ -112,8 +121,7 @@ class ConversionCommandsTest {
         for (Path output : new Path[] {model, dir.resolve("link"), model.resolve("inside"), dir}) {
             for (String command : new String[] {"merge", "quantize"}) {
                 Object[] args = {command, "--model", model, "--to", "bfloat16", "--output", output, "--overwrite"};
-                Cli.Result result =
-                        Cli.run(command.equals("merge") ? with(args, "--adapter", trained()) : args);
+                Cli.Result result = Cli.run(command.equals("merge") ? with(args, "--adapter", trained()) : args);
                 assertThat(result.status()).isEqualTo(2);
                 assertThat(result.err()).contains("the base is never written to");
             }
@@ -135,7 +143,12 @@ class ConversionCommandsTest {
         assertThat(again.status()).isEqualTo(2);
         assertThat(again.err()).contains("is there already");
         Cli.Result other = Cli.run(
-                "export", "--adapter", Cli.ROOT.resolve("test-data/formats/adapters/plain"), "--model", Cli.TINY, "--output",
+                "export",
+                "--adapter",
+                Cli.ROOT.resolve("test-data/formats/adapters/plain"),
+                "--model",
+                Cli.TINY,
+                "--output",
                 dir.resolve("no.gguf"));
         assertThat(other.status()).isEqualTo(1);
         assertThat(other.err()).contains("the adapter is of another base model");

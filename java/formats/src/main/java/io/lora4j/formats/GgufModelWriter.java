@@ -52,18 +52,11 @@ public final class GgufModelWriter {
      * @throws FormatException if the model or its tokenizer cannot be expressed, or a value is not finite
      */
     public static List<TensorReport> write(
-            Path file,
-            ModelValues values,
-            Path dir,
-            GgmlType type,
-            String name,
-            Queue queue,
-            ModelWriter.Check check)
+            Path file, ModelValues values, Path dir, GgmlType type, String name, Queue queue, ModelWriter.Check check)
             throws IOException {
         GgufMetadata metadata = GgufModelMetadata.of(values.config(), dir, type, name);
         GgufModelWriter writer = new GgufModelWriter(values, type, queue);
-        GgufWriter.write(
-                file, metadata, writer.plan(), writer::write, whole -> check.accept(whole, writer.reports));
+        GgufWriter.write(file, metadata, writer.plan(), writer::write, whole -> check.accept(whole, writer.reports));
         return List.copyOf(writer.reports);
     }
 

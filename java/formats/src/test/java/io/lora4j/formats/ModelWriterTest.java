@@ -68,7 +68,9 @@ class ModelWriterTest {
                     assertThat(new String(state, StandardCharsets.UTF_8))
                             .isEqualTo(tensor.getValue().stringValue());
                 } else {
-                    assertThat(sha(written.data(name))).as(name).isEqualTo(tensor.getValue().stringValue());
+                    assertThat(sha(written.data(name)))
+                            .as(name)
+                            .isEqualTo(tensor.getValue().stringValue());
                 }
                 compared++;
             }
@@ -77,7 +79,8 @@ class ModelWriterTest {
             for (TensorInfo info : source.tensors().values()) {
                 if (!info.name().endsWith("_proj.weight")) {
                     assertThat(written.tensor(info.name()).typeName()).isEqualTo("BF16");
-                    assertThat(written.data(info.name()).mismatch(source.data(info.name()))).isEqualTo(-1);
+                    assertThat(written.data(info.name()).mismatch(source.data(info.name())))
+                            .isEqualTo(-1);
                 }
             }
             assertThat(written.tensors())
@@ -158,8 +161,7 @@ class ModelWriterTest {
                     .containsEntry("tokenizer.ggml.bos_token_id", 0L)
                     .containsEntry("tokenizer.ggml.add_bos_token", true)
                     .containsEntry("tokenizer.ggml.add_eos_token", false)
-                    .containsEntry(
-                            "tokenizer.chat_template", Files.readString(TINY.resolve("chat_template.jinja")));
+                    .containsEntry("tokenizer.chat_template", Files.readString(TINY.resolve("chat_template.jinja")));
             List<?> tokens = (List<?>) written.values().get("tokenizer.ggml.tokens");
             List<?> types = (List<?>) written.values().get("tokenizer.ggml.token_type");
             assertThat(tokens).hasSize(2048);
@@ -175,9 +177,8 @@ class ModelWriterTest {
         List<TensorReport> reports = gguf(dir.resolve("tiny.gguf"), GgmlType.Q4_K);
         for (TensorReport report : reports) {
             // Rows of 512 are whole blocks of 256, rows of 192 are not.
-            String expected = report.shape().size() == 1
-                    ? "F32"
-                    : report.name().endsWith("ffn_down.weight") ? "Q4_K" : "Q8_0";
+            String expected =
+                    report.shape().size() == 1 ? "F32" : report.name().endsWith("ffn_down.weight") ? "Q4_K" : "Q8_0";
             assertThat(report.type()).as(report.name()).isEqualTo(expected);
         }
     }
@@ -188,7 +189,9 @@ class ModelWriterTest {
         try (ModelValues values = StoredValues.open(TINY)) {
             ModelWriter.dense(wide, values, TINY, DType.F32, queue, (model, reports) -> {});
         }
-        assertThat(TestData.parse(Files.readString(wide.resolve("config.json"))).path("dtype").stringValue())
+        assertThat(TestData.parse(Files.readString(wide.resolve("config.json")))
+                        .path("dtype")
+                        .stringValue())
                 .isEqualTo("float32");
         Path narrow = dir.resolve("narrow");
         try (ModelValues values = StoredValues.open(wide)) {
