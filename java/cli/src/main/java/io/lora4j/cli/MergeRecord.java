@@ -12,6 +12,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.Map;
+import org.jspecify.annotations.Nullable;
 import tools.jackson.core.JacksonException;
 import tools.jackson.core.type.TypeReference;
 import tools.jackson.databind.json.JsonMapper;
@@ -87,14 +88,14 @@ record MergeRecord(String base, Map<String, String> baseFiles, String adapter, M
         }
     }
 
-    private static String text(Object value) {
+    private static String text(@Nullable Object value) {
         if (value instanceof String text) {
             return text;
         }
         throw new IllegalArgumentException("expected a text");
     }
 
-    private static Map<String, String> texts(Object value) {
+    private static Map<String, String> texts(@Nullable Object value) {
         if (!(value instanceof Map<?, ?> map) || map.isEmpty()) {
             throw new IllegalArgumentException("expected file names and hashes");
         }
