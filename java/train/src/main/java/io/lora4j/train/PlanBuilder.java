@@ -38,7 +38,7 @@ final class PlanBuilder {
     /** What the JVM needs beside its heap where it cannot be measured. */
     private static final long UNKNOWN_JVM = 90L << 20;
     /** What it gets to need in the steps: classes and compiled code of the loop, the threads' stacks. */
-    private static final long JVM_GROWTH = 26L << 20;
+    private static final long JVM_GROWTH = 20L << 20;
 
     private final Settings settings;
     private final Sources sources;
