@@ -1,13 +1,17 @@
 package io.lora4j.formats;
 
+import static org.assertj.core.api.Assertions.assertThat;
+
 import io.lora4j.formats.template.ChatTemplate;
 import io.lora4j.formats.template.Message;
 import java.io.IOException;
+import java.lang.foreign.Arena;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.ZoneOffset;
 import java.time.ZonedDateTime;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.SplittableRandom;
@@ -18,6 +22,9 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 /** Damaged files either open or are refused with a FormatException: no other failure, no endless loop, no huge allocation. */
 class ParserFuzzTest {
+    private static final Path FAMILIES =
+            Path.of(System.getProperty("lora4j.root"), "java/train/src/test/resources/io/lora4j/train/model/families");
+
     @TempDir
     private static Path dir;
 
@@ -94,6 +101,60 @@ class ParserFuzzTest {
     void gguf() throws IOException {
         byte[] valid = Files.readAllBytes(TestData.path("formats/files/small.gguf"));
         fuzz(800, random -> open(mutate(valid, random, 6), "f.gguf"));
+    }
+
+    /** A file whose first bytes are changed and whose rest is not. */
+    private static byte[] mutateHead(byte[] original, int head, SplittableRandom random) {
+        byte[] changed = mutate(Arrays.copyOf(original, head), random, 3);
+        byte[] bytes = Arrays.copyOf(changed, changed.length + original.length - head);
+        System.arraycopy(original, head, bytes, changed.length, original.length - head);
+        return bytes;
+    }
+
+    /** Opens all of a model; what is refused names the file. */
+    private static void openModel(Path model, Path file) throws IOException {
+        try (ModelWeights weights = ModelWeights.open(model);
+                Arena arena = Arena.ofConfined()) {
+            for (ModelModule module : weights.config().modules().values()) {
+                boolean matrix = module.inFeatures() > 0 && weights.has(module.name() + ".weight");
+                if (matrix) {
+                    assertThat(weights.matrix(module.name(), arena).parts()).isNotEmpty();
+                }
+            }
+        } catch (FormatException e) {
+            assertNamed(e, file);
+        }
+    }
+
+    @Test
+    void ggufModel() throws IOException {
+        byte[] valid = Files.readAllBytes(FAMILIES.resolve("gguf_llama/model.gguf"));
+        int head;
+        try (GgufFile file = GgufFile.open(FAMILIES.resolve("gguf_llama/model.gguf"))) {
+            head = (int) file.tensors().values().iterator().next().offset();
+        }
+        Path file = dir.resolve("model.gguf");
+        fuzz(400, random -> {
+            Files.write(file, mutateHead(valid, head, random));
+            openModel(file, file);
+            try (Tokenizer tokenizer = Tokenizer.open(file)) {
+                tokenizer.decode(tokenizer.encode("hello 日本 👍 <|im_end|>", true), true);
+            } catch (FormatException e) {
+                assertNamed(e, file);
+            }
+        });
+    }
+
+    @ParameterizedTest
+    @ValueSource(strings = {"nf4_double", "gptq_v2"})
+    void quantizedModel(String family) throws IOException {
+        Path model = Files.createDirectories(dir.resolve(family));
+        Files.copy(FAMILIES.resolve(family).resolve("config.json"), model.resolve("config.json"));
+        byte[] valid = Files.readAllBytes(FAMILIES.resolve(family).resolve("model.safetensors"));
+        fuzz(300, random -> {
+            Files.write(model.resolve("model.safetensors"), mutate(valid, random, 40));
+            openModel(model, model);
+        });
     }
 
     @Test
