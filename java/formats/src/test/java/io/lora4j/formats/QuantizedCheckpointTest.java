@@ -7,6 +7,7 @@ import io.lora4j.formats.ModelModule.Kind;
 import io.lora4j.kernels.DType;
 import io.lora4j.kernels.Part;
 import io.lora4j.kernels.Scheme;
+import io.lora4j.kernels.Tensor;
 import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -66,6 +67,21 @@ class QuantizedCheckpointTest {
             });
             weights.unload(LAYER);
             return shapes;
+        }
+    }
+
+    /** {@code bnb_4bit_quant_storage}: the same bytes under the name of another type. */
+    @Test
+    void readsCodesThatAreStoredAsNumbers() throws IOException {
+        String name = LAYER + ".weight";
+        copy("nf4", t -> t.name().equals(name) ? new NamedTensor(name, DType.BF16, List.of(960L, 1L), t.data()) : t);
+        try (ModelWeights weights = ModelWeights.open(dir);
+                ModelWeights bytes = ModelWeights.open(FAMILIES.resolve("nf4"));
+                Arena arena = Arena.ofConfined()) {
+            Tensor codes = weights.matrix(LAYER, arena).values();
+            assertThat(codes.dtype()).isEqualTo(DType.U8);
+            assertThat(codes.data().mismatch(bytes.matrix(LAYER, arena).values().data()))
+                    .isEqualTo(-1);
         }
     }
 
