@@ -5,9 +5,14 @@ import io.lora4j.formats.GgmlType;
 import io.lora4j.formats.GgufModelWriter;
 import io.lora4j.formats.ModelValues;
 import io.lora4j.formats.ModelWriter;
+import io.lora4j.formats.StoredValues;
+import io.lora4j.formats.StoredWeight;
 import io.lora4j.formats.TensorReport;
 import io.lora4j.kernels.DType;
+import io.lora4j.kernels.Part;
 import io.lora4j.kernels.Queue;
+import io.lora4j.kernels.Scheme;
+import io.lora4j.kernels.Tensor;
 import io.lora4j.train.Option;
 import io.lora4j.train.OptionException;
 import io.lora4j.train.Settings;
@@ -20,6 +25,7 @@ import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.stream.Stream;
 
 /** What {@code quantize} and {@code merge} share: the formats a model is written in, and the report of its tensors. */
 final class Conversion {
@@ -135,19 +141,61 @@ final class Conversion {
             ModelWriter.Check check)
             throws IOException {
         if (format.isGguf()) {
+            if (!output.toString().endsWith(".gguf")) {
+                throw new OptionException("option output: " + output + " is to be a GGUF file; give it a name ending in .gguf");
+            }
             String name = String.valueOf(source.toRealPath().getFileName());
             return GgufModelWriter.write(output, values, source, format.ggmlType(), name, queue, check);
+        }
+        if (!Files.isDirectory(source)) {
+            throw new OptionException("option to: " + Option.show(format) + " is a folder with config.json and tokenizer.json,"
+                    + " which " + source + " does not have; choose a GGUF format");
         }
         if (format.isDense()) {
             return ModelWriter.dense(output, values, source, format.dtype(), queue, check);
         }
-        BitsAndBytes how = new BitsAndBytes(
+        BitsAndBytes how = bitsAndBytes(settings, format, values);
+        return ModelWriter.bitsAndBytes(output, values, source, how, queue, check);
+    }
+
+    private static BitsAndBytes bitsAndBytes(Settings settings, Format format, ModelValues values) throws IOException {
+        return new BitsAndBytes(
                 BitsAndBytes.Type.valueOf(format.name()),
                 settings.get(BLOCK_SIZE),
                 settings.get(DOUBLE_QUANT),
                 ModelWriter.torchName(values.dtype("model.embed_tokens.weight")),
                 settings.get(SKIP_MODULES));
-        return ModelWriter.bitsAndBytes(output, values, source, how, queue, check);
+    }
+
+    /**
+     * Returns the settings with the format that a model is stored in, and its blocks and double quantization, where none is given.
+     *
+     * @throws OptionException if models are not written in that format
+     */
+    static Settings likeBase(Settings settings, Option<Format> to, StoredValues base) throws IOException {
+        if (settings.isSet(to)) {
+            return settings;
+        }
+        StoredWeight stored = base.stored("model.layers.0.self_attn.q_proj.weight");
+        String name = stored.scheme() == Scheme.DENSE
+                ? ModelWriter.torchName(stored.values().dtype())
+                : stored.scheme().name().replace("GGUF_", "").replace("LLM_", "");
+        Format format = Stream.of(Format.values())
+                .filter(f -> f.name().equalsIgnoreCase(name))
+                .findFirst()
+                .orElseThrow(() -> new OptionException("option " + to.name() + " is missing, and the base is stored as "
+                        + stored.scheme() + ", which lora4j does not write; give one of " + to.type()));
+        Settings.Builder like = settings.toBuilder().set(to, format);
+        Tensor block = stored.parts().get(Part.BLOCK_SIZE);
+        if (format.isBitsAndBytes() && block != null) {
+            if (!settings.isSet(BLOCK_SIZE)) {
+                like.set(BLOCK_SIZE, (int) block.getLong(0));
+            }
+            if (!settings.isSet(DOUBLE_QUANT)) {
+                like.set(DOUBLE_QUANT, stored.parts().containsKey(Part.NESTED_OFFSET));
+            }
+        }
+        return like.build();
     }
 
     /**

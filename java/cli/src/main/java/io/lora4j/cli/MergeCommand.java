@@ -26,9 +26,10 @@ final class MergeCommand extends TableCommand {
             .alias("adapter");
     private static final Option<Conversion.Format> TO = Option.ofEnum(
             "to",
-            Conversion.Format.class,
-            Conversion.Format.BFLOAT16,
-            "The format: float32, float16 or bfloat16 for a dense folder, or any of lora4j quantize.");
+                    Conversion.Format.class,
+                    null,
+                    "The format: float32, float16 or bfloat16 for a dense folder, or any of lora4j quantize.")
+            .otherwise("the base's own");
     private static final Option<String> PROBE_TEXT = Option.ofString(
             "probe_text",
             "The quick brown fox jumps over the lazy dog, and the little girl laughed.",
@@ -67,23 +68,26 @@ final class MergeCommand extends TableCommand {
         Path dir = Sources.model(settings.get(TrainOptions.MODEL_NAME_OR_PATH)).dir();
         Path adapterDir = Sources.adapter(settings.get(ADAPTER));
         Path output = Conversion.output(settings, dir);
-        Conversion.Format format = settings.get(TO);
         MergeRecord record = MergeRecord.of(dir, adapterDir);
         try (Arena arena = Arena.ofShared();
                 Device device = Device.cpu();
                 Queue queue = Queue.create(device, settings.get(TrainOptions.THREADS))) {
             PeftAdapter adapter = PeftAdapter.read(adapterDir, arena);
-            LogitProbe probe = LogitProbe.open(dir, adapterDir, settings.get(PROBE_TEXT), queue);
-            LogitProbe.Change[] change = new LogitProbe.Change[1];
-            ModelWriter.Check check = (merged, tensors) -> {
-                Conversion.requireClose(settings, tensors);
-                change[0] = probe.compare(merged, queue);
-                requireClose(settings, change[0]);
-                record.write(format.isGguf() ? MergeRecord.file(output) : merged.resolve(MergeRecord.FILE_NAME));
-            };
-            try (MergedValues values = new MergedValues(StoredValues.open(dir), adapter, queue)) {
+            StoredValues base = StoredValues.open(dir, queue);
+            try (MergedValues values = new MergedValues(base, adapter, queue)) {
                 adapter.requireFits(adapterDir.toString(), values.config().modules());
-                List<TensorReport> tensors = Conversion.write(settings, format, output, values, dir, queue, check);
+                Settings all = Conversion.likeBase(settings, TO, base);
+                Conversion.Format format = all.get(TO);
+                LogitProbe probe = LogitProbe.open(dir, adapterDir, settings.get(PROBE_TEXT), queue);
+                LogitProbe.Change[] change = new LogitProbe.Change[1];
+                ModelWriter.Check check = (merged, tensors) -> {
+                    Conversion.requireClose(settings, tensors);
+                    change[0] = probe.compare(merged, queue);
+                    requireClose(settings, change[0]);
+                    record.write(
+                            format.isGguf() ? MergeRecord.file(output) : merged.resolve(MergeRecord.FILE_NAME));
+                };
+                List<TensorReport> tensors = Conversion.write(all, format, output, values, dir, queue, check);
                 if (json) {
                     Map<String, Object> report = Conversion.report(output, format, tensors);
                     report.put("probe", change[0]);

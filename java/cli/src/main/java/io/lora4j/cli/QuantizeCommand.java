@@ -14,7 +14,7 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.util.List;
 
-/** {@code lora4j quantize}: a dense model in a quantized format. */
+/** {@code lora4j quantize}: a model in a quantized format. */
 final class QuantizeCommand extends TableCommand {
     private static final Option<Conversion.Format> TO = Option.ofEnum(
             "to",
@@ -40,7 +40,7 @@ final class QuantizeCommand extends TableCommand {
                                 Conversion.SKIP_MODULES,
                                 Conversion.MAX_ERROR,
                                 TrainOptions.THREADS)),
-                "Writes a dense model in a quantized format, tensor by tensor, and says how much each one changes.");
+                "Writes a model in a quantized format, tensor by tensor, and says how much each one changes.");
     }
 
     @Override
@@ -50,9 +50,9 @@ final class QuantizeCommand extends TableCommand {
         Conversion.Format format = settings.get(TO);
         int threads = settings.get(TrainOptions.THREADS);
         ModelWriter.Check check = (folder, tensors) -> Conversion.requireClose(settings, tensors);
-        try (StoredValues values = StoredValues.open(dir);
-                Device device = Device.cpu();
-                Queue queue = Queue.create(device, threads)) {
+        try (Device device = Device.cpu();
+                Queue queue = Queue.create(device, threads);
+                StoredValues values = StoredValues.open(dir, queue)) {
             List<TensorReport> tensors = Conversion.write(settings, format, output, values, dir, queue, check);
             if (json) {
                 console.json(Conversion.report(output, format, tensors));

@@ -23,7 +23,7 @@ class ConversionCommandsTest {
     @ParameterizedTest
     @ValueSource(strings = {"nf4", "q4_0"})
     void quantizeSaysWhatEachTensorChanges(String format) throws IOException {
-        Path out = dir.resolve("out");
+        Path out = dir.resolve(format.equals("nf4") ? "out" : "out.gguf");
         JsonNode json = Cli.run("quantize", "--model", Cli.TINY, "--to", format, "--output", out, "--json")
                 .json();
         assertThat(json.get("tensors").size()).isEqualTo(74);
@@ -91,6 +91,44 @@ class ConversionCommandsTest {
         assertThat(Cli.run("unmerge", changed).err()).contains("only models that lora4j merge wrote can be unmerged");
     }
 
+    /** Without --to the merged model is stored as its base is, blocks and double quantization alike. */
+    @ParameterizedTest
+    @ValueSource(strings = {"nf4", "int8", "q8_0"})
+    void mergeIntoAQuantizedBase(String format) throws IOException {
+        boolean gguf = format.equals("q8_0");
+        Path base = dir.resolve(gguf ? "base.gguf" : "base");
+        Object[] quantize = {"quantize", "--model", Cli.TINY, "--to", format, "--output", base};
+        Object[] nested = {"--bnb_4bit_use_double_quant", "--blocksize", 128};
+        assertThat(Cli.run(format.equals("nf4") ? with(quantize, nested) : quantize).status()).isZero();
+        Map<String, String> before = MergeRecord.hashes(base);
+
+        Path merged = dir.resolve(gguf ? "merged.gguf" : "merged");
+        JsonNode json = Cli.run("merge", "--model", base, "--adapter", trained(), "--output", merged, "--json")
+                .json();
+        assertThat(json.get("format").stringValue()).isEqualTo(format);
+        JsonNode of = Cli.run("inspect", base, "--json").json();
+        JsonNode is = Cli.run("inspect", merged, "--json").json();
+        assertThat(is.get("bytes_by_dtype")).isEqualTo(of.get("bytes_by_dtype"));
+        assertThat(is.get("usable").stringValue()).startsWith("yes");
+        // Rounding costs something, but less than the adapter changes.
+        double largest = json.get("probe").get("largest").doubleValue();
+        assertThat(largest).isBetween(1e-3, format.equals("nf4") ? 4.0 : 1.0);
+        double adapted = loss(base, "--adapter", trained());
+        assertThat(loss(merged)).isCloseTo(adapted, within(format.equals("nf4") ? 0.2 : 0.02));
+
+        Path back = dir.resolve("back");
+        Cli.Result unmerge = Cli.run("unmerge", merged, "--output", back);
+        assertThat(unmerge.status()).as(unmerge.err()).isZero();
+        assertThat(MergeRecord.hashes(base)).isEqualTo(before);
+        assertThat(MergeRecord.hashes(gguf ? back.resolve("base.gguf") : back)).isEqualTo(before);
+        if (gguf) {
+            Cli.Result folder = Cli.run(
+                    "merge", "--model", base, "--adapter", trained(), "--to", "float32", "--output", dir.resolve("no"));
+            assertThat(folder.status()).isEqualTo(2);
+            assertThat(folder.err()).contains("choose a GGUF format");
+        }
+    }
+
     @Test
     void whatLosesTooMuchIsNotWritten() throws IOException {
         Path out = dir.resolve("out");
@@ -102,7 +140,7 @@ class ConversionCommandsTest {
         assertThat(logits.status()).isEqualTo(1);
         assertThat(logits.err()).contains("the logits of", "more than max_logit_change 0.001", "nothing was written");
         Cli.Result gguf =
-                Cli.run("quantize", "--model", Cli.TINY, "--to", "q4_0", "--output", out, "--max_error", "0.01");
+                Cli.run("quantize", "--model", Cli.TINY, "--to", "q4_0", "--output", out + ".gguf", "--max_error", "0.01");
         assertThat(gguf.status()).isEqualTo(1);
         assertThat(gguf.err()).contains("as Q4_0 changes by");
         try (Stream<Path> left = Files.list(dir)) {

@@ -87,10 +87,11 @@ public final class AtomicFile {
         sync(directory(absolute));
     }
 
-    /** Returns an unused hidden name beside {@code target}, which must be absolute. */
+    /** Returns an unused hidden name beside {@code target}, which must be absolute. A GGUF file keeps its ending, by which it is known. */
     static Path temporary(Path target) {
         long random = ThreadLocalRandom.current().nextLong();
-        return target.resolveSibling("." + target.getFileName() + ".tmp-" + Long.toHexString(random));
+        String ending = target.toString().endsWith(".gguf") ? ".gguf" : "";
+        return target.resolveSibling("." + target.getFileName() + ".tmp-" + Long.toHexString(random) + ending);
     }
 
     /** Writes all of a buffer. */

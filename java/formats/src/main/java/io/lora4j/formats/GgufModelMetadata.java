@@ -4,6 +4,7 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Path;
+import java.util.List;
 import java.util.Map;
 
 /** The metadata that llama.cpp needs of a model. Source: ggml's {@code docs/gguf.md} and llama.cpp's converter. */
@@ -61,8 +62,18 @@ final class GgufModelMetadata {
         return m;
     }
 
-    /** Returns what Llama 3's scaling divides each frequency by, float32: the tensor {@code rope_freqs.weight}. */
+    /** Returns whether the frequencies are divided one by one, by a tensor {@code rope_freqs.weight}. */
+    static boolean hasRopeDivisors(ModelConfig config) {
+        return config.rope() instanceof Rope.Llama3 || config.rope() instanceof Rope.Divided;
+    }
+
+    /** Returns what each frequency is divided by, float32. */
     static byte[] ropeDivisors(ModelConfig config) {
+        if (config.rope() instanceof Rope.Divided(double theta, List<Float> known)) {
+            ByteBuffer copy = ByteBuffer.allocate(known.size() * Float.BYTES).order(ByteOrder.LITTLE_ENDIAN);
+            known.forEach(copy::putFloat);
+            return copy.array();
+        }
         if (!(config.rope() instanceof Rope.Llama3 rope)) {
             throw new IllegalArgumentException("the frequencies of " + config.rope() + " are not divided one by one");
         }

@@ -62,7 +62,7 @@ public final class GgufModelWriter {
 
     private List<GgufTensor> plan() {
         List<GgufTensor> tensors = new ArrayList<>();
-        if (config.rope() instanceof Rope.Llama3) {
+        if (GgufModelMetadata.hasRopeDivisors(config)) {
             tensors.add(new GgufTensor(ROPE_FREQS, GgmlType.F32, List.of(config.headDim() / 2L)));
         }
         config.expectedTensors().forEach((name, shape) -> {

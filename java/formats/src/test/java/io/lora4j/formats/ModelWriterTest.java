@@ -186,7 +186,7 @@ class ModelWriterTest {
     @Test
     void denseAndBack() throws IOException {
         Path wide = dir.resolve("wide");
-        try (ModelValues values = StoredValues.open(TINY)) {
+        try (ModelValues values = StoredValues.open(TINY, queue)) {
             ModelWriter.dense(wide, values, TINY, DType.F32, queue, (model, reports) -> {});
         }
         assertThat(TestData.parse(Files.readString(wide.resolve("config.json")))
@@ -194,7 +194,7 @@ class ModelWriterTest {
                         .stringValue())
                 .isEqualTo("float32");
         Path narrow = dir.resolve("narrow");
-        try (ModelValues values = StoredValues.open(wide)) {
+        try (ModelValues values = StoredValues.open(wide, queue)) {
             ModelWriter.dense(narrow, values, wide, DType.BF16, queue, (model, reports) -> {});
         }
         try (Checkpoint source = Checkpoint.open(TINY);
@@ -209,8 +209,8 @@ class ModelWriterTest {
     void mergedRowsAreTheWeightPlusTheUpdate() throws IOException {
         try (Arena arena = Arena.ofShared()) {
             PeftAdapter adapter = PeftAdapter.read(TestData.path("golden/tiny-llama/adapters/default"), arena);
-            try (ModelValues base = StoredValues.open(TINY);
-                    ModelValues merged = new MergedValues(StoredValues.open(TINY), adapter, queue)) {
+            try (ModelValues base = StoredValues.open(TINY, queue);
+                    ModelValues merged = new MergedValues(StoredValues.open(TINY, queue), adapter, queue)) {
                 for (Map.Entry<String, LoraWeights> module : adapter.modules().entrySet()) {
                     LoraWeights w = module.getValue();
                     Tensor before = Tensor.allocate(arena, DType.F32, w.outFeatures() - 5, w.inFeatures());
@@ -255,7 +255,7 @@ class ModelWriterTest {
         bytes[(int) at + 1] = 0x7F; // NaN in bf16
         Files.write(model.resolve("model.safetensors"), bytes);
         Path out = dir.resolve("out");
-        try (ModelValues values = StoredValues.open(model)) {
+        try (ModelValues values = StoredValues.open(model, queue)) {
             for (GgmlType type : List.of(GgmlType.Q4_0, GgmlType.F16)) {
                 assertThatThrownBy(() -> GgufModelWriter.write(out, values, model, type, "x", queue, (m, r) -> {}))
                         .isInstanceOf(FormatException.class)
@@ -266,7 +266,7 @@ class ModelWriterTest {
                     .isInstanceOf(FormatException.class)
                     .hasMessageContaining(Q + " holds NaN at row 3, column 7");
         }
-        try (ModelValues values = StoredValues.open(TINY)) {
+        try (ModelValues values = StoredValues.open(TINY, queue)) {
             assertThatThrownBy(() -> ModelWriter.dense(out, values, TINY, null, queue, (m, r) -> {
                         throw new FormatException("no");
                     }))
@@ -293,7 +293,7 @@ class ModelWriterTest {
             String changed = json.replaceFirst(change[0], change[1]);
             assertThat(changed).as(change[0]).isNotEqualTo(json);
             Files.writeString(model.resolve("tokenizer.json"), changed);
-            try (ModelValues values = StoredValues.open(model)) {
+            try (ModelValues values = StoredValues.open(model, queue)) {
                 assertThatThrownBy(() -> GgufModelWriter.write(
                                 dir.resolve("no.gguf"), values, model, GgmlType.F32, "x", queue, (m, r) -> {}))
                         .isInstanceOf(FormatException.class)
@@ -303,13 +303,13 @@ class ModelWriterTest {
     }
 
     private List<TensorReport> quantize(Path out, BitsAndBytes how) throws IOException {
-        try (ModelValues values = StoredValues.open(TINY)) {
+        try (ModelValues values = StoredValues.open(TINY, queue)) {
             return ModelWriter.bitsAndBytes(out, values, TINY, how, queue, (model, reports) -> {});
         }
     }
 
     private List<TensorReport> gguf(Path file, GgmlType type) throws IOException {
-        try (ModelValues values = StoredValues.open(TINY)) {
+        try (ModelValues values = StoredValues.open(TINY, queue)) {
             return GgufModelWriter.write(file, values, TINY, type, "tiny", queue, (model, reports) -> {});
         }
     }
