@@ -118,6 +118,8 @@ public:
     }
 
     const Context &context() const { return context_; }
+    // Another weight of the same shape and device instead of projection g's.
+    void use_weight(size_t g, const l4j_weight *weight) { handles_[g] = weight; }
 
     Operand x, dx;
     std::vector<Operand> a, b, dy, y, s, da, db;

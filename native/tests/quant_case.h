@@ -102,6 +102,12 @@ private:
     l4j_weight *handle_ = nullptr;
 };
 
+// How a device may hold a quantized weight: a GPU has a copy in any case.
+inline std::vector<int32_t> modes(int32_t isa) {
+    if (isa == L4J_ISA_CUDA) return {L4J_WEIGHT_PACK};
+    return {L4J_WEIGHT_BORROW, L4J_WEIGHT_PACK};
+}
+
 // Rows [begin, begin + rows) as the library gives them.
 inline Operand dequantized(const Context &context, int32_t isa, const l4j_weight *weight, int64_t begin, int64_t rows,
                            int64_t cols) {

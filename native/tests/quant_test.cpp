@@ -23,12 +23,12 @@ void expect_values(const std::vector<float> &expected, const l4j::Operand &got) 
 
 void expect_case(const std::string &name, const Parts &parts, const std::vector<float> &expected) {
     SCOPED_TRACE(name);
-    std::vector<int32_t> all = l4j::tiers();
+    std::vector<int32_t> all = l4j::devices();
     all.push_back(L4J_ISA_REF64);
     for (int32_t isa : all) {
         SCOPED_TRACE(l4j::tier_name(isa));
         Context context(isa, 2);
-        for (int32_t mode : {L4J_WEIGHT_BORROW, L4J_WEIGHT_PACK}) {
+        for (int32_t mode : l4j::modes(isa)) {
             l4j::QuantWeight weight(context, parts, mode, L4J_WEIGHT_ALLOW_NONFINITE);
             expect_values(expected, l4j::dequantized(context, isa, weight.get(), 0, parts.rows, parts.cols));
             if (::testing::Test::HasFatalFailure()) return;
@@ -73,7 +73,7 @@ TEST(QuantTest, OwnersValuesAreExact) {
     EXPECT_EQ(36 + 144 + 10, checked);
 }
 
-// Every tier has the bits of ref, whatever the row, the shape and the number of threads.
+// Every tier, and the GPU, has the bits of ref, whatever the row, the shape and the number of threads.
 TEST(QuantTest, TiersAgree) {
     for (auto &scheme : l4j::schemes()) {
         SCOPED_TRACE(scheme.second);
@@ -85,9 +85,9 @@ TEST(QuantTest, TiersAgree) {
                     l4j::QuantWeight oracle(reference, parts, L4J_WEIGHT_BORROW);
                     std::vector<float> expected =
                         l4j::dequantized(reference, L4J_ISA_REF, oracle.get(), 0, parts.rows, parts.cols).floats();
-                    for (int32_t isa : l4j::tiers()) {
+                    for (int32_t isa : l4j::devices()) {
                         Context context(isa, 3);
-                        for (int32_t mode : {L4J_WEIGHT_BORROW, L4J_WEIGHT_PACK}) {
+                        for (int32_t mode : l4j::modes(isa)) {
                             l4j::QuantWeight weight(context, parts, mode);
                             for (int64_t begin : {int64_t{0}, parts.rows / 2, parts.rows - 1}) {
                                 l4j::Operand out =

@@ -279,15 +279,7 @@ l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_wei
                           .rows = options->rows,
                           .cols = options->cols};
         bool dense = options->scheme == L4J_SCHEME_DENSE;
-        if (device->gpu && !dense) {
-            status = l4j_fail(
-                error, L4J_ENOTSUP,
-                "weight_create: %s weights are not supported on a GPU; expected L4J_SCHEME_DENSE: dequantize it on "
-                "the CPU first",
-                l4j_format_name(options->scheme));
-        } else {
-            status = dense ? make_dense(w, queue, options, error) : l4j_weight_quantized(w, queue, options, error);
-        }
+        status = dense ? make_dense(w, queue, options, error) : l4j_weight_quantized(w, queue, options, error);
     }
     if (queue) l4j_queue_release(queue);
     if (status != L4J_OK) {

@@ -1,5 +1,6 @@
 /* Quantized base weights: their parts checked, copied where the weight owns them, and every value decoded once to see that it is finite. */
 #include "weight.h"
+#include "cuda/backend.h"
 
 #include "quant/int4.h"
 
@@ -208,8 +209,25 @@ static l4j_status turn_int4(l4j_weight *w, l4j_queue *queue, int64_t groups, l4j
     return L4J_OK;
 }
 
+/* The GPU has a copy of its own in any case. */
+static l4j_status to_gpu(l4j_weight *w, const l4j_weight_options *options, l4j_error *error) {
+    if (options->mode != L4J_WEIGHT_PACK) {
+        return l4j_fail(error, L4J_ENOTSUP,
+                        "weight_create: mode is L4J_WEIGHT_BORROW and the scheme is %s; expected L4J_WEIGHT_PACK with the "
+                        "parts in the host's memory: a GPU reads quantized weights in a layout of its own",
+                        l4j_format_name(options->scheme));
+    }
+    L4J_TRY(open_parts(w, options, options->part_values, error));
+    int64_t first = -1;
+    bool finite = !(options->flags & L4J_WEIGHT_ALLOW_NONFINITE);
+    L4J_TRY(w->device->gpu->weight_create_coded(w, options, finite, &first, error));
+    l4j_finite_check check = {w, L4J_INF_IN_F32, first < 0 ? INT64_MAX : first};
+    return l4j_finite_result(&check, error);
+}
+
 l4j_status l4j_weight_quantized(l4j_weight *w, l4j_queue *queue, const l4j_weight_options *options, l4j_error *error) {
     w->layout = L4J_LAYOUT_CODES;
+    if (w->device->gpu) return to_gpu(w, options, error);
     L4J_TRY(open_parts(w, options, options->part_values, error));
     if (!(options->flags & L4J_WEIGHT_ALLOW_NONFINITE)) {
         l4j_finite_check check = {w, L4J_INF_IN_F32, INT64_MAX};

@@ -50,6 +50,10 @@ typedef struct l4j_backend {
        for L4J_WEIGHT_PACK to memory of the GPU's. Waits for both. */
     l4j_status (*weight_create)(l4j_weight *weight, const l4j_tensor *values, bool check, int64_t *first,
                                 l4j_error *error);
+    /* Copies the parts of a quantized weight, which the host has and weight->quant notes, to the GPU in the layout of its kernels, and
+       lets weight->quant point there. Checks and waits likewise; owns nothing where it finds a NaN or Inf. */
+    l4j_status (*weight_create_coded)(l4j_weight *weight, const l4j_weight_options *options, bool check, int64_t *first,
+                                      l4j_error *error);
 } l4j_backend;
 
 /* The symbol of liblora4j_cuda.so: const l4j_backend *l4j_cuda_backend(void). */

@@ -224,66 +224,6 @@ static l4j_status graph_launch(void *graph, l4j_queue *queue, l4j_error *error) 
 }
 static void graph_destroy(void *graph) { cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(graph)); }
 
-/* ---- weights ---- */
-
-__global__ void nonfinite_kernel(View w, int64_t rows, int64_t cols, unsigned long long *first) {
-    for (int64_t n = blockIdx.x; n < rows; n += gridDim.x) {
-        for (int64_t k = threadIdx.x; k < cols; k += blockDim.x) {
-            if (!isfinite(read(w, n, k))) atomicMin(first, static_cast<unsigned long long>(n * cols + k));
-        }
-    }
-}
-
-static cudaError_t find_nonfinite(const l4j_weight *w, int64_t *first) {
-    unsigned long long *lowest, found = ~0ull;
-    cudaError_t status = cudaMalloc(&lowest, sizeof *lowest);
-    if (status != cudaSuccess) return status;
-    status = cudaMemcpy(lowest, &found, sizeof found, cudaMemcpyHostToDevice);
-    if (status == cudaSuccess) {
-        unsigned grid = w->rows < 4096 ? static_cast<unsigned>(w->rows) : 4096;
-        nonfinite_kernel<<<grid, 256>>>(view(w), w->rows, w->cols, lowest);
-        status = cudaMemcpy(&found, lowest, sizeof found, cudaMemcpyDeviceToHost);
-    }
-    cudaFree(lowest);
-    *first = found == ~0ull ? -1 : static_cast<int64_t>(found);
-    return status;
-}
-
-/* A packed weight has rows of a multiple of 16 bytes, so that any K can be copied by cp.async. */
-static l4j_status weight_create(l4j_weight *w, const l4j_tensor *values, bool check, int64_t *first, l4j_error *error) {
-    Guard guard(w->device->id);
-    size_t size = static_cast<size_t>(element_bytes(w->dtype));
-    if (w->mode == L4J_WEIGHT_PACK) {
-        int64_t ld = (w->cols + 7) / 8 * 8;
-        size_t bytes = static_cast<size_t>(w->rows * ld) * size;
-        cudaError_t status = cudaMalloc(&w->owned, bytes);
-        if (status == cudaErrorMemoryAllocation) {
-            cudaGetLastError();
-            return l4j_fail(error, L4J_ENOMEM, "weight_create: no memory for %zu bytes on GPU %d", bytes,
-                            w->device->id);
-        }
-        L4J_CUDA("weight_create", status);
-        status = cudaMemcpy2D(w->owned, static_cast<size_t>(ld) * size, values->data,
-                              static_cast<size_t>(values->stride[0]) * size, static_cast<size_t>(w->cols) * size,
-                              static_cast<size_t>(w->rows), cudaMemcpyDefault);
-        if (status != cudaSuccess) {
-            cudaFree(w->owned);
-            w->owned = nullptr;
-            return fail(error, "weight_create", status);
-        }
-        w->data = w->owned;
-        w->row_stride = ld;
-        w->bytes_held = static_cast<int64_t>(bytes);
-    }
-    cudaError_t status = check ? find_nonfinite(w, first) : cudaSuccess;
-    if (w->owned && (status != cudaSuccess || *first >= 0)) {
-        cudaFree(w->owned);
-        w->owned = nullptr;
-    }
-    L4J_CUDA("weight_create", status);
-    return L4J_OK;
-}
-
 /* ---- the table ---- */
 
 /* Quantizing is the CPU's: the checks of the arguments refuse it here. */
@@ -331,6 +271,7 @@ static const l4j_backend backend = {
     graph_launch,
     graph_destroy,
     weight_create,
+    weight_create_coded,
 };
 
 } // namespace l4j

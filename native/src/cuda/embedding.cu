@@ -1,4 +1,5 @@
-/* embedding_forward, embedding_backward and dequantize_forward: rows of a table. */
+/* embedding_forward and embedding_backward: rows of a table. */
+#include "decode_rows.cuh"
 #include "elementwise.cuh"
 
 namespace l4j {
@@ -16,6 +17,12 @@ __global__ void __launch_bounds__(kRowThreads)
 size_t embedding_forward_workspace(int, const l4j_embedding *) { return 0; }
 l4j_status embedding_forward(l4j_queue *queue, const l4j_embedding *args, void *, l4j_error *error) {
     int64_t M = args->out->shape[0], N = args->out->shape[1];
+    if (is_coded(args->weight)) {
+        RowRange range = {0, M, 0, N, args->ids, fault_of(queue)};
+        L4J_CUDA("embedding_forward",
+                 launch_decode(stream_of(queue), coded(args->weight), range, view(args->out)));
+        return L4J_OK;
+    }
     L4J_CUDA("embedding_forward", launch(queue, embedding_kernel, row_grid(M, N), kRowThreads, 0, view(args->weight),
                                          args->weight->rows, args->ids, view(args->out), M, N, fault_of(queue)));
     return L4J_OK;
@@ -50,19 +57,6 @@ l4j_status embedding_backward(l4j_queue *queue, const l4j_embedding *args, void 
     L4J_CUDA("embedding_backward",
              launch(queue, embedding_backward_kernel, dim3(static_cast<unsigned>(N ? M : 0)), kRowThreads, 0,
                     view(args->dout), args->ids, view(args->dweight), args->dweight->shape[0], M, N, fault_of(queue)));
-    return L4J_OK;
-}
-
-__global__ void __launch_bounds__(kRowThreads)
-    dequantize_kernel(View w, int64_t first, View out, int64_t M, int64_t N) {
-    each_element(M, N, [&](int64_t m, int64_t n) { write(out, m, n, read(w, first + m, n)); });
-}
-
-size_t dequantize_forward_workspace(int, const l4j_dequantize *) { return 0; }
-l4j_status dequantize_forward(l4j_queue *queue, const l4j_dequantize *args, void *, l4j_error *error) {
-    int64_t M = args->out->shape[0], N = args->out->shape[1];
-    L4J_CUDA("dequantize_forward", launch(queue, dequantize_kernel, row_grid(M, N), kRowThreads, 0, view(args->weight),
-                                          args->row_begin, view(args->out), M, N));
     return L4J_OK;
 }
 

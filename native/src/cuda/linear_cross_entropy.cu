@@ -3,7 +3,7 @@
  * is kept without the row's weight, which the second product applies in fp32: it may be too small for 16 bits.
  */
 #include "exp.cuh"
-#include "lora.cuh"
+#include "lora_codes.cuh"
 #include "operations.cuh"
 
 namespace l4j {
@@ -106,8 +106,20 @@ struct LcePlan {
     int64_t chunk, ld; /* rows of a chunk; columns of its logits */
     char *z, *dz;
     float *scale;
+    char *scratch; /* of products with a quantized weight */
     size_t bytes;
 };
+
+/* What all products of a call have in common. */
+static LoraParams product_of(const l4j_linear_cross_entropy *args) {
+    LoraParams product = {};
+    product.K = args->x->shape[1];
+    product.projections = 1;
+    product.adapters_aligned = true; /* there are none */
+    product.projection[0].w = view(args->weight);
+    product.projection[0].n = args->weight->rows;
+    return product;
+}
 
 static LcePlan lay_out(const l4j_linear_cross_entropy *args, void *workspace) {
     LcePlan plan = {};
@@ -122,6 +134,12 @@ static LcePlan lay_out(const l4j_linear_cross_entropy *args, void *workspace) {
     plan.dz = plan.z;
     if (args->dx && args->x->dtype != L4J_F32) plan.dz = static_cast<char *>(l4j_take(&arena, values * 2));
     plan.scale = static_cast<float *>(l4j_take(&arena, sizeof(float) * static_cast<size_t>(M)));
+    LoraParams product = product_of(args);
+    product.M = plan.chunk; /* the last chunk, which may be smaller, needs no more */
+    Weights weights = {&args->weight, 1, nullptr, false};
+    size_t forward = products_scratch(weights, product, false, args->x->dtype),
+           backward = args->dx ? products_scratch(weights, product, true, args->x->dtype) : 0;
+    plan.scratch = static_cast<char *>(l4j_take(&arena, forward > backward ? forward : backward));
     plan.bytes = arena.used;
     return plan;
 }
@@ -139,7 +157,7 @@ l4j_status linear_cross_entropy_forward(l4j_queue *queue, const l4j_linear_cross
                                         l4j_error *error) {
     const char *op = "linear_cross_entropy_forward";
     LcePlan plan = lay_out(args, workspace);
-    int64_t M = args->x->shape[0], K = args->x->shape[1], V = args->weight->rows;
+    int64_t M = args->x->shape[0], V = args->weight->rows;
     int32_t dtype = args->x->dtype;
     bool gradient = args->dx && args->dx->data;
     LceParams p = {};
@@ -156,20 +174,16 @@ l4j_status linear_cross_entropy_forward(l4j_queue *queue, const l4j_linear_cross
     p.ignore_index = args->ignore_index;
     p.gradient = gradient;
     p.fault = fault_of(queue);
-    LoraParams product = {};
-    product.K = K;
-    product.projections = 1;
+    LoraParams product = product_of(args);
     product.fault = p.fault;
-    product.adapters_aligned = true; /* there are none */
-    product.projection[0].w = view(args->weight);
-    product.projection[0].n = V;
+    Weights weights = {&args->weight, 1, plan.scratch, false};
     for (p.first = 0; p.first < M; p.first += plan.chunk) {
         product.M = M - p.first < plan.chunk ? M - p.first : plan.chunk;
         product.x = rows_from(view(args->x), p.first);
         product.projection[0].y = p.z;
         product.row_scale = nullptr;
         product.fold = 0;
-        L4J_CUDA(op, launch_gemm(queue, product, false, dtype));
+        L4J_CUDA(op, launch_products(queue, product, weights, false, dtype));
         L4J_CUDA(op, launch(queue, softmax_kernel, dim3(static_cast<unsigned>(product.M)), kSoftmaxThreads, 0, p));
         if (!gradient) continue;
         product.projection[0].dy = p.dz;
@@ -177,7 +191,7 @@ l4j_status linear_cross_entropy_forward(l4j_queue *queue, const l4j_linear_cross
         product.row_scale = plan.scale + p.first;
         product.fold =
             dtype == L4J_F32 ? L4J_LCE_BLOCK : 0; /* as on the CPU: one chain over a vocabulary loses accuracy */
-        L4J_CUDA(op, launch_gemm(queue, product, true, dtype));
+        L4J_CUDA(op, launch_products(queue, product, weights, true, dtype));
     }
     if (args->numeric && M > 0) {
         L4J_CUDA(op, launch(queue, numeric_kernel, 1, kSoftmaxThreads, 0, p.loss, p.lse, M, args->step, args->numeric));

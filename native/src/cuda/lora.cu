@@ -1,4 +1,5 @@
 /* lora_forward and lora_backward: the order of their kernels. */
+#include "lora_codes.cuh"
 #include "lora_kernels.cuh"
 #include "operations.cuh"
 #include "tile.cuh"
@@ -6,6 +7,16 @@
 #include "cpu/dropout.h"
 
 namespace l4j {
+
+/* The layout of the workspace and what the kernels are given. */
+struct LoraPlan {
+    LoraParams p;
+    int64_t entries;       /* adapters x projections */
+    int64_t chunks, slots; /* at most */
+    Weights weights;
+    Adapter *table;        /* workspace, NULL where `few` is enough */
+    size_t bytes;
+};
 
 /* Ranks are padded in the workspace so that rows can be copied 16 bytes at a time. */
 static int64_t padded(int64_t columns) { return (columns + 7) / 8 * 8; }
@@ -45,7 +56,7 @@ static void lay_out_sorted(l4j_arena *arena, const l4j_lora *args, int64_t chunk
     o->chunk_count = ints(1);
 }
 
-LoraPlan plan_lora(const l4j_lora *args, bool backward, void *workspace) {
+static LoraPlan plan_lora(const l4j_lora *args, bool backward, void *workspace) {
     LoraPlan plan = {};
     LoraParams &p = plan.p;
     l4j_arena arena = {static_cast<char *>(workspace), 0};
@@ -104,6 +115,11 @@ LoraPlan plan_lora(const l4j_lora *args, bool backward, void *workspace) {
         q.partial_db = static_cast<float *>(l4j_take(&arena, slot * static_cast<size_t>(q.n)));
         q.partial_da = static_cast<float *>(l4j_take(&arena, slot * static_cast<size_t>(p.K)));
     }
+    plan.weights = Weights{args->weights, args->projection_count, nullptr, true};
+    if (!backward || p.dx.data) {
+        plan.weights.scratch =
+            static_cast<char *>(l4j_take(&arena, products_scratch(plan.weights, p, backward, args->x->dtype)));
+    }
     plan.bytes = arena.used;
     return plan;
 }
@@ -130,7 +146,7 @@ l4j_status lora_forward(l4j_queue *queue, const l4j_lora *args, void *workspace,
     int32_t dtype = args->x->dtype;
     L4J_CUDA("lora_forward", prepare(queue, args, plan, false));
     if (plan.p.adapters) L4J_CUDA("lora_forward", launch_shrink(queue, plan.p, false, dtype));
-    L4J_CUDA("lora_forward", launch_gemm(queue, plan.p, false, dtype));
+    L4J_CUDA("lora_forward", launch_products(queue, plan.p, plan.weights, false, dtype));
     return L4J_OK;
 }
 
@@ -145,7 +161,7 @@ l4j_status lora_backward(l4j_queue *queue, const l4j_lora *args, void *workspace
         L4J_CUDA("lora_backward", launch_shrink(queue, plan.p, true, dtype));
         if (args->da || args->db) L4J_CUDA("lora_backward", launch_gradients(queue, plan.p, plan.chunks, dtype));
     }
-    if (plan.p.dx.data) L4J_CUDA("lora_backward", launch_gemm(queue, plan.p, true, dtype));
+    if (plan.p.dx.data) L4J_CUDA("lora_backward", launch_products(queue, plan.p, plan.weights, true, dtype));
     return L4J_OK;
 }
 

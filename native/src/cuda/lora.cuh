@@ -55,6 +55,7 @@ struct LoraParams {
     bool segmented;
     bool adapters_aligned; /* all of a and b are like x, with rows that can be copied 16 bytes at a time */
     Sorted sorted;
+    int64_t first;          /* the columns of y or dx here are those from this one on (a multiple of 128) of adapters and masks */
     const float *row_scale; /* of dx, or NULL */
     int64_t fold;           /* the contraction is summed in blocks of so many; 0 = one chain */
     Fault *fault;
@@ -106,16 +107,6 @@ template <int BM, int THREADS> struct RowAdapters {
         return found == INT32_MAX ? -1 : found;
     }
 };
-
-/* Host: lays out the workspace, fills in what the kernels are given, starts the kernels that prepare. */
-struct LoraPlan {
-    LoraParams p;
-    int64_t entries;       /* adapters x projections */
-    int64_t chunks, slots; /* at most */
-    Adapter *table;        /* workspace, NULL where `few` is enough */
-    size_t bytes;
-};
-LoraPlan plan_lora(const l4j_lora *args, bool backward, void *workspace);
 
 /* y or dx: the base product with the low-rank one in its accumulators. */
 cudaError_t launch_gemm(const l4j_queue *queue, const LoraParams &p, bool backward, int32_t dtype);

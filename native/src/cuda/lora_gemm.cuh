@@ -25,7 +25,9 @@ template <class Tile, bool BACK, bool MULTI, bool FAST> struct Gemm {
     /* One adapter on one projection. */
     __device__ void low_rank(Tile &acc, const Adapter &adapter, int g) const {
         const Projection &q = p.projection[g];
-        product<BACK>(acc, BACK ? q.ds : q.s, BACK ? adapter.a : adapter.b, 0, adapter.rank);
+        View right = BACK ? adapter.a : adapter.b;
+        right.data += p.first * (BACK ? right.s1 : right.s0) * element_bytes(right.dtype);
+        product<BACK>(acc, BACK ? q.ds : q.s, right, 0, adapter.rank);
     }
     __device__ void base(Tile &acc, const Projection &q, int64_t k0, int64_t k1) const {
         product<BACK>(acc, BACK ? q.dy : p.x, q.w, k0, k1);
@@ -43,7 +45,7 @@ template <class Tile, bool BACK, bool MULTI, bool FAST> struct Gemm {
             low_rank(t, adapter, g);
             auto own = [&](int e) { return !rows || rows->of[Tile::row(e)] == a; };
             if (drops) {
-                each_kept<Tile>(dropout_of(p, a, g), m0, p.M, n0, [&](int e, bool kept) {
+                each_kept<Tile>(dropout_of(p, a, g), m0, p.M, p.first + n0, [&](int e, bool kept) {
                     if (kept && own(e)) acc.c[e] += t.c[e];
                 });
             } else {
@@ -55,7 +57,7 @@ template <class Tile, bool BACK, bool MULTI, bool FAST> struct Gemm {
         } else {
             low_rank(acc, adapter, g);
             if (drops) {
-                each_kept<Tile>(dropout_of(p, a, g), m0, p.M, n0, [&](int e, bool kept) {
+                each_kept<Tile>(dropout_of(p, a, g), m0, p.M, p.first + n0, [&](int e, bool kept) {
                     if (!kept) acc.c[e] = 0.0f;
                 });
             }

@@ -11,4 +11,9 @@ namespace l4j {
 L4J_OPERATIONS(OP)
 #undef OP
 
+/* The table's entries for weights: weight.cu. */
+l4j_status weight_create(l4j_weight *weight, const l4j_tensor *values, bool check, int64_t *first, l4j_error *error);
+l4j_status weight_create_coded(l4j_weight *weight, const l4j_weight_options *options, bool check, int64_t *first,
+                               l4j_error *error);
+
 } // namespace l4j

@@ -95,7 +95,7 @@ l4j_status l4j_part(const l4j_parts *parts, int32_t role, uint32_t dtypes, int64
                         parts->name, name, found, types, wanted, (long long)parts->rows, (long long)parts->cols);
     }
     if (t->device_type != L4J_DEVICE_CPU || t->device_id != 0) {
-        return l4j_fail(error, L4J_EDEVICE, "%s: %s lies on device type %d, id %d; the weight's device is the CPU",
+        return l4j_fail(error, L4J_EDEVICE, "%s: %s lies on device type %d, id %d; expected the host's memory",
                         parts->op, name, t->device_type, t->device_id);
     }
     if (t->reserved) return l4j_fail(error, L4J_EINVAL, "%s: %s.reserved is not zero", parts->op, name);

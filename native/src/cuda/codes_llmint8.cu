@@ -1,0 +1,8 @@
+#include "codes_vector.cuh"
+
+namespace l4j {
+
+L4J_TILES_OF(LlmInt8)
+L4J_VECTOR_OF(LlmInt8)
+
+} // namespace l4j

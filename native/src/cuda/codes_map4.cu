@@ -1,0 +1,8 @@
+#include "codes_vector.cuh"
+
+namespace l4j {
+
+L4J_TILES_OF(Map4)
+L4J_VECTOR_OF(Map4)
+
+} // namespace l4j
