@@ -312,10 +312,11 @@ enum {
     L4J_ROLE_NESTED_BLOCK_SIZE = 10
 };
 enum {
-    L4J_WEIGHT_BORROW = 1, /**< use the caller's memory, the device's, as it is; it must outlive the handle */
+    L4J_WEIGHT_BORROW = 1, /**< use the caller's memory, the device's, as it is; it must outlive the handle. L4J_ENOTSUP for
+                                quantized weights of a GPU */
     L4J_WEIGHT_PACK =
-        2 /**< make a copy in the layout of the kernels; the caller's memory, which for a GPU may be the host's
-                                or the GPU's, may go afterwards */
+        2 /**< make a copy in the layout of the kernels; the caller's memory may go afterwards. For a GPU dense values may be
+                                the host's or the GPU's, the parts of a quantized weight are the host's */
 };
 enum { L4J_WEIGHT_ALLOW_NONFINITE = 1 /**< flag: do not check for NaN and Inf */ };
 
@@ -365,7 +366,8 @@ typedef struct l4j_weight_info {
 
 /** Creates an immutable weight. A value that is NaN or Inf is L4J_ENUMERIC with its row and column, unless the flag allows it. `queue`
     lends its threads for checking and packing; NULL uses the calling thread. Codes stay as they are stored: operations decode them
-    where they read them, with the same bits as from the decoded weight. */
+    where they read them, with the same bits as from the decoded weight. (A GPU rounds decoded values to the dtype of 16-bit activations,
+    and has one kernel for a few rows whose sums have another order: NUMERICS.md.) */
 L4J_API l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_weight_options *options,
                                      l4j_weight **weight, l4j_error *error);
 /** The caller makes sure that no operation uses the weight any more. NULL is fine. */
@@ -489,7 +491,8 @@ L4J_API l4j_status l4j_philox_mask16(uint64_t seed, int64_t step, uint32_t token
 
 /* ----------------------------------------------------------------------------------------------------------- dequantize */
 
-/** Rows [row_begin, row_begin + out rows) of a weight as fp32 (fp64 on L4J_ISA_REF64): out [rows, K]. */
+/** Rows [row_begin, row_begin + out rows) of a weight as fp32 (fp64 on L4J_ISA_REF64; on a GPU also rounded once to F16 or BF16):
+    out [rows, K]. */
 typedef struct l4j_dequantize {
     uint32_t struct_size;
     int32_t reserved0;

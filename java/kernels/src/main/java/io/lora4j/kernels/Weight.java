@@ -118,7 +118,8 @@ public final class Weight implements AutoCloseable {
         }
 
         /**
-         * Makes a weight that reads the parts where they are; they are not changed while it is open.
+         * Makes a weight that reads the parts where they are; they are not changed while it is open. Not for quantized weights of a GPU,
+         * which has them in a layout of its own ({@link Status#ENOTSUP}).
          *
          * @throws Lora4jException with {@link Status#EINVAL} if parts are missing or do not fit the scheme
          * @throws NumericException if a value is NaN or Inf; the message names row and column
@@ -129,7 +130,7 @@ public final class Weight implements AutoCloseable {
 
         /**
          * Makes a weight with a copy of the parts, checking and packing on the queue's threads. Codes stay codes: a quantized weight
-         * takes about the memory of its parts.
+         * takes about the memory of its parts. For a GPU the parts of a quantized weight lie in the host's memory.
          *
          * @throws Lora4jException with {@link Status#EINVAL} if parts are missing or do not fit the scheme
          * @throws NumericException if a value is NaN or Inf; the message names row and column

@@ -44,6 +44,15 @@ final class Fixture implements AutoCloseable {
         return tiers;
     }
 
+    /** The tiers that promise the same bits, and the GPU if there is one: where quantized weights live. */
+    static List<Isa> weightDevices() {
+        List<Isa> devices = new ArrayList<>(fp32Tiers());
+        if (GPU_MISSING == null) {
+            devices.add(Isa.CUDA);
+        }
+        return devices;
+    }
+
     /** Why there is no GPU; null where there is one. */
     static final @Nullable String GPU_MISSING = missingGpu();
 

@@ -3,40 +3,39 @@ package io.lora4j.kernels;
 import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.offset;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/** Weights of several parts: quantized, opened, decoded. What the bits are, the native tests and their owners' values say. */
+/**
+ * Weights of several parts: quantized on the CPU, opened on a CPU or a GPU, decoded, multiplied. What the bits are, the native tests and
+ * their owners' values say.
+ */
 class QuantizedWeightTest {
     private static final int N = 6;
     private static final int K = 256;
     private static final int BLOCK = 64;
 
     @ParameterizedTest
-    @MethodSource("io.lora4j.kernels.Fixture#fp32Tiers")
+    @MethodSource("io.lora4j.kernels.Fixture#weightDevices")
     void ggufBlocks(Isa isa) {
-        try (Fixture f = new Fixture(isa)) {
-            Tensor x = f.random(N, K);
-            Tensor blocks = Tensor.allocate(f.arena, DType.U8, N, K / 32 * 34);
-            QuantizeOps.forward(
-                    f.queue,
-                    Quantize.builder(f.arena)
-                            .scheme(Scheme.GGUF_Q8_0)
-                            .x(x)
-                            .part(Part.VALUES, blocks)
-                            .build());
+        try (Fixture f = new Fixture(isa);
+                Fixture cpu = new Fixture(Isa.AUTO)) {
+            Tensor x = cpu.random(N, K);
+            Tensor blocks = q8Blocks(cpu, x);
             Weight.Builder parts = Weight.builder(Scheme.GGUF_Q8_0, N, K).part(Part.VALUES, blocks);
-            try (Weight borrowed = parts.borrow(f.device);
+            try (Weight borrowed = parts.borrow(cpu.device);
                     Weight packed = parts.pack(f.queue)) {
                 assertThat(borrowed.bytesHeld()).isZero();
                 // Rows lie side by side, in sixteens; and some bytes behind, which a vector may read.
                 assertThat(packed.bytesHeld()).isBetween(blocks.bytes(), blocks.bytes() / N * 16 + 128);
                 assertThat(packed.scheme()).isEqualTo(Scheme.GGUF_Q8_0);
                 assertThat(packed).hasToString("weight GGUF_Q8_0[6, 256]");
-                float[] values = decode(f, borrowed);
+                float[] values = decode(cpu, borrowed);
                 assertThat(decode(f, packed)).isEqualTo(values);
                 float[] source = x.toFloatArray();
                 for (int i = 0; i < values.length; i++) {
@@ -96,11 +95,12 @@ class QuantizedWeightTest {
     }
 
     @ParameterizedTest
-    @MethodSource("io.lora4j.kernels.Fixture#fp32Tiers")
+    @MethodSource("io.lora4j.kernels.Fixture#weightDevices")
     void doublyQuantizedNf4(Isa isa) {
-        try (Fixture f = new Fixture(isa)) {
+        try (Fixture f = new Fixture(isa);
+                Fixture cpu = new Fixture(Isa.AUTO)) {
             int blocks = N * K / BLOCK;
-            Tensor x = f.random(N, K);
+            Tensor x = cpu.random(N, K);
             Tensor codes = Tensor.allocate(f.arena, DType.U8, N * K / 2);
             Tensor scales = Tensor.allocate(f.arena, DType.U8, blocks);
             Tensor size = Tensor.ofLongs(f.arena, BLOCK);
@@ -120,7 +120,7 @@ class QuantizedWeightTest {
                     .part(Part.NESTED_QUANT_MAP, nestedMap)
                     .part(Part.NESTED_OFFSET, offset)
                     .part(Part.NESTED_BLOCK_SIZE, nestedSize);
-            QuantizeOps.forward(f.queue, quantize.build());
+            QuantizeOps.forward(cpu.queue, quantize.build());
             float mean = offset.getFloat(0);
             assertThat(mean).isBetween(1f, 4f); // The largest of 64 normal values.
             assertThat(map.getFloat(0)).isEqualTo(-1f);
@@ -134,7 +134,7 @@ class QuantizedWeightTest {
                     .part(Part.NESTED_QUANT_MAP, nestedMap)
                     .part(Part.NESTED_OFFSET, offset)
                     .part(Part.NESTED_BLOCK_SIZE, nestedSize);
-            try (Weight weight = parts.borrow(f.device)) {
+            try (Weight weight = parts.pack(f.queue)) {
                 float[] values = decode(f, weight);
                 for (int i = 0; i < values.length; i++) {
                     float absmax =
@@ -145,7 +145,7 @@ class QuantizedWeightTest {
                 }
             }
             offset.setFloat(mean / 2, 0);
-            QuantizeOps.forward(f.queue, quantize.givenOffset().build());
+            QuantizeOps.forward(cpu.queue, quantize.givenOffset().build());
             assertThat(offset.getFloat(0)).isEqualTo(mean / 2);
         }
     }
@@ -185,6 +185,76 @@ class QuantizedWeightTest {
                     .hasMessageContaining("3")
                     .hasMessageContaining("200");
         }
+    }
+
+    /** The same bits as from the decoded weight, forward and backward, with one exception that NUMERICS.md names: few rows in BF16. */
+    @ParameterizedTest
+    @MethodSource("io.lora4j.kernels.Fixture#weightDevices")
+    void products(Isa isa) {
+        try (Fixture f = new Fixture(isa);
+                Fixture cpu = new Fixture(Isa.AUTO)) {
+            Tensor blocks = q8Blocks(cpu, cpu.random(N, K));
+            Weight packed = Weight.builder(Scheme.GGUF_Q8_0, N, K)
+                    .part(Part.VALUES, blocks)
+                    .pack(f.queue);
+            Tensor values = f.poisoned(N, K);
+            DequantizeOps.forward(
+                    f.queue,
+                    Dequantize.builder(f.arena).weight(packed).out(values).build());
+            Weight dense = f.pack(values);
+            for (DType type : isa == Isa.CUDA ? new DType[] {DType.F32, DType.BF16} : new DType[] {DType.F32}) {
+                for (int rows : new int[] {5, 70}) {
+                    Tensor x = f.random(type, rows, K);
+                    Tensor dy = f.random(type, rows, N);
+                    float[][] expected = product(f, dense, type, x, dy);
+                    float[][] found = product(f, packed, type, x, dy);
+                    assertThat(found[0]).isEqualTo(expected[0]);
+                    assertThat(found[1]).isEqualTo(expected[1]);
+                }
+            }
+            packed.close();
+        }
+    }
+
+    @Test
+    void aGpuCopiesTheParts() {
+        assumeTrue(Fixture.GPU_MISSING == null, Fixture.GPU_MISSING);
+        try (Fixture f = new Fixture(Isa.CUDA);
+                Fixture cpu = new Fixture(Isa.AUTO)) {
+            Weight.Builder parts = Weight.builder(Scheme.GGUF_Q8_0, N, K)
+                    .part(Part.VALUES, q8Blocks(cpu, cpu.random(N, K)));
+            assertThatThrownBy(() -> parts.borrow(f.device))
+                    .isInstanceOfSatisfying(
+                            Lora4jException.class, e -> assertThat(e.status()).isEqualTo(Status.ENOTSUP))
+                    .hasMessageContaining("expected L4J_WEIGHT_PACK");
+        }
+    }
+
+    /** y and dx. */
+    private static float[][] product(Fixture f, Weight weight, DType type, Tensor x, Tensor dy) {
+        Tensor y = Tensor.allocate(f.memory, type, x.size(0), N);
+        Tensor dx = Tensor.allocate(f.memory, type, x.size(0), K);
+        y.fill(Double.NaN);
+        dx.fill(Double.NaN);
+        LoraOps.forward(
+                f.queue,
+                Lora.builder(f.arena).x(x).projection(weight).y(y).build());
+        LoraOps.backward(
+                f.queue,
+                Lora.builder(f.arena).x(x).projection(weight).dy(dy).dx(dx).build());
+        return new float[][] {y.toFloatArray(), dx.toFloatArray()};
+    }
+
+    private static Tensor q8Blocks(Fixture cpu, Tensor x) {
+        Tensor blocks = Tensor.allocate(cpu.arena, DType.U8, N, K / 32 * 34);
+        QuantizeOps.forward(
+                cpu.queue,
+                Quantize.builder(cpu.arena)
+                        .scheme(Scheme.GGUF_Q8_0)
+                        .x(x)
+                        .part(Part.VALUES, blocks)
+                        .build());
+        return blocks;
     }
 
     private static byte byteAt(Tensor bytes, long at) {
