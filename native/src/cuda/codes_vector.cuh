@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kVectorThreads)
     float c[4] = {0, 0, 0, 0};
     auto one = [&](RawRows<Format> &raw, int j) {
         int u = j * 4 + t;
-        bool there = u < units;
+        bool there = u < units, whole = j * 4 + 4 <= units;
         u = there ? u : units - 1;
         uint32_t xs[kUnit / 2];
         if (!live || !there) {
@@ -73,15 +73,15 @@ __global__ void __launch_bounds__(kVectorThreads)
         for (int o = 0; o < 4; o++) {
             float w[2][8];
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                Format::values(scale[h], raw.row[h].codes[o], o, w[h]);
-#pragma unroll
-                for (int i = 0; i < 8; i++) w[h][i] = there ? w[h][i] : 0.0f;
-            }
+            for (int h = 0; h < 2; h++) Format::values(scale[h], raw.row[h].codes[o], o, w[h]);
 #pragma unroll
             for (int i = 0; i < 2; i++) {
                 uint32_t a[4] = {pack<T>(w[0][4 * i], w[0][4 * i + 1]), pack<T>(w[1][4 * i], w[1][4 * i + 1]),
                                  pack<T>(w[0][4 * i + 2], w[0][4 * i + 3]), pack<T>(w[1][4 * i + 2], w[1][4 * i + 3])};
+                if (!whole) {
+#pragma unroll
+                    for (uint32_t &pair : a) pair = there ? pair : 0;
+                }
                 mma<T>(c, a, xs[4 * o + 2 * i], xs[4 * o + 2 * i + 1]);
             }
         }
