@@ -87,10 +87,12 @@ l4j_tensor tensor(void *data, int32_t dtype, int32_t where, int64_t rows, int64_
 struct Format {
     const char *name;
     int32_t scheme;
-    int64_t values, bytes; // of a block of GGUF
+    int64_t values, bytes;   // of a block of GGUF
     std::vector<int> halves; // where a block has an fp16
 };
-const Format formats[] = {{"NF4, double quantization", L4J_SCHEME_NF4, 0, 0, {}},
+const Format formats[] = {{"dense BF16", L4J_SCHEME_DENSE, 0, 0, {}},
+                          {"NF4, double quantization", L4J_SCHEME_NF4, 0, 0, {}},
+                          {"FP4", L4J_SCHEME_FP4, 0, 0, {}},
                           {"INT8", L4J_SCHEME_INT8, 0, 0, {}},
                           {"LLM_INT8", L4J_SCHEME_LLM_INT8, 0, 0, {}},
                           {"GPTQ, groups of 128", L4J_SCHEME_GPTQ_V2, 0, 0, {}},
@@ -121,9 +123,11 @@ PartList parts_of(const Format &format, int64_t N, int64_t K) {
     int64_t count = N * K;
     switch (format.scheme) {
     case L4J_SCHEME_NF4:
+    case L4J_SCHEME_FP4:
         p.add(L4J_ROLE_VALUES, L4J_U8, count / 2, 1, random_bytes(count / 2));
         p.add(L4J_ROLE_SCALES, L4J_U8, count / 64, 1, random_bytes(count / 64));
-        p.add(L4J_ROLE_NESTED_SCALES, L4J_F32, (count / 64 + 255) / 256, 1, random_floats((count / 64 + 255) / 256, 0.01f));
+        p.add(L4J_ROLE_NESTED_SCALES, L4J_F32, (count / 64 + 255) / 256, 1,
+              random_floats((count / 64 + 255) / 256, 0.01f));
         p.add(L4J_ROLE_NESTED_QUANT_MAP, L4J_F32, 256, 1, random_floats(256, 1));
         p.add(L4J_ROLE_NESTED_OFFSET, L4J_F32, 1, 1, std::vector<float>{0.03f});
         p.add(L4J_ROLE_BLOCK_SIZE, L4J_I64, 1, 1, std::vector<int64_t>{64});
@@ -148,6 +152,12 @@ PartList parts_of(const Format &format, int64_t N, int64_t K) {
         p.add(L4J_ROLE_VALUES, L4J_I32, K / 8, N, random_bytes(count / 2));
         p.add(L4J_ROLE_ZEROS, L4J_I32, groups, N / 8, random_bytes(groups * N / 2));
         p.add(L4J_ROLE_SCALES, L4J_F16, groups, N, scales);
+        return p;
+    }
+    case L4J_SCHEME_DENSE: {
+        std::vector<uint16_t> values(static_cast<size_t>(count));
+        for (uint16_t &v : values) v = static_cast<uint16_t>(0x3C00 | (random_bits() & 0x81FF)); // ± 2^-7 to 2^-3
+        p.add(L4J_ROLE_VALUES, L4J_BF16, N, K, values);
         return p;
     }
     default: {
@@ -226,14 +236,16 @@ double copy_bandwidth() {
 }
 
 void products(const char *name, std::vector<l4j_weight *> &weights, int64_t N, int64_t K, double floor_us) {
-    for (int64_t M : {1, 4, 16, 32, 64, 256, 512, 2048}) {
-        std::vector<void *> x(kSets), y(kSets);
+    for (int64_t M : {1, 4, 16, 64, 512, 2048}) {
+        std::vector<void *> x(kSets), dx(kSets), y(kSets);
         for (void *&m : x) m = bf16_values(M * K);
+        for (void *&m : dx) must(l4j_memory_allocate(device, static_cast<size_t>(M * K) * 2, &m, &failure));
         for (void *&m : y) m = bf16_values(M * N);
         double us[2];
         for (int backward = 0; backward < 2; backward++) {
-            auto args_of = [&](int i, l4j_tensor *tx, l4j_tensor *ty) {
+            auto args_of = [&](int i, l4j_tensor *tx, l4j_tensor *tdx, l4j_tensor *ty) {
                 *tx = tensor(x[static_cast<size_t>(i)], L4J_BF16, L4J_DEVICE_CUDA, M, K);
+                *tdx = tensor(dx[static_cast<size_t>(i)], L4J_BF16, L4J_DEVICE_CUDA, M, K);
                 *ty = tensor(y[static_cast<size_t>(i)], L4J_BF16, L4J_DEVICE_CUDA, M, N);
                 l4j_lora args = {};
                 args.struct_size = sizeof args;
@@ -242,27 +254,28 @@ void products(const char *name, std::vector<l4j_weight *> &weights, int64_t N, i
                 args.x = tx;
                 if (backward) {
                     args.dy = ty;
-                    args.dx = tx;
+                    args.dx = tdx;
                 } else {
                     args.y = ty;
                 }
                 return args;
             };
-            l4j_tensor tx, ty;
-            l4j_lora args = args_of(0, &tx, &ty);
+            l4j_tensor tx, tdx, ty;
+            l4j_lora args = args_of(0, &tx, &tdx, &ty);
             size_t bytes = 0;
             must(backward ? l4j_lora_backward_workspace(queue, &args, &bytes, &failure)
                           : l4j_lora_forward_workspace(queue, &args, &bytes, &failure));
             void *workspace;
             must(l4j_memory_allocate(device, bytes, &workspace, &failure));
             us[backward] = time(kSets, [&](int i) {
-                l4j_lora call = args_of(i, &tx, &ty);
+                l4j_lora call = args_of(i, &tx, &tdx, &ty);
                 must(backward ? l4j_lora_backward(queue, &call, workspace, bytes, &failure)
                               : l4j_lora_forward(queue, &call, workspace, bytes, &failure));
             });
             must(l4j_memory_free(device, workspace, &failure));
         }
         for (void *m : x) must(l4j_memory_free(device, m, &failure));
+        for (void *m : dx) must(l4j_memory_free(device, m, &failure));
         for (void *m : y) must(l4j_memory_free(device, m, &failure));
         printf("{\"format\": \"%s\", \"K\": %lld, \"N\": %lld, \"M\": %lld, \"forward_us\": %.1f, \"dx_us\": %.1f, "
                "\"forward_of_floor\": %.2f, \"dx_of_floor\": %.2f}\n",

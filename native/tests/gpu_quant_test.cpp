@@ -99,11 +99,11 @@ void check_group(LoraSpec spec, const std::vector<Parts> &parts, bool other_y = 
     std::vector<std::unique_ptr<l4j::TestWeight>> same;
     for (size_t g = 0; g < parts.size(); g++) {
         if (!parts[g].scheme) { // stays dense
-            same.push_back(std::make_unique<l4j::TestWeight>(
-                dense.context(), spec.N[g], spec.K, l4j::Random(9).floats(spec.N[g] * spec.K, 0.05f)));
+            same.push_back(std::make_unique<l4j::TestWeight>(dense.context(), spec.N[g], spec.K,
+                                                             l4j::Random(9).floats(spec.N[g] * spec.K, 0.05f)));
             dense.use_weight(g, same.back()->get());
-            same.push_back(std::make_unique<l4j::TestWeight>(
-                coded.context(), spec.N[g], spec.K, l4j::Random(9).floats(spec.N[g] * spec.K, 0.05f)));
+            same.push_back(std::make_unique<l4j::TestWeight>(coded.context(), spec.N[g], spec.K,
+                                                             l4j::Random(9).floats(spec.N[g] * spec.K, 0.05f)));
             coded.use_weight(g, same.back()->get());
             continue;
         }
@@ -115,7 +115,8 @@ void check_group(LoraSpec spec, const std::vector<Parts> &parts, bool other_y = 
     expect_same(coded, dense, other_y);
 }
 
-class GpuQuantProductTest : public GpuQuantTest, public ::testing::WithParamInterface<std::pair<int32_t, const char *>> {};
+class GpuQuantProductTest : public GpuQuantTest,
+                            public ::testing::WithParamInterface<std::pair<int32_t, const char *>> {};
 
 // On both sides of every border between kernels.
 TEST_P(GpuQuantProductTest, HasTheBitsOfTheDecodedWeight) {
@@ -125,7 +126,8 @@ TEST_P(GpuQuantProductTest, HasTheBitsOfTheDecodedWeight) {
             l4j::gpu_dtype() = dtype;
             for (int64_t M : {1, 4, 5, 32, 33, 64, 65}) {
                 for (int64_t pad : {0, 3}) {
-                    SCOPED_TRACE("dtype " + std::to_string(dtype) + " M " + std::to_string(M) + " pad " + std::to_string(pad));
+                    SCOPED_TRACE("dtype " + std::to_string(dtype) + " M " + std::to_string(M) + " pad " +
+                                 std::to_string(pad));
                     LoraSpec spec;
                     spec.M = M;
                     spec.K = parts.cols;
@@ -207,7 +209,8 @@ TEST_F(GpuQuantTest, RunsGiveTheSameBits) {
             auto outputs = c.outputs();
             for (size_t i = 0; i < outputs.size(); i++) {
                 if (run == 0) first.push_back(outputs[i].second->floats());
-                ASSERT_TRUE(l4j::same_bits(first[i], outputs[i].second->floats())) << outputs[i].first << " run " << run;
+                ASSERT_TRUE(l4j::same_bits(first[i], outputs[i].second->floats()))
+                    << outputs[i].first << " run " << run;
             }
         }
     }
@@ -257,7 +260,8 @@ TEST_F(GpuQuantTest, IsAccurateAtModelSizes) {
             spec.N = {1536};
             spec.R = {16};
             LoraCase exact(spec, L4J_ISA_REF64, 2), c(spec, L4J_ISA_CUDA, 0);
-            QuantWeight exact_weight(exact.context(), parts, L4J_WEIGHT_PACK), weight(c.context(), parts, L4J_WEIGHT_PACK);
+            QuantWeight exact_weight(exact.context(), parts, L4J_WEIGHT_PACK),
+                weight(c.context(), parts, L4J_WEIGHT_PACK);
             exact.use_weight(0, exact_weight.get());
             c.use_weight(0, weight.get());
             for (LoraCase *each : {&exact, &c}) {
@@ -267,7 +271,8 @@ TEST_F(GpuQuantTest, IsAccurateAtModelSizes) {
             auto wanted = exact.outputs(), got = c.outputs();
             for (size_t i = 0; i < got.size(); i++) {
                 double e = l4j::relative_error(got[i].second->values(), wanted[i].second->values());
-                printf("  %s M %d %s: %.2e\n", dtype == L4J_BF16 ? "BF16" : "F16", static_cast<int>(M), got[i].first.c_str(), e);
+                printf("  %s M %d %s: %.2e\n", dtype == L4J_BF16 ? "BF16" : "F16", static_cast<int>(M),
+                       got[i].first.c_str(), e);
                 EXPECT_LT(e, 2.5e-3) << got[i].first; // the weight's rounding and the output's
             }
         }
@@ -282,7 +287,8 @@ TEST_F(GpuQuantTest, GraphsReplay) {
     for (int64_t M : {2, 20, 80}) {
         size_t bytes = static_cast<size_t>(M) * 128 * 2, out_bytes = static_cast<size_t>(M) * 64 * 2;
         Memory x(context.device(), bytes), y(context.device(), out_bytes);
-        l4j_tensor tx = l4j::on_gpu_memory(x.as(), L4J_BF16, {M, 128}), ty = l4j::on_gpu_memory(y.as(), L4J_BF16, {M, 64});
+        l4j_tensor tx = l4j::on_gpu_memory(x.as(), L4J_BF16, {M, 128}),
+                   ty = l4j::on_gpu_memory(y.as(), L4J_BF16, {M, 64});
         l4j_lora args = {};
         args.struct_size = sizeof args;
         args.projection_count = 1;
@@ -345,13 +351,15 @@ TEST_F(GpuQuantTest, RefusesWhatItCannotRead) {
         return std::string(error.message);
     };
     Parts nf4 = l4j::random_parts(L4J_SCHEME_NF4, 9, 100, 2);
-    EXPECT_EQ(0u, refused(nf4, L4J_WEIGHT_BORROW, L4J_ENOTSUP)
-                      .find("weight_create: mode is L4J_WEIGHT_BORROW and the scheme is NF4; expected L4J_WEIGHT_PACK"));
+    EXPECT_EQ(0u,
+              refused(nf4, L4J_WEIGHT_BORROW, L4J_ENOTSUP)
+                  .find("weight_create: mode is L4J_WEIGHT_BORROW and the scheme is NF4; expected L4J_WEIGHT_PACK"));
     Memory memory(context.device(), 4096);
     Parts there = nf4;
     there.of(L4J_ROLE_VALUES).data = memory.as();
     there.of(L4J_ROLE_VALUES).device_type = L4J_DEVICE_CUDA;
-    EXPECT_NE(std::string::npos, refused(there, L4J_WEIGHT_PACK, L4J_EDEVICE).find("VALUES lies on device type 2, id 0; "));
+    EXPECT_NE(std::string::npos,
+              refused(there, L4J_WEIGHT_PACK, L4J_EDEVICE).find("VALUES lies on device type 2, id 0; "));
     static_cast<float *>(nf4.of(L4J_ROLE_SCALES).data)[3] = std::numeric_limits<float>::quiet_NaN();
     EXPECT_EQ("weight_create: value [1, 92] is NaN or Inf; expected finite weights",
               refused(nf4, L4J_WEIGHT_PACK, L4J_ENUMERIC));

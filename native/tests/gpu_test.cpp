@@ -62,7 +62,8 @@ TEST_F(GpuTest, HostPointersAreRefused) {
     Context context(L4J_ISA_CUDA);
     std::vector<float> host(12);
     Memory memory(context.device(), 48);
-    l4j_tensor wrong_type = l4j::tensor(host.data(), L4J_F32, {3, 4}), host_data = on_gpu_memory(host.data(), L4J_F32, {3, 4}),
+    l4j_tensor wrong_type = l4j::tensor(host.data(), L4J_F32, {3, 4}),
+               host_data = on_gpu_memory(host.data(), L4J_F32, {3, 4}),
                good = on_gpu_memory(memory.as(), L4J_F32, {3, 4});
     float one = 1;
     l4j_axpby args = {};
@@ -89,7 +90,8 @@ TEST_F(GpuTest, HostPointersAreRefused) {
 TEST_F(GpuTest, ActivationsAreOfOneDtype) {
     Context context(L4J_ISA_CUDA);
     Memory memory(context.device(), 4096);
-    l4j_tensor f32 = on_gpu_memory(memory.as(), L4J_F32, {3, 4}), bf16 = on_gpu_memory(memory.as<char>() + 1024, L4J_BF16, {3, 4});
+    l4j_tensor f32 = on_gpu_memory(memory.as(), L4J_F32, {3, 4}),
+               bf16 = on_gpu_memory(memory.as<char>() + 1024, L4J_BF16, {3, 4});
     l4j_swiglu args = {};
     args.struct_size = sizeof args;
     args.gate = &bf16;
@@ -133,7 +135,8 @@ TEST_F(GpuTest, WeightsAreCheckedAndPackedFromBothMemories) {
         values[17] = INFINITY;
         Memory memory(context.device(), 35 * 4);
         L4J_ASSERT_OK(l4j_memory_copy(context.queue(), memory.as(), values.data(), 35 * 4, error));
-        l4j_tensor host = l4j::tensor(values.data(), L4J_F32, {5, 7}), gpu = on_gpu_memory(memory.as(), L4J_F32, {5, 7});
+        l4j_tensor host = l4j::tensor(values.data(), L4J_F32, {5, 7}),
+                   gpu = on_gpu_memory(memory.as(), L4J_F32, {5, 7});
         int32_t role = L4J_ROLE_VALUES;
         l4j_weight_options options = {};
         options.struct_size = sizeof options;

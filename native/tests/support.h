@@ -274,15 +274,25 @@ private:
     std::shared_ptr<Guarded> memory_;
 };
 
-// ‖x − reference‖₂ / ‖reference‖₂; 0 for two zero vectors; infinite when a value is not finite.
-inline double relative_error(const std::vector<double> &x, const std::vector<double> &reference) {
-    double difference = 0, norm = 0;
+inline double norm(const std::vector<double> &x) {
+    double sum = 0;
+    for (double v : x) sum += v * v;
+    return std::sqrt(sum);
+}
+
+// ‖x − reference‖₂ / ‖scale‖₂; 0 for two zero vectors; infinite when a value is not finite.
+inline double relative_error(const std::vector<double> &x, const std::vector<double> &reference,
+                             const std::vector<double> &scale) {
+    std::vector<double> difference(reference.size());
     for (size_t i = 0; i < reference.size(); i++) {
         if (!std::isfinite(x[i])) return std::numeric_limits<double>::infinity();
-        difference += (x[i] - reference[i]) * (x[i] - reference[i]);
-        norm += reference[i] * reference[i];
+        difference[i] = x[i] - reference[i];
     }
-    return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
+    double size = norm(scale);
+    return norm(difference) / (size > 0 ? size : 1);
+}
+inline double relative_error(const std::vector<double> &x, const std::vector<double> &reference) {
+    return relative_error(x, reference, reference);
 }
 
 // Equal bits (a NaN differs from everything but the same NaN).

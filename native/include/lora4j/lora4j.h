@@ -312,7 +312,8 @@ enum {
     L4J_ROLE_NESTED_BLOCK_SIZE = 10
 };
 enum {
-    L4J_WEIGHT_BORROW = 1, /**< use the caller's memory, the device's, as it is; it must outlive the handle. L4J_ENOTSUP for
+    L4J_WEIGHT_BORROW =
+        1, /**< use the caller's memory, the device's, as it is; it must outlive the handle. L4J_ENOTSUP for
                                 quantized weights of a GPU */
     L4J_WEIGHT_PACK =
         2 /**< make a copy in the layout of the kernels; the caller's memory may go afterwards. For a GPU dense values may be

@@ -1,6 +1,6 @@
 /* Quantized base weights: their parts checked, copied where the weight owns them, and every value decoded once to see that it is finite. */
-#include "weight.h"
 #include "cuda/backend.h"
+#include "weight.h"
 
 #include "quant/int4.h"
 
@@ -212,10 +212,11 @@ static l4j_status turn_int4(l4j_weight *w, l4j_queue *queue, int64_t groups, l4j
 /* The GPU has a copy of its own in any case. */
 static l4j_status to_gpu(l4j_weight *w, const l4j_weight_options *options, l4j_error *error) {
     if (options->mode != L4J_WEIGHT_PACK) {
-        return l4j_fail(error, L4J_ENOTSUP,
-                        "weight_create: mode is L4J_WEIGHT_BORROW and the scheme is %s; expected L4J_WEIGHT_PACK with the "
-                        "parts in the host's memory: a GPU reads quantized weights in a layout of its own",
-                        l4j_format_name(options->scheme));
+        return l4j_fail(
+            error, L4J_ENOTSUP,
+            "weight_create: mode is L4J_WEIGHT_BORROW and the scheme is %s; expected L4J_WEIGHT_PACK with the "
+            "parts in the host's memory: a GPU reads quantized weights in a layout of its own",
+            l4j_format_name(options->scheme));
     }
     L4J_TRY(open_parts(w, options, options->part_values, error));
     int64_t first = -1;

@@ -37,7 +37,9 @@ inline bool in_units(const l4j_quant &q) {
 
 __device__ inline const uint8_t *bytes_of(const l4j_quant &q) { return static_cast<const uint8_t *>(q.values); }
 __device__ inline uint32_t word_at(const uint8_t *p) { return __ldg(reinterpret_cast<const uint32_t *>(p)); }
-__device__ inline float half_value(uint32_t bits) { return __half2float(__ushort_as_half(static_cast<uint16_t>(bits))); }
+__device__ inline float half_value(uint32_t bits) {
+    return __half2float(__ushort_as_half(static_cast<uint16_t>(bits)));
+}
 __device__ inline float stored_scale(const l4j_quant &q, int64_t i) {
     return read(static_cast<const char *>(q.scales), q.scale_dtype, i);
 }
@@ -299,7 +301,8 @@ struct Iq4Nl : Block32<4, 20> {
     }
     __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, float (&w)[8]) { table_values(s, c, w); }
 };
-__device__ constexpr int8_t kE2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12}; /* twice the values */
+__device__ constexpr int8_t kE2m1[16] = {0, 1,  2,  3,  4,  6,  8,  12,
+                                         0, -1, -2, -3, -4, -6, -8, -12}; /* twice the values */
 struct Mxfp4 : Block32<4, 20> {
     static constexpr int kWords = 2;
     using Head = Word;

@@ -24,7 +24,8 @@ template <class T> __device__ inline uint32_t pack(float x, float y) {
 }
 
 template <class T, int ROWS>
-using CodesTile = Block<T, ROWS, 64, ROWS / 16, ROWS == 64 ? 2 : 4, 128, 3>; /* four units of a row, or two of a column's */
+using CodesTile =
+    Block<T, ROWS, 64, ROWS / 16, ROWS == 64 ? 2 : 4, 128, 3>; /* four units of a row, or two of a column's */
 
 template <class Format, class Tile, bool BACK> struct CodesGemm : Gemm<Tile, BACK, true, false> {
     using T = typename Tile::Value;
@@ -127,16 +128,18 @@ __global__ void __launch_bounds__(kThreads, 2)
 template <class Format, class Tile>
 cudaError_t launch_codes_tile(const l4j_queue *queue, const LoraParams &p, const CodedSet &set, bool backward) {
     int64_t widest = backward ? p.K : 0;
-    for (int g = 0; g < p.projections && !backward; g++) widest = widest > p.projection[g].n ? widest : p.projection[g].n;
+    for (int g = 0; g < p.projections && !backward; g++)
+        widest = widest > p.projection[g].n ? widest : p.projection[g].n;
     dim3 grid(blocks(widest, Tile::BN), 1, backward ? 1 : p.projections);
     return backward ? launch(queue, codes_tile_kernel<Format, Tile, true>, grid, kThreads, Tile::kShared, p, set)
                     : launch(queue, codes_tile_kernel<Format, Tile, false>, grid, kThreads, Tile::kShared, p, set);
 }
 
-#define L4J_TILES_OF(format)                                                                                               \
-    cudaError_t launch_tiles_##format(const l4j_queue *queue, const LoraParams &p, const CodedSet &set, bool backward) {   \
-        return p.M <= 32 ? launch_codes_tile<format, CodesTile<bf16, 32>>(queue, p, set, backward)                         \
-                         : launch_codes_tile<format, CodesTile<bf16, 64>>(queue, p, set, backward);                        \
+#define L4J_TILES_OF(format)                                                                            \
+    cudaError_t launch_tiles_##format(const l4j_queue *queue, const LoraParams &p, const CodedSet &set, \
+                                      bool backward) {                                                  \
+        return p.M <= 32 ? launch_codes_tile<format, CodesTile<bf16, 32>>(queue, p, set, backward)      \
+                         : launch_codes_tile<format, CodesTile<bf16, 64>>(queue, p, set, backward);     \
     }
 
 } // namespace l4j

@@ -13,9 +13,7 @@ namespace l4j {
 constexpr int kVectorWarps = 4, kVectorThreads = 32 * kVectorWarps, kVectorAhead = 2;
 
 /* Two rows' units at a place of the contraction. */
-template <class Format> struct RawRows {
-    Raw<Format> row[2];
-};
+template <class Format> struct RawRows { Raw<Format> row[2]; };
 
 template <class Format>
 __global__ void __launch_bounds__(kVectorThreads)
@@ -118,12 +116,12 @@ __global__ void __launch_bounds__(kVectorThreads)
     write(projection.y, m, n, sum);
 }
 
-#define L4J_VECTOR_OF(format)                                                                                    \
-    cudaError_t launch_vector_##format(const l4j_queue *queue, const LoraParams &p, const CodedSet &set) {       \
-        int64_t widest = 0;                                                                                      \
-        for (int g = 0; g < p.projections; g++) widest = widest > p.projection[g].n ? widest : p.projection[g].n; \
-        return launch(queue, codes_vector_kernel<format>, dim3(blocks(widest, 16), 1, p.projections), kVectorThreads, 0, \
-                      p, set);                                                                                   \
+#define L4J_VECTOR_OF(format)                                                                                         \
+    cudaError_t launch_vector_##format(const l4j_queue *queue, const LoraParams &p, const CodedSet &set) {            \
+        int64_t widest = 0;                                                                                           \
+        for (int g = 0; g < p.projections; g++) widest = widest > p.projection[g].n ? widest : p.projection[g].n;     \
+        return launch(queue, codes_vector_kernel<format>, dim3(blocks(widest, 16), 1, p.projections), kVectorThreads, \
+                      0, p, set);                                                                                     \
     }
 
 } // namespace l4j

@@ -84,8 +84,7 @@ __device__ static float value_at(const Coded &q, int64_t n, int64_t k) {
         return code * stored_scale(q, n * q.scale_stride + k / q.block);
     }
     case L4J_SCHEME_FP8_E4M3:
-        return e4m3_value(bytes[n * q.cols + k]) *
-               stored_scale(q, n / q.block_rows * q.scale_stride + k / q.block);
+        return e4m3_value(bytes[n * q.cols + k]) * stored_scale(q, n / q.block_rows * q.scale_stride + k / q.block);
     case L4J_INT4_ROWS: {
         uint8_t pair = bytes[n * q.row_bytes + k / 2];
         int code = k % 2 ? pair & 15 : pair >> 4;
@@ -96,8 +95,8 @@ __device__ static float value_at(const Coded &q, int64_t n, int64_t k) {
         int64_t i = n * q.cols + k, block = i >> q.shift;
         float absmax;
         if (q.nested_map) {
-            float scaled = q.nested_map[static_cast<const uint8_t *>(q.scales)[block]] *
-                           q.nested_scales[block >> q.nested_shift];
+            float scaled =
+                q.nested_map[static_cast<const uint8_t *>(q.scales)[block]] * q.nested_scales[block >> q.nested_shift];
             absmax = scaled + q.nested_offset;
         } else {
             absmax = static_cast<const float *>(q.scales)[block];
@@ -107,7 +106,8 @@ __device__ static float value_at(const Coded &q, int64_t n, int64_t k) {
     }
 }
 
-__global__ void __launch_bounds__(kRowThreads) decode_values_kernel(const __grid_constant__ Coded q, RowRange r, View out) {
+__global__ void __launch_bounds__(kRowThreads)
+    decode_values_kernel(const __grid_constant__ Coded q, RowRange r, View out) {
     each_element(r.rows, r.columns, [&](int64_t m, int64_t k) {
         bool good;
         int64_t n = source_row(q, r, m, k == 0, good);

@@ -19,8 +19,7 @@ l4j_status embedding_forward(l4j_queue *queue, const l4j_embedding *args, void *
     int64_t M = args->out->shape[0], N = args->out->shape[1];
     if (is_coded(args->weight)) {
         RowRange range = {0, M, 0, N, args->ids, fault_of(queue)};
-        L4J_CUDA("embedding_forward",
-                 launch_decode(stream_of(queue), coded(args->weight), range, view(args->out)));
+        L4J_CUDA("embedding_forward", launch_decode(stream_of(queue), coded(args->weight), range, view(args->out)));
         return L4J_OK;
     }
     L4J_CUDA("embedding_forward", launch(queue, embedding_kernel, row_grid(M, N), kRowThreads, 0, view(args->weight),

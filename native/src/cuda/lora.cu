@@ -14,7 +14,7 @@ struct LoraPlan {
     int64_t entries;       /* adapters x projections */
     int64_t chunks, slots; /* at most */
     Weights weights;
-    Adapter *table;        /* workspace, NULL where `few` is enough */
+    Adapter *table; /* workspace, NULL where `few` is enough */
     size_t bytes;
 };
 

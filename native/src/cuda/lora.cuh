@@ -55,7 +55,8 @@ struct LoraParams {
     bool segmented;
     bool adapters_aligned; /* all of a and b are like x, with rows that can be copied 16 bytes at a time */
     Sorted sorted;
-    int64_t first;          /* the columns of y or dx here are those from this one on (a multiple of 128) of adapters and masks */
+    int64_t
+        first; /* the columns of y or dx here are those from this one on (a multiple of 128) of adapters and masks */
     const float *row_scale; /* of dx, or NULL */
     int64_t fold;           /* the contraction is summed in blocks of so many; 0 = one chain */
     Fault *fault;

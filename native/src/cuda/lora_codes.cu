@@ -98,8 +98,7 @@ static cudaError_t forward_chunks(const l4j_queue *queue, const LoraParams &all,
     View out = {scratch, (p.K + 7) / 8 * 8, 1, 0, dtype};
     for (int64_t n = 0; n < w->rows; n += chunks.columns) {
         int64_t here = w->rows - n < chunks.columns ? w->rows - n : chunks.columns;
-        cudaError_t status =
-            launch_decode(stream_of(queue), q, RowRange{n, here, 0, p.K, nullptr, nullptr}, out);
+        cudaError_t status = launch_decode(stream_of(queue), q, RowRange{n, here, 0, p.K, nullptr, nullptr}, out);
         if (status != cudaSuccess) return status;
         own.w = out;
         own.n = here;
@@ -115,8 +114,8 @@ static cudaError_t forward_chunks(const l4j_queue *queue, const LoraParams &all,
 }
 
 /* dx in chunks of columns: each of all projections, whose sums are one. */
-static cudaError_t backward_chunks(const l4j_queue *queue, const LoraParams &all, const Weights &w, const Chunks &chunks,
-                                   int32_t dtype) {
+static cudaError_t backward_chunks(const l4j_queue *queue, const LoraParams &all, const Weights &w,
+                                   const Chunks &chunks, int32_t dtype) {
     LoraParams p = all;
     for (int64_t k = 0; k < all.K; k += chunks.columns) {
         int64_t here = all.K - k < chunks.columns ? all.K - k : chunks.columns;

@@ -36,8 +36,9 @@ struct CodedSet {
 };
 #define L4J_FUSED_FORMATS(F) F(Map4) F(Int4) F(Int8) F(LlmInt8) F(Q8_0) F(Q4_K) F(Q6_K)
 
-#define DECLARE(format)                                                                                         \
-    cudaError_t launch_tiles_##format(const l4j_queue *queue, const LoraParams &p, const CodedSet &set, bool backward); \
+#define DECLARE(format)                                                                                 \
+    cudaError_t launch_tiles_##format(const l4j_queue *queue, const LoraParams &p, const CodedSet &set, \
+                                      bool backward);                                                   \
     cudaError_t launch_vector_##format(const l4j_queue *queue, const LoraParams &p, const CodedSet &set);
 L4J_FUSED_FORMATS(DECLARE)
 #undef DECLARE

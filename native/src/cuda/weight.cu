@@ -70,7 +70,6 @@ l4j_status weight_create(l4j_weight *w, const l4j_tensor *values, bool check, in
     return L4J_OK;
 }
 
-
 /* ---- quantized weights ---- */
 
 /* Memory of the GPU until it is taken. */
@@ -103,10 +102,10 @@ private:
 };
 
 static int64_t part_bytes(const l4j_tensor &t) {
-    int64_t bytes = t.dtype == L4J_I64                                                          ? 8
-                    : t.dtype == L4J_F32 || t.dtype == L4J_I32                                  ? 4
-                    : t.dtype == L4J_I8 || t.dtype == L4J_U8 ? 1
-                                                                                                : 2;
+    int64_t bytes = t.dtype == L4J_I64                         ? 8
+                    : t.dtype == L4J_F32 || t.dtype == L4J_I32 ? 4
+                    : t.dtype == L4J_I8 || t.dtype == L4J_U8   ? 1
+                                                               : 2;
     for (int i = 0; i < t.ndim; i++) bytes *= t.shape[i];
     return bytes;
 }
@@ -125,8 +124,7 @@ static l4j_status upload_parts(l4j_weight *w, const l4j_weight_options *options,
     for (int32_t i = 0; i < options->part_count; i++) {
         const l4j_tensor &t = options->part_values[i];
         char *to = memory.at(offset);
-        L4J_CUDA("weight_create",
-                 cudaMemcpy(to, t.data, static_cast<size_t>(part_bytes(t)), cudaMemcpyHostToDevice));
+        L4J_CUDA("weight_create", cudaMemcpy(to, t.data, static_cast<size_t>(part_bytes(t)), cudaMemcpyHostToDevice));
         offset += padded(part_bytes(t));
         if (t.data == values) q.values = to;
         if (t.data == scales) q.scales = to;
@@ -196,7 +194,8 @@ static l4j_status turn_int4(l4j_weight *w, int64_t groups, Owned &memory, l4j_er
     L4J_CUDA("weight_create", cudaGetLastError());
     if (index) {
         char *at = memory.at(codes + scales + zeros);
-        L4J_CUDA("weight_create", cudaMemcpy(at, q.group_index, static_cast<size_t>(w->cols * 4), cudaMemcpyDeviceToDevice));
+        L4J_CUDA("weight_create",
+                 cudaMemcpy(at, q.group_index, static_cast<size_t>(w->cols * 4), cudaMemcpyDeviceToDevice));
         q.group_index = reinterpret_cast<const int32_t *>(at);
     }
     q.scheme = L4J_INT4_ROWS;
@@ -213,7 +212,8 @@ static l4j_status turn_int4(l4j_weight *w, int64_t groups, Owned &memory, l4j_er
 /* ---- GGUF, blocks padded to whole words ---- */
 
 struct Padding {
-    int from, head, pad, to; /* bytes of a block as given; bytes before the padding; of padding; bytes of a block as kept */
+    int from, head, pad,
+        to; /* bytes of a block as given; bytes before the padding; of padding; bytes of a block as kept */
 };
 static Padding padding_of(int32_t scheme) {
     switch (scheme) {
