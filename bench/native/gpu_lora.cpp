@@ -1,69 +1,14 @@
 // The low-rank linear on a GPU: microseconds of forward and backward by graph replay, operands rotated so that no call finds its own in
 // the cache, beside the frozen product of the same kernels. One JSON object for each shape.
-//   gpu_lora [device]          needs liblora4j_cuda.so beside liblora4j.so or in LORA4J_CUDA_LIBRARY
-#include <lora4j/lora4j.h>
+//   gpu_lora [device [shape ...]]     shapes by number, from 0; all without any. Needs liblora4j_cuda.so beside liblora4j.so or in
+//                                     LORA4J_CUDA_LIBRARY
+#include "gpu_bench.h"
 
-#include <algorithm>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <vector>
+#include <iterator>
 
 namespace {
 
-l4j_error failure;
-
-void must(l4j_status status) {
-    if (status == L4J_OK) return;
-    fprintf(stderr, "%s: %s\n", l4j_status_name(status), failure.message);
-    exit(1);
-}
-
-l4j_device *device;
-l4j_queue *queue;
-
-uint16_t bf16(float x) {
-    uint32_t u;
-    memcpy(&u, &x, 4);
-    return static_cast<uint16_t>((u + 0x7FFF + ((u >> 16) & 1)) >> 16);
-}
-
-// Random BF16 values in the GPU's memory; zeros would be multiplied faster.
-void *values(int64_t n, float scale) {
-    void *memory;
-    std::vector<uint16_t> host(static_cast<size_t>(n));
-    uint64_t state = static_cast<uint64_t>(n) * 0x9E3779B97F4A7C15ull + 1;
-    for (uint16_t &h : host) {
-        state = state * 6364136223846793005ull + 1442695040888963407ull;
-        h = bf16(scale * (static_cast<float>(state >> 40) / 8388608.0f - 1.0f));
-    }
-    must(l4j_memory_allocate(device, host.size() * 2, &memory, &failure));
-    must(l4j_memory_copy(queue, memory, host.data(), host.size() * 2, &failure));
-    must(l4j_queue_synchronize(queue, &failure));
-    return memory;
-}
-
-template <class T> T *scalar(T value) {
-    void *memory;
-    must(l4j_memory_allocate(device, sizeof value, &memory, &failure));
-    must(l4j_memory_copy(queue, memory, &value, sizeof value, &failure));
-    must(l4j_queue_synchronize(queue, &failure));
-    return static_cast<T *>(memory);
-}
-
-l4j_tensor matrix(void *data, int32_t dtype, int64_t rows, int64_t cols) {
-    l4j_tensor t = {};
-    t.data = data;
-    t.dtype = dtype;
-    t.device_type = L4J_DEVICE_CUDA;
-    t.ndim = 2;
-    t.shape[0] = rows;
-    t.shape[1] = cols;
-    t.stride[0] = cols;
-    t.stride[1] = 1;
-    return t;
-}
+l4j_tensor matrix(void *data, int32_t dtype, int64_t rows, int64_t cols) { return tensor(data, dtype, {rows, cols}); }
 
 // One set of operands and the call on them.
 struct Set {
@@ -146,53 +91,29 @@ double time(std::vector<Set> &sets, bool backward) {
                   : l4j_lora_forward_workspace(queue, &sets[0].args, &bytes, &failure));
     void *workspace = nullptr;
     must(l4j_memory_allocate(device, bytes, &workspace, &failure));
-    auto run = [&] {
-        for (Set &set : sets) {
-            must(backward ? l4j_lora_backward(queue, &set.args, workspace, bytes, &failure)
-                          : l4j_lora_forward(queue, &set.args, workspace, bytes, &failure));
-        }
-    };
-    run();
-    must(l4j_queue_synchronize(queue, &failure));
-    l4j_graph *graph;
-    must(l4j_graph_begin(queue, &failure));
-    run();
-    must(l4j_graph_end(queue, &graph, &failure));
-    l4j_event *start, *end;
-    must(l4j_event_create(device, &start, &failure));
-    must(l4j_event_create(device, &end, &failure));
-    std::vector<double> times;
-    for (int i = 0; i < 22; i++) {
-        float ms;
-        must(l4j_event_record(start, queue, &failure));
-        must(l4j_graph_launch(graph, queue, &failure));
-        must(l4j_event_record(end, queue, &failure));
-        must(l4j_event_synchronize(end, &failure));
-        must(l4j_event_elapsed(start, end, &ms, &failure));
-        if (i > 1) times.push_back(1e3 * ms / static_cast<double>(sets.size()));
-    }
-    must(l4j_queue_synchronize(queue, &failure));
-    must(l4j_event_destroy(start, &failure));
-    must(l4j_event_destroy(end, &failure));
-    must(l4j_graph_destroy(graph, &failure));
+    double median = microseconds(
+        [&] {
+            for (Set &set : sets) {
+                must(backward ? l4j_lora_backward(queue, &set.args, workspace, bytes, &failure)
+                              : l4j_lora_forward(queue, &set.args, workspace, bytes, &failure));
+            }
+        },
+        sets.size());
     must(l4j_memory_free(device, workspace, &failure));
-    std::sort(times.begin(), times.end());
-    return times[times.size() / 2];
+    return median;
 }
 
 } // namespace
 
 int main(int argc, char **argv) {
-    l4j_device_options options = {};
-    options.struct_size = sizeof options;
-    options.device_type = L4J_DEVICE_CUDA;
-    options.device_id = argc > 1 ? atoi(argv[1]) : 0;
-    must(l4j_device_open(&options, &device, &failure));
-    must(l4j_queue_create(device, nullptr, &queue, &failure));
+    open_gpu(argc, argv);
     const Shape shapes[] = {{8192, 4096, 4096, 16, 0}, {8192, 4096, 4096, 16, 0.1f}, {8192, 4096, 14336, 16, 0},
                             {8192, 2048, 8192, 16, 0}, {2048, 4096, 4096, 16, 0},    {2048, 4096, 4096, 16, 0.1f},
                             {512, 4096, 4096, 16, 0},  {512, 576, 1536, 16, 0},      {64, 4096, 4096, 16, 0}};
-    for (const Shape &shape : shapes) {
+    std::vector<Shape> chosen;
+    for (int i = 2; i < argc; i++) chosen.push_back(shapes[static_cast<size_t>(atoi(argv[i])) % std::size(shapes)]);
+    if (chosen.empty()) chosen.assign(std::begin(shapes), std::end(shapes));
+    for (const Shape &shape : chosen) {
         double us[2][2];
         for (int adapter = 0; adapter < 2; adapter++) {
             std::vector<Set> sets;

@@ -12,12 +12,13 @@ struct AttentionParams {
     View q, k, v, o, lse, d_o, dq, dk, dv;
     const int32_t *q_offsets, *kv_starts, *kv_lengths;
     int64_t q_rows, k_rows, D, max_q, max_kv;
+    int64_t depth; /* D rounded up to 8: columns that the tensor cores multiply */
     int32_t sequences, group, window;
     float scale;
     bool causal;
     int32_t *good; /* workspace [1]: whether the sequences were found right */
     float *delta;  /* backward, workspace [q rows, heads]: Σ_d d_o·o */
-    int64_t heads;
+    int64_t heads, kv_heads;
     Fault *fault;
 };
 
@@ -35,6 +36,21 @@ __device__ inline int last_key(const AttentionParams &p, const Sequence &s, int 
 __device__ inline int first_key(const AttentionParams &p, const Sequence &s, int i) {
     int last = last_key(p, s, i);
     return p.window && last > p.window ? last - p.window : 0;
+}
+
+/* Queries that see a key of [j0, j0 + BK): the tiles [first, last). */
+template <int BQ, int BK>
+__device__ void queries_of(const AttentionParams &p, const Sequence &s, int j0, int &first, int &last) {
+    first = 0;
+    last = (s.queries + BQ - 1) / BQ;
+    if (!p.causal) return;
+    int from = j0 - (s.keys - s.queries); /* the first query that sees key j0 */
+    first = from > 0 ? from / BQ : 0;
+    if (p.window) { /* the last one that sees key j0 + BK - 1 */
+        int to = j0 + BK - 1 - (s.keys - s.queries) + p.window;
+        int tiles = to > 0 ? (to + BQ - 1) / BQ : 0;
+        last = tiles < last ? tiles : last;
+    }
 }
 
 /* Rows [r0, r0 + ROWS) of one head as fp32, zeros outside of [rows, D]; one value of padding keeps columns in different banks. */
@@ -114,8 +130,22 @@ __device__ inline float row_total(float x) {
     return x;
 }
 
-/* Fills in everything but the workspace. */
-AttentionParams attention_params(l4j_queue *queue, const l4j_attention *args, bool backward);
+/* Fills in everything but the workspace and the record of faults. */
+AttentionParams attention_params(const l4j_attention *args, bool backward);
+/* Lets p's operands of 16 bits that cannot be copied 16 bytes at a time lead to copies in the workspace; `plan` gets them. */
+struct Packing {
+    View from[5], to[5];
+    int64_t rows[5], heads[5];
+    int count;
+};
+Packing plan_packing(l4j_arena *arena, AttentionParams *p, bool backward);
+cudaError_t pack(const l4j_queue *queue, const Packing &packing, const AttentionParams &p);
+
+/* The same operations for 16-bit values on the tensor cores. */
+cudaError_t flash_forward(const l4j_queue *queue, const AttentionParams &p);
+cudaError_t flash_dq(const l4j_queue *queue, const AttentionParams &p); /* writes p.delta too */
+cudaError_t flash_dkv(const l4j_queue *queue, const AttentionParams &p);
+
 /* Looks at the sequences and writes p.good. */
 cudaError_t check_sequences(const l4j_queue *queue, const AttentionParams &p, bool backward);
 

@@ -1,5 +1,5 @@
 /*
- * attention_backward: probabilities are made again from q, k and the log-sum-exp. One kernel owns queries and gives dq, another owns keys
+ * attention_backward in fp32: probabilities are made again from q, k and the log-sum-exp. One kernel owns queries and gives dq, another owns keys
  * and gives dk and dv over the query heads of a group in order: each output is summed by one block, so nothing is added atomically.
  */
 #include "attention.cuh"
@@ -94,21 +94,6 @@ __global__ void __launch_bounds__(kAttentionThreads) attention_dq_kernel(const _
     store_rows<T::RI, T::DI>(dq, p.dq, s.q0, i0, s.queries, head, p.D);
 }
 
-/* Queries that see a key of [j0, j0 + BK): the tiles [first, last). */
-template <int BQ, int BK>
-__device__ void queries_of(const AttentionParams &p, const Sequence &s, int j0, int &first, int &last) {
-    first = 0;
-    last = (s.queries + BQ - 1) / BQ;
-    if (!p.causal) return;
-    int from = j0 - (s.keys - s.queries); /* the first query that sees key j0 */
-    first = from > 0 ? from / BQ : 0;
-    if (p.window) { /* the last one that sees key j0 + BK - 1 */
-        int to = j0 + BK - 1 - (s.keys - s.queries) + p.window;
-        int tiles = to > 0 ? (to + BQ - 1) / BQ : 0;
-        last = tiles < last ? tiles : last;
-    }
-}
-
 template <int DMAX, int BQ, int BK>
 __global__ void __launch_bounds__(kAttentionThreads) attention_dkv_kernel(const __grid_constant__ AttentionParams p) {
     using T = Tiles<DMAX, BQ, BK>;
@@ -150,23 +135,31 @@ template <int DMAX, int BQ, int BK> static cudaError_t start(const l4j_queue *qu
                   bytes, p);
 }
 
-static size_t lay_out(const l4j_attention *args, void *workspace, AttentionParams *p) {
-    l4j_arena arena = {static_cast<char *>(workspace), 0};
-    p->good = static_cast<int32_t *>(l4j_take(&arena, sizeof(int32_t)));
-    p->delta = static_cast<float *>(
-        l4j_take(&arena, sizeof(float) * static_cast<size_t>(args->q->shape[0] * args->q->shape[1])));
-    return arena.used;
+static Packing lay_out(l4j_arena *arena, AttentionParams *p) {
+    p->good = static_cast<int32_t *>(l4j_take(arena, sizeof(int32_t)));
+    p->delta = static_cast<float *>(l4j_take(arena, sizeof(float) * static_cast<size_t>(p->q_rows * p->heads)));
+    return plan_packing(arena, p, true);
 }
 
 size_t attention_backward_workspace(int, const l4j_attention *args) {
-    AttentionParams p = {};
-    return lay_out(args, nullptr, &p);
+    AttentionParams p = attention_params(args, true);
+    l4j_arena arena = {};
+    lay_out(&arena, &p);
+    return arena.used;
 }
 l4j_status attention_backward(l4j_queue *queue, const l4j_attention *args, void *workspace, l4j_error *error) {
-    AttentionParams p = attention_params(queue, args, true);
-    lay_out(args, workspace, &p);
+    AttentionParams p = attention_params(args, true);
+    p.fault = fault_of(queue);
+    l4j_arena arena = {static_cast<char *>(workspace), 0};
+    Packing packing = lay_out(&arena, &p);
     if (p.sequences == 0) return L4J_OK;
     L4J_CUDA("attention_backward", check_sequences(queue, p, true));
+    if (p.q.dtype != L4J_F32) {
+        L4J_CUDA("attention_backward", pack(queue, packing, p));
+        L4J_CUDA("attention_backward", flash_dq(queue, p));
+        L4J_CUDA("attention_backward", flash_dkv(queue, p));
+        return L4J_OK;
+    }
     L4J_CUDA("attention_backward",
              launch(queue, attention_delta_kernel, dim3(blocks(p.q_rows * p.heads * 32, kAttentionThreads)),
                     kAttentionThreads, 0, p));

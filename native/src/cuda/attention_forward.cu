@@ -1,5 +1,5 @@
-/* attention_forward: a block for a tile of queries of one head; keys pass by in tiles, with an online softmax (Milakov & Gimelshein
-   2018; Dao et al. 2022). */
+/* attention_forward in fp32: a block for a tile of queries of one head; keys pass by in tiles, with an online softmax (Milakov &
+   Gimelshein 2018; Dao et al. 2022). */
 #include "attention.cuh"
 
 namespace l4j {
@@ -41,7 +41,7 @@ cudaError_t check_sequences(const l4j_queue *queue, const AttentionParams &p, bo
     return launch(queue, check_sequences_kernel, 1, 256, 0, p, backward);
 }
 
-AttentionParams attention_params(l4j_queue *queue, const l4j_attention *args, bool backward) {
+AttentionParams attention_params(const l4j_attention *args, bool backward) {
     AttentionParams p = {};
     p.q = view(args->q);
     p.k = view(args->k);
@@ -60,7 +60,9 @@ AttentionParams attention_params(l4j_queue *queue, const l4j_attention *args, bo
     p.q_rows = args->q->shape[0];
     p.k_rows = args->k->shape[0];
     p.heads = args->q->shape[1];
+    p.kv_heads = args->k->shape[1];
     p.D = args->q->shape[2];
+    p.depth = (p.D + 7) / 8 * 8;
     p.max_q = args->max_q_length;
     p.max_kv = args->max_kv_length;
     p.sequences = args->sequences;
@@ -68,7 +70,6 @@ AttentionParams attention_params(l4j_queue *queue, const l4j_attention *args, bo
     p.window = args->window;
     p.scale = args->scale;
     p.causal = args->flags & L4J_ATTENTION_CAUSAL;
-    p.fault = fault_of(queue);
     return p;
 }
 
@@ -153,12 +154,29 @@ template <int DMAX, int BQ, int BK> static cudaError_t start(const l4j_queue *qu
                   forward_shared<DMAX, BQ, BK>(), p);
 }
 
-size_t attention_forward_workspace(int, const l4j_attention *) { return 64; }
+static Packing lay_out(l4j_arena *arena, AttentionParams *p) {
+    p->good = static_cast<int32_t *>(l4j_take(arena, sizeof(int32_t)));
+    return plan_packing(arena, p, false);
+}
+
+size_t attention_forward_workspace(int, const l4j_attention *args) {
+    AttentionParams p = attention_params(args, false);
+    l4j_arena arena = {};
+    lay_out(&arena, &p);
+    return arena.used;
+}
 l4j_status attention_forward(l4j_queue *queue, const l4j_attention *args, void *workspace, l4j_error *error) {
-    AttentionParams p = attention_params(queue, args, false);
-    p.good = static_cast<int32_t *>(workspace);
+    AttentionParams p = attention_params(args, false);
+    p.fault = fault_of(queue);
+    l4j_arena arena = {static_cast<char *>(workspace), 0};
+    Packing packing = lay_out(&arena, &p);
     if (p.sequences == 0) return L4J_OK;
     L4J_CUDA("attention_forward", check_sequences(queue, p, false));
+    if (p.q.dtype != L4J_F32) {
+        L4J_CUDA("attention_forward", pack(queue, packing, p));
+        L4J_CUDA("attention_forward", flash_forward(queue, p));
+        return L4J_OK;
+    }
     L4J_CUDA("attention_forward", p.D <= 64    ? start<64, 64, 64>(queue, p)
                                   : p.D <= 128 ? start<128, 64, 64>(queue, p)
                                                : start<256, 32, 32>(queue, p));

@@ -13,7 +13,7 @@ template <class T, int ROWS, int COLS, int THREADS, bool ALONG, bool GATHER = fa
     static constexpr int APART = THREADS / CHUNKS;                  /* rows between a thread's copies */
     static constexpr int COUNT = ROWS / APART, BYTES = sizeof(T);
     static_assert(THREADS % CHUNKS == 0 && ROWS % APART == 0 && COUNT <= 32, "every thread makes as many copies");
-    static_assert(APART % 8 == 0, "all copies of a thread lie at the same swizzled chunk");
+    static_assert(APART % 8 == 0 || (APART == 4 && CHUNKS >= 8), "a thread's copies lie at one swizzled chunk, or in turns at two");
 
 public:
     /* [first, end) of the operand's dimension that is no contraction, [k0, k1) of the one that is: multiples of 8 along rows. */
@@ -41,7 +41,8 @@ public:
             bool there = ALONG ? left_ > 0 && (rows_ >> j & 1) : left_ > j * APART;
             int64_t row = j;
             if constexpr (GATHER) row = there ? gather_[j * APART] : 0;
-            copy16(tile + place_ + j * APART * COLS * BYTES, from_ + row * pitch_, there);
+            uint32_t place = APART == 4 && j % 2 ? place_ ^ 64 : place_; /* the swizzle of a row four further down */
+            copy16(tile + place + j * APART * COLS * BYTES, from_ + row * pitch_, there);
         }
         if constexpr (GATHER) {
             gather_ += ROWS;

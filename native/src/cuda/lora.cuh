@@ -58,6 +58,7 @@ struct LoraParams {
     int64_t
         first; /* the columns of y or dx here are those from this one on (a multiple of 128) of adapters and masks */
     const float *row_scale; /* of dx, or NULL */
+    bool low_rank_only;     /* without the base product, which is added later */
     int64_t fold;           /* the contraction is summed in blocks of so many; 0 = one chain */
     Fault *fault;
     const Adapter *table; /* NULL: `few` */

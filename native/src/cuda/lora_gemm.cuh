@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(Tile::THREADS, RESIDENT) gemm_kernel(const __g
             if (p.projection[g].width) gemm.term(acc, 0, g, nullptr);
         }
     }
-    for (int g = first; g < end; g++) {
+    for (int g = first; g < end && !p.low_rank_only; g++) {
         const Projection &q = p.projection[g];
         int64_t length = BACK ? q.n : p.K;
         if (MULTI && p.fold) {
@@ -204,6 +204,7 @@ template <class T> cudaError_t launch_fast(const l4j_queue *queue, const LoraPar
     using Small = Block<T, 64, 64, 2, 2, 64>;
     using Narrow = Block<T, 64, 32, 4, 1, 64, 6>;
     int64_t enough = (3 * c.multiprocessors + 3) / 4;
+    if (p.low_rank_only) return launch_tiles<Medium, false, true, 2>(queue, p, c); /* nothing but stores: many blocks */
     if (c.multi) {
         return tiles<Medium>(p, c) >= enough / 2 ? launch_tiles<Medium, true, true, 1>(queue, p, c)
                                                  : launch_tiles<Small, true, true, 1>(queue, p, c);
