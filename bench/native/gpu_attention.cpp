@@ -19,9 +19,7 @@ int32_t *integers(const std::vector<int32_t> &host) {
 
 void measure(const Shape &shape) {
     auto [B, H, G, L, D] = shape;
-    auto bf16_tensor = [&](int64_t heads) {
-        return tensor(values(B * L * heads * D, 1), L4J_BF16, {B * L, heads, D});
-    };
+    auto bf16_tensor = [&](int64_t heads) { return tensor(values(B * L * heads * D, 1), L4J_BF16, {B * L, heads, D}); };
     l4j_tensor q = bf16_tensor(H), k = bf16_tensor(G), v = bf16_tensor(G), o = bf16_tensor(H), d_o = bf16_tensor(H);
     l4j_tensor dq = bf16_tensor(H), dk = bf16_tensor(G), dv = bf16_tensor(G);
     l4j_tensor lse = tensor(values(2 * B * L * H, 0), L4J_F32, {B * L, H});
@@ -48,10 +46,8 @@ void measure(const Shape &shape) {
     must(l4j_attention_backward_workspace(queue, &args, &bytes, &failure)); /* more than forward's */
     void *workspace;
     must(l4j_memory_allocate(device, bytes, &workspace, &failure));
-    double forward = microseconds(
-        [&] { must(l4j_attention_forward(queue, &args, workspace, bytes, &failure)); }, 1);
-    double backward = microseconds(
-        [&] { must(l4j_attention_backward(queue, &args, workspace, bytes, &failure)); }, 1);
+    double forward = microseconds([&] { must(l4j_attention_forward(queue, &args, workspace, bytes, &failure)); }, 1);
+    double backward = microseconds([&] { must(l4j_attention_backward(queue, &args, workspace, bytes, &failure)); }, 1);
     double flops = 2.0 * static_cast<double>(B * H * L * L * D); /* of the causal half of the two products of forward */
     printf("{\"sequences\": %lld, \"q_heads\": %lld, \"kv_heads\": %lld, \"length\": %lld, \"depth\": %lld, "
            "\"forward_us\": %.1f, \"backward_us\": %.1f, \"forward_tflops\": %.0f, \"backward_tflops\": %.0f}\n",

@@ -37,7 +37,8 @@ struct Library {
     Status (*preference_create)(Preference *);
     Status (*preference_set)(Preference, int attribute, const void *, size_t);
     Status (*preference_destroy)(Preference);
-    Status (*heuristic)(Handle, Desc, Layout a, Layout b, Layout c, Layout d, Preference, int asked, Heuristic *, int *);
+    Status (*heuristic)(Handle, Desc, Layout a, Layout b, Layout c, Layout d, Preference, int asked, Heuristic *,
+                        int *);
     Status (*matmul)(Handle, Desc, const void *alpha, const void *a, Layout, const void *b, Layout, const void *beta,
                      const void *c, Layout, void *d, Layout, const Algorithm *, void *workspace, size_t, cudaStream_t);
     bool there;
@@ -124,7 +125,8 @@ static Plan make_plan(const Library &l, Handle handle, const Key &key) {
     for (int a = kAlignmentOfA; a <= kAlignmentOfD; a++) {
         good = good && l.preference_set(preference, a, &alignment, sizeof alignment) == 0;
     }
-    plan.usable = good && l.heuristic(handle, plan.desc, plan.w, plan.x, plan.y, plan.y, preference, 1, &found, &count) == 0 &&
+    plan.usable = good &&
+                  l.heuristic(handle, plan.desc, plan.w, plan.x, plan.y, plan.y, preference, 1, &found, &count) == 0 &&
                   count == 1 && found.status == 0;
     plan.algorithm = found.algorithm;
     if (preference) l.preference_destroy(preference);
@@ -177,9 +179,9 @@ cudaError_t cublas_multiply(const l4j_queue *queue, const CublasProduct &p) {
     std::lock_guard<std::mutex> lock(s.mutex);
     const Plan *plan = find_plan(s, queue, p);
     float one = 1.0f, beta = p.add ? 1.0f : 0.0f;
-    if (!plan || s.library.matmul(s.handles[queue->device->id], plan->desc, &one, p.w.data, plan->w, p.x.data, plan->x,
-                                  &beta, p.y.data, plan->y, p.y.data, plan->y, &plan->algorithm, nullptr, 0,
-                                  stream_of(queue)) != 0) {
+    if (!plan ||
+        s.library.matmul(s.handles[queue->device->id], plan->desc, &one, p.w.data, plan->w, p.x.data, plan->x, &beta,
+                         p.y.data, plan->y, p.y.data, plan->y, &plan->algorithm, nullptr, 0, stream_of(queue)) != 0) {
         return cudaErrorLaunchFailure;
     }
     return cudaSuccess;

@@ -13,7 +13,8 @@ template <class T, int ROWS, int COLS, int THREADS, bool ALONG, bool GATHER = fa
     static constexpr int APART = THREADS / CHUNKS;                  /* rows between a thread's copies */
     static constexpr int COUNT = ROWS / APART, BYTES = sizeof(T);
     static_assert(THREADS % CHUNKS == 0 && ROWS % APART == 0 && COUNT <= 32, "every thread makes as many copies");
-    static_assert(APART % 8 == 0 || (APART == 4 && CHUNKS >= 8), "a thread's copies lie at one swizzled chunk, or in turns at two");
+    static_assert(APART % 8 == 0 || (APART == 4 && CHUNKS >= 8),
+                  "a thread's copies lie at one swizzled chunk, or in turns at two");
 
 public:
     /* [first, end) of the operand's dimension that is no contraction, [k0, k1) of the one that is: multiples of 8 along rows. */

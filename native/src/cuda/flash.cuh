@@ -24,16 +24,6 @@ __device__ inline void copy4(uint32_t to, const void *from, bool there) {
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;\n" ::"r"(to), "l"(from), "r"(there ? 4 : 0));
 }
 
-template <class T> __device__ uint32_t packed(float low, float high);
-template <> __device__ inline uint32_t packed<bf16>(float low, float high) {
-    __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
-    return *reinterpret_cast<uint32_t *>(&v);
-}
-template <> __device__ inline uint32_t packed<f16>(float low, float high) {
-    __half2 v = __floats2half2_rn(low, high);
-    return *reinterpret_cast<uint32_t *>(&v);
-}
-
 /* One head's rows from `first` on. */
 __device__ inline Operand head_rows(const View &x, int64_t first, int64_t head) {
     return Operand{x.data + (first * x.s0 + head * x.s1) * 2, x.s0, 1, x.dtype, true, nullptr};
@@ -95,7 +85,8 @@ __device__ inline void weigh(float (&acc)[MT][D / 8][4], const float (&z)[MT][N 
 #pragma unroll
         for (int m = 0; m < MT; m++) {
 #pragma unroll
-            for (int i = 0; i < 4; i++) a[m][i] = packed<T>(z[m][2 * k + i / 2][i % 2 * 2], z[m][2 * k + i / 2][i % 2 * 2 + 1]);
+            for (int i = 0; i < 4; i++)
+                a[m][i] = packed<T>(z[m][2 * k + i / 2][i % 2 * 2], z[m][2 * k + i / 2][i % 2 * 2 + 1]);
         }
 #pragma unroll
         for (int n = 0; n < D / 16; n++) {

@@ -45,8 +45,9 @@ __global__ void __launch_bounds__(DkvTile<D>::THREADS, 1) flash_dkv_kernel(const
         for (int i = threadIdx.x; i < 2 * BQ; i += Tile::THREADS) {
             int row = (first + next) * BQ + i % BQ;
             int64_t m = s.q0 + min(row, s.queries - 1);
-            const float *from = i < BQ ? reinterpret_cast<const float *>(p.lse.data) + m * p.lse.s0 + next_head * p.lse.s1
-                                       : p.delta + m * p.heads + next_head;
+            const float *from = i < BQ
+                                    ? reinterpret_cast<const float *>(p.lse.data) + m * p.lse.s0 + next_head * p.lse.s1
+                                    : p.delta + m * p.heads + next_head;
             copy4(shared_address(numbers + stage * 2 * BQ + i), from, row < s.queries);
         }
         if (++next < tiles) return;

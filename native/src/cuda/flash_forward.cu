@@ -4,7 +4,8 @@
 namespace l4j {
 
 template <int D> struct ForwardTile {
-    static constexpr int COLS = kColumns<D>, MT = D <= 128 ? 2 : 1, THREADS = 128, BQ = 64 * MT, BK = D <= 128 ? 64 : 32;
+    static constexpr int COLS = kColumns<D>, MT = D <= 128 ? 2 : 1, THREADS = 128, BQ = 64 * MT,
+                         BK = D <= 128 ? 64 : 32;
     static constexpr int kStage = 2 * BK * COLS; /* keys and values */
     static constexpr size_t kShared = 2 * (BQ * COLS + 2 * kStage);
 };
@@ -47,9 +48,8 @@ __global__ void __launch_bounds__(ForwardTile<D>::THREADS, D <= 128 ? 2 : 1)
     pass<2>((end + BK - 1) / BK - first, load, [&](int tile, int stage) {
         const T *k = stages + stage * Tile::kStage, *v = k + BK * COLS;
         float z[MT][BK / 8][4];
-        scores<COLS, D, MT, BK>(z, k, [&](uint32_t(&f)[4], int m, int d) {
-            rows_fragment<COLS>(f, q, (warp * MT + m) * 16, d);
-        });
+        scores<COLS, D, MT, BK>(
+            z, k, [&](uint32_t(&f)[4], int m, int d) { rows_fragment<COLS>(f, q, (warp * MT + m) * 16, d); });
         if (turned) {
 #pragma unroll
             for (int e = 0; e < MT * BK / 2; e++) (&z[0][0][0])[e] = -(&z[0][0][0])[e];

@@ -41,7 +41,8 @@ static CublasProduct base_product(const LoraParams &p, int g, bool backward) {
    faster than ours alone. Several adapters stay with the kernels that give a row the same bits in every batch. */
 static bool takes_cublas(const l4j_queue *queue, const LoraParams &p, const GemmChoice &c, int32_t dtype) {
     constexpr int64_t kRows = 256, kWidth = 1024;
-    if (!c.fast || c.multi || p.row_scale || p.M < kRows || p.K < kWidth || (c.backward && p.projections > 1)) return false;
+    if (!c.fast || c.multi || p.row_scale || p.M < kRows || p.K < kWidth || (c.backward && p.projections > 1))
+        return false;
     for (int g = 0; g < p.projections; g++) {
         const Projection &q = p.projection[g];
         if (q.n < kWidth || q.bias.data || !rows_are_aligned(c.backward ? p.dx : q.y, dtype)) return false;
@@ -73,6 +74,8 @@ cudaError_t launch_gemm(const l4j_queue *queue, const LoraParams &p, bool backwa
         c.widest = p.projection[g].n > c.widest ? p.projection[g].n : c.widest;
     }
     c.multiprocessors = queue->threads;
+    cudaError_t status = cudaDeviceGetAttribute(&c.shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue->device->id);
+    if (status != cudaSuccess) return status;
     return takes_cublas(queue, p, c, dtype) ? launch_cublas(queue, p, c, dtype) : launch_own(queue, p, c, dtype);
 }
 

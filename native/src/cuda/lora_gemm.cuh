@@ -7,6 +7,21 @@
 
 namespace l4j {
 
+/* Four values of each of four neighbouring threads: thread t gets value t of all four, in their order. */
+__device__ inline void transpose(uint32_t (&v)[4], int t) {
+#pragma unroll
+    for (int apart = 1; apart <= 2; apart *= 2) {
+        bool upper = t & apart;
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            if (i & apart) continue;
+            uint32_t got = __shfl_xor_sync(0xFFFFFFFFu, upper ? v[i] : v[i + apart], apart);
+            v[i] = upper ? got : v[i];
+            v[i + apart] = upper ? v[i + apart] : got;
+        }
+    }
+}
+
 /* FAST: all operands may go through Feed. MULTI: several adapters, several masks, or a sum in blocks. */
 template <class Tile, bool BACK, bool MULTI, bool FAST> struct Gemm {
     using T = typename Tile::Value;
@@ -106,7 +121,34 @@ template <class Tile, bool BACK, bool MULTI, bool FAST> struct Gemm {
             }
         }
     }
+    /* Without a start and an old value, eight neighbours at a time: the four threads of a row exchange their pairs of four fragments. */
+    __device__ void store_rows(const Tile &acc, const View &out) const {
+        int t = threadIdx.x % 4;
+#pragma unroll
+        for (int r = 0; r < Tile::MI * 2; r++) {
+            int e0 = r / 2 * Tile::NI * 4 + r % 2 * 2;
+            int64_t m = m0 + Tile::row(e0), n1 = n0 + Tile::col(e0) - 2 * t + 8 * t;
+            T *row = reinterpret_cast<T *>(out.data) + m * out.s0;
+            float scale = p.row_scale && m < p.M ? p.row_scale[m] : 1.0f;
+#pragma unroll
+            for (int j = 0; j < Tile::NI; j += 4) {
+                uint32_t v[4];
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    v[i] = packed<T>(acc.c[e0 + 4 * (j + i)] * scale, acc.c[e0 + 4 * (j + i) + 1] * scale);
+                transpose(v, t);
+                int64_t n = n1 + 8 * j;
+                if (m < p.M && n < N) *reinterpret_cast<uint4 *>(row + n) = make_uint4(v[0], v[1], v[2], v[3]);
+            }
+        }
+    }
     __device__ void finish(const Tile &acc, const View &out, const View &start, bool add) const {
+        if constexpr (FAST && Tile::NI % 4 == 0) {
+            if (!start.data && !add && rows_are_aligned(out, kDtype<T>)) {
+                store_rows(acc, out);
+                return;
+            }
+        }
         if constexpr (!FAST) {
             store(acc, out, start, add);
         } else if (out.dtype == L4J_F32) {
@@ -122,6 +164,7 @@ constexpr int kRaster =
 
 template <class Tile, bool BACK, bool MULTI, bool FAST, int RESIDENT>
 __global__ void __launch_bounds__(Tile::THREADS, RESIDENT) gemm_kernel(const __grid_constant__ LoraParams p) {
+    await_previous();
     extern __shared__ uint4 raw[];
     using G = Gemm<Tile, BACK, MULTI, FAST>;
     int z = BACK ? 0 : blockIdx.z;
@@ -179,6 +222,7 @@ struct GemmChoice {
     bool backward, multi, fast;
     int64_t widest; /* columns of the widest output */
     int32_t multiprocessors;
+    int32_t shared; /* bytes of shared memory that a block may have */
 };
 
 template <class Tile> int64_t tiles(const LoraParams &p, const GemmChoice &c) {
@@ -187,9 +231,12 @@ template <class Tile> int64_t tiles(const LoraParams &p, const GemmChoice &c) {
 template <class Tile, bool MULTI, bool FAST, int RESIDENT>
 cudaError_t launch_tiles(const l4j_queue *queue, const LoraParams &p, const GemmChoice &c) {
     dim3 grid(blocks(p.M, Tile::BM) * blocks(c.widest, Tile::BN), 1, c.backward ? 1 : p.projections);
-    return c.backward
-               ? launch(queue, gemm_kernel<Tile, true, MULTI, FAST, RESIDENT>, grid, Tile::THREADS, Tile::kShared, p)
-               : launch(queue, gemm_kernel<Tile, false, MULTI, FAST, RESIDENT>, grid, Tile::THREADS, Tile::kShared, p);
+    auto start = [&](auto kernel) {
+        return p.adapters ? launch_next(queue, kernel, grid, Tile::THREADS, Tile::kShared, p)
+                          : launch(queue, kernel, grid, Tile::THREADS, Tile::kShared, p);
+    };
+    return c.backward ? start(gemm_kernel<Tile, true, MULTI, FAST, RESIDENT>)
+                      : start(gemm_kernel<Tile, false, MULTI, FAST, RESIDENT>);
 }
 
 /* Any operands. */
@@ -197,20 +244,24 @@ template <class T> cudaError_t launch_any(const l4j_queue *queue, const LoraPara
     using Tile = Block<T, 128, 128, 2, 4>;
     return c.multi ? launch_tiles<Tile, true, false, 1>(queue, p, c) : launch_tiles<Tile, false, false, 1>(queue, p, c);
 }
-/* 16-bit operands whose rows are aligned: the largest tile that still gives most multiprocessors something to do. */
+/* 16-bit operands whose rows are aligned: the largest tile that still gives most multiprocessors something to do. Where there is not
+   enough shared memory for the deep stages of the large ones (99 KiB instead of 163 or more), Low takes their place. */
 template <class T> cudaError_t launch_fast(const l4j_queue *queue, const LoraParams &p, const GemmChoice &c) {
-    using Large = Block<T, 128, 256, 2, 4>;
-    using Medium = Block<T, 128, 128, 2, 4>;
+    using Large = Block<T, 128, 256, 2, 4, 64, 3>;
+    using Medium = Block<T, 128, 128, 2, 4, 64, 4>;
+    using Low = Block<T, 128, 128, 2, 4>;
     using Small = Block<T, 64, 64, 2, 2, 64>;
     using Narrow = Block<T, 64, 32, 4, 1, 64, 6>;
     int64_t enough = (3 * c.multiprocessors + 3) / 4;
-    if (p.low_rank_only) return launch_tiles<Medium, false, true, 2>(queue, p, c); /* nothing but stores: many blocks */
+    bool deep = static_cast<size_t>(c.shared) >= Large::kShared;
+    if (p.low_rank_only) return launch_tiles<Low, false, true, 2>(queue, p, c); /* nothing but stores: many blocks */
     if (c.multi) {
-        return tiles<Medium>(p, c) >= enough / 2 ? launch_tiles<Medium, true, true, 1>(queue, p, c)
-                                                 : launch_tiles<Small, true, true, 1>(queue, p, c);
+        return tiles<Low>(p, c) >= enough / 2 ? launch_tiles<Low, true, true, 1>(queue, p, c)
+                                              : launch_tiles<Small, true, true, 1>(queue, p, c);
     }
-    if (tiles<Large>(p, c) >= enough) return launch_tiles<Large, false, true, 1>(queue, p, c);
-    if (tiles<Medium>(p, c) >= enough) return launch_tiles<Medium, false, true, 2>(queue, p, c);
+    if (deep && tiles<Large>(p, c) >= enough) return launch_tiles<Large, false, true, 1>(queue, p, c);
+    if (deep && tiles<Medium>(p, c) >= enough) return launch_tiles<Medium, false, true, 1>(queue, p, c);
+    if (tiles<Low>(p, c) >= enough) return launch_tiles<Low, false, true, 2>(queue, p, c);
     if (tiles<Small>(p, c) >= enough) return launch_tiles<Small, false, true, 2>(queue, p, c);
     return launch_tiles<Narrow, false, true, 2>(queue, p, c);
 }

@@ -77,9 +77,11 @@ __device__ static void chunk_gradient(const LoraParams &p, T *shared, const Chun
 template <class T, bool DROP, bool FAST>
 __global__ void __launch_bounds__(kThreads, 2)
     gradient_kernel(const __grid_constant__ LoraParams p, unsigned db_blocks) {
+    await_previous();
     extern __shared__ uint4 raw[];
     T *shared = reinterpret_cast<T *>(raw);
-    Chunk chunk = chunk_of(p, blockIdx.x);
+    Chunk chunk =
+        chunk_of(p, gridDim.x - 1 - blockIdx.x); /* the last rows first: the pass before has left them in the cache */
     if (chunk.adapter < 0) return;
     int64_t wide = static_cast<int64_t>(kWide);
     if (blockIdx.y < db_blocks) {
@@ -91,6 +93,7 @@ __global__ void __launch_bounds__(kThreads, 2)
 
 /* Adds up the chunks of adapters that have several; zeroes the gradients of those without rows. */
 __global__ void finish_kernel(const __grid_constant__ LoraParams p) {
+    await_previous();
     int i = blockIdx.x, a = i / p.projections, g = i % p.projections;
     const Projection &q = p.projection[g];
     const Adapter &adapter = adapter_of(p, a, g);
@@ -121,8 +124,8 @@ static cudaError_t start(const l4j_queue *queue, const LoraParams &p, int64_t ch
     unsigned db_blocks = blocks(widest, kWide);
     dim3 grid(static_cast<unsigned>(chunks), db_blocks + blocks(p.K, kWide), p.projections);
     constexpr size_t bytes = GradientTile<T>::Type::kShared;
-    return p.threshold ? launch(queue, gradient_kernel<T, true, FAST>, grid, kThreads, bytes, p, db_blocks)
-                       : launch(queue, gradient_kernel<T, false, FAST>, grid, kThreads, bytes, p, db_blocks);
+    return p.threshold ? launch_next(queue, gradient_kernel<T, true, FAST>, grid, kThreads, bytes, p, db_blocks)
+                       : launch_next(queue, gradient_kernel<T, false, FAST>, grid, kThreads, bytes, p, db_blocks);
 }
 
 static bool aligned(const LoraParams &p, int32_t dtype) {
@@ -148,7 +151,7 @@ cudaError_t launch_gradients(const l4j_queue *queue, const LoraParams &p, int64_
     if (status != cudaSuccess) return status;
     if (!p.segmented && p.M > 0 && p.M <= kChunkRows) return cudaSuccess;
     int64_t entries = static_cast<int64_t>(p.adapters) * p.projections;
-    return launch(queue, finish_kernel, dim3(static_cast<unsigned>(entries), entries > 64 ? 8 : 64), 256, 0, p);
+    return launch_next(queue, finish_kernel, dim3(static_cast<unsigned>(entries), entries > 64 ? 8 : 512), 256, 0, p);
 }
 
 } // namespace l4j

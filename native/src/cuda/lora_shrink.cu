@@ -26,6 +26,7 @@ __device__ static void check_values(const LoraParams &p, int g) {
 template <class Tile, bool BACK, bool DROP, bool FAST>
 __global__ void __launch_bounds__(kThreads) shrink_kernel(const __grid_constant__ LoraParams p) {
     using T = typename Tile::Value;
+    await_previous();
     extern __shared__ uint4 raw[];
     __shared__ RowAdapters<Tile::BM, kThreads> rows;
     T *shared = reinterpret_cast<T *>(raw);
