@@ -416,7 +416,7 @@ template <class Args> void store_as_gpu(const Args *args) {
 
 // Calls check(dtype, tolerance) for each dtype of activations where there is a GPU. fp32 keeps the tolerance of the CPU's tests. In 16
 // bits an output has one rounding (relative error 1.7e-3 in BF16, 2.1e-4 in F16) and what went into it had one or two inside of the
-// operation.
+// operation. Sums that cancel are measured against their terms where these are rounded (attention_case.h).
 inline void on_gpu(double tolerance, const std::function<void(double)> &check) {
     if (!has_gpu()) return;
     for (int32_t dtype : {L4J_F32, L4J_BF16, L4J_F16}) {

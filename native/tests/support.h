@@ -280,19 +280,24 @@ inline double norm(const std::vector<double> &x) {
     return std::sqrt(sum);
 }
 
-// ‖x − reference‖₂ / ‖scale‖₂; 0 for two zero vectors; infinite when a value is not finite.
-inline double relative_error(const std::vector<double> &x, const std::vector<double> &reference,
-                             const std::vector<double> &scale) {
+// ‖x − reference‖₂ / size; 0 for two zero vectors; infinite when a value is not finite.
+inline double error_in(double size, const std::vector<double> &x, const std::vector<double> &reference) {
     std::vector<double> difference(reference.size());
     for (size_t i = 0; i < reference.size(); i++) {
         if (!std::isfinite(x[i])) return std::numeric_limits<double>::infinity();
         difference[i] = x[i] - reference[i];
     }
-    double size = norm(scale);
     return norm(difference) / (size > 0 ? size : 1);
 }
-inline double relative_error(const std::vector<double> &x, const std::vector<double> &reference) {
-    return relative_error(x, reference, reference);
+inline double relative_error(const std::vector<double> &x, const std::vector<double> &reference,
+                             const std::vector<double> &scale) {
+    return error_in(norm(scale), x, reference);
+}
+// `squares` are added to ‖reference‖₂²: those of the terms that the values are sums of, where cancellation leaves less of the sums than the
+// terms' own rounding needs.
+inline double relative_error(const std::vector<double> &x, const std::vector<double> &reference, double squares = 0) {
+    double size = norm(reference);
+    return error_in(std::sqrt(size * size + squares), x, reference);
 }
 
 // Equal bits (a NaN differs from everything but the same NaN).
