@@ -4,7 +4,7 @@
     python3 torch_lora.py [--library PATH/liblora4j.so] [--model test-data/tiny-llama] [--steps 10]
 
 Replaces the linear layers of a PEFT model by l4j_lora_forward/backward and compares a training run with unpatched PEFT.
-Needs torch 2.15, transformers 5.23, peft 0.21 (other versions were not tried).
+Needs torch 2.15, transformers 5.23, peft 0.21 (other versions were not tried). torch_cuda.py uses it on a GPU.
 """
 import argparse, copy, ctypes as c, pathlib, sys
 import torch
@@ -12,6 +12,10 @@ import torch
 P, I32, I64, U32, F32 = c.c_void_p, c.c_int32, c.c_int64, c.c_uint32, c.c_float
 class Tensor(c.Structure):
     _fields_ = [("data", P), ("dtype", I32), ("device_type", I32), ("device_id", I32), ("ndim", I32), ("shape", I64 * 4), ("stride", I64 * 4), ("reserved", I64)]
+class DeviceOptions(c.Structure):
+    _fields_ = [("struct_size", U32), ("device_type", I32), ("device_id", I32), ("max_isa", I32), ("reserved", I64 * 4)]
+class QueueOptions(c.Structure):
+    _fields_ = [("struct_size", U32), ("threads", I32), ("spin_us", I32), ("flags", U32), ("stream", P), ("reserved", I64 * 3)]
 class Error(c.Structure):
     _fields_ = [("status", I32), ("message", c.c_char * 508)]
 class WeightOptions(c.Structure):
@@ -22,12 +26,19 @@ class Lora(c.Structure):
         + [("segment_capacity", I32), ("reserved0", I32)] + [(n, P) for n in "segment_count segment_offsets segment_adapters y s dy dx da db".split()] + [("reserved", I64 * 8)]
 
 class Lora4j:
-    """The library, one device and one queue."""
-    def __init__(self, path, threads):
-        self.lib, self.device, self.queue, self.error = c.CDLL(str(path)), P(), P(), Error()
-        options = (I32 * 12)(48, threads)
-        self.call("device_open", None, c.byref(self.device))
-        self.call("queue_create", self.device, options, c.byref(self.queue))
+    """The library, one device, and a queue; on a GPU one for each of torch's streams."""
+    def __init__(self, path, threads=0, gpu=None):
+        self.lib, self.device, self.queues, self.error, self.threads, self.gpu = c.CDLL(str(path)), P(), {}, Error(), threads, gpu
+        options = DeviceOptions(c.sizeof(DeviceOptions), 1 if gpu is None else 2, gpu or 0)
+        self.call("device_open", c.byref(options), c.byref(self.device))
+    @property
+    def queue(self):
+        """The queue of torch's current stream."""
+        stream = None if self.gpu is None else torch.cuda.current_stream(self.gpu).cuda_stream
+        if stream not in self.queues:
+            self.queues[stream], options = P(), QueueOptions(c.sizeof(QueueOptions), self.threads, 0, int(self.gpu is not None), stream)
+            self.call("queue_create", self.device, c.byref(options), c.byref(self.queues[stream]))
+        return self.queues[stream]
     def call(self, name, *args):
         if getattr(self.lib, "l4j_" + name)(*args, c.byref(self.error)):
             raise RuntimeError(f"{name}: {self.error.message.decode()}")
@@ -49,14 +60,15 @@ class Lora4j:
         self.call("dlpack_release", scope[0], None)
         return handle
     def lora(self, direction, weight, scaling, flags, **tensors):
-        scope, weights, factor, size = [], (P * 1)(weight), F32(scaling), c.c_size_t()
+        """All memory is torch's: on a GPU its allocator gives it out again in the stream's order, so that nothing waits here."""
+        scope, weights, size = [], (P * 1)(weight), c.c_size_t()
         views = {n: self.view(t, scope) for n, t in tensors.items() if t is not None}
-        args = Lora(c.sizeof(Lora), flags, 1, 1, 0, 0.0, weights=c.addressof(weights), scaling=c.addressof(factor), **{n: c.addressof(v) for n, v in views.items()})
+        args = Lora(c.sizeof(Lora), flags, 1, 1, 0, 0.0, weights=c.addressof(weights), scaling=P(scaling.data_ptr()), **{n: c.addressof(v) for n, v in views.items()})
         self.call(f"lora_{direction}_workspace", self.queue, c.byref(args), c.byref(size))
-        workspace = torch.empty(size.value + 64, dtype=torch.uint8)
-        self.call(f"lora_{direction}", self.queue, c.byref(args), P((workspace.data_ptr() + 63) // 64 * 64), size)
+        workspace = torch.empty(size.value + 256, dtype=torch.uint8, device=tensors["x"].device)
+        self.call(f"lora_{direction}", self.queue, c.byref(args), P((workspace.data_ptr() + 255) // 256 * 256), size)
         for handle in scope:
-            self.call("dlpack_release", handle, self.queue)
+            self.call("dlpack_release", handle, None)
 
 class LoraLinear(torch.autograd.Function):
     """y = x Wᵀ + bias + scaling (x Aᵀ) Bᵀ. The gradients of A and B are added straight into their .grad."""
@@ -81,7 +93,7 @@ def patch(model, l4j):
     """Replaces the forward of every LoRA linear of a PEFT model; returns how many."""
     from peft.tuners.lora import Linear
     for m in (layers := [m for m in model.modules() if isinstance(m, Linear)]):
-        handle, bias, a, b, scaling = l4j.weight(m.base_layer.weight), m.base_layer.bias, m.lora_A["default"].weight, m.lora_B["default"].weight, m.scaling["default"]
+        handle, bias, a, b, scaling = l4j.weight(m.base_layer.weight), m.base_layer.bias, m.lora_A["default"].weight, m.lora_B["default"].weight, torch.tensor([m.scaling["default"]])
         m.forward = lambda x, h=handle, bias=bias, a=a, b=b, s=scaling: LoraLinear.apply(l4j, h, bias, s, x, a, b)
     return len(layers)
 
@@ -110,7 +122,7 @@ if __name__ == "__main__":
     ours = get_peft_model(base, LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", init_lora_weights=False))
     theirs, l4j = copy.deepcopy(ours), Lora4j(args.library, torch.get_num_threads())
     x, w, a, b = torch.randn(7, 33).t(), torch.randn(20, 7), torch.randn(3, 7, requires_grad=True), torch.randn(20, 3, requires_grad=True)
-    LoraLinear.apply(l4j, l4j.weight(w), None, 0.5, x, a, b).sum().backward()  # transposed input, gradient of stride 0
+    LoraLinear.apply(l4j, l4j.weight(w), None, torch.tensor([0.5]), x, a, b).sum().backward()  # transposed input, gradient of stride 0
     grads = torch.autograd.grad((x @ w.t() + 0.5 * x @ a.t() @ b.t()).sum(), (a, b))
     strided = max(((g - p.grad).norm() / g.norm()).item() for g, p in zip(grads, (a, b)))
     count = patch(ours, l4j)

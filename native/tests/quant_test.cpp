@@ -37,7 +37,7 @@ void expect_case(const std::string &name, const Parts &parts, const std::vector<
 }
 
 TEST(QuantTest, TestDataIsExact) {
-    l4j::Cases cases = l4j::read_cases(L4J_TEST_DATA "/quant/quant.safetensors");
+    l4j::Cases cases = l4j::read_cases(l4j::test_data("quant/quant.safetensors"));
     std::set<std::string> seen;
     for (auto &c : cases) {
         seen.insert(c.first.substr(0, c.first.find('.')));

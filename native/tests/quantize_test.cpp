@@ -76,7 +76,7 @@ void expect_parts(const std::string &name, const Parts &expected, const Stored &
 
 TEST(QuantizeTest, TestDataIsExact) {
     int checked = 0;
-    for (auto &c : l4j::read_cases(L4J_TEST_DATA "/quant/quant.safetensors")) {
+    for (auto &c : l4j::read_cases(l4j::test_data("quant/quant.safetensors"))) {
         int32_t scheme = l4j::scheme_named(c.first.substr(0, c.first.find('.')));
         if (!c.second.count("w") || !can_be_made(scheme)) continue;
         expect_parts(c.first, l4j::parts_of(c.first, c.second), c.second.at("w"), {1, 3});

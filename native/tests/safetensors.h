@@ -3,11 +3,18 @@
 
 #include "support.h"
 
+#include <cstdlib>
 #include <fstream>
 #include <map>
 #include <sstream>
 
 namespace l4j {
+
+// A file below test-data: of the sources, or of the folder LORA4J_TEST_DATA on a machine that has the programs only.
+inline std::string test_data(const char *file) {
+    const char *folder = getenv("LORA4J_TEST_DATA");
+    return std::string(folder ? folder : L4J_TEST_DATA) + "/" + file;
+}
 
 struct Stored {
     int32_t dtype = 0;

@@ -64,15 +64,15 @@ public final class Device implements AutoCloseable {
 
     /**
      * Opens an NVIDIA GPU of compute capability 8.0 or newer. The first one loads {@code liblora4j_cuda.so}: the file that the
-     * environment variable {@code LORA4J_CUDA_LIBRARY} names, else the one in the folder of the native library, else as the system
-     * finds it.
+     * environment variable {@code LORA4J_CUDA_LIBRARY} names, else the one of the jar that the native library came from, or in the folder
+     * of the native library, else as the system finds it.
      *
      * @param ordinal 0 for the first, as CUDA counts them ({@code CUDA_VISIBLE_DEVICES})
      * @throws Lora4jException with {@link Status#ENOTSUP} where the library, the driver or a usable GPU is missing, and with {@link
      *     Status#EINVAL} where there is no GPU of that number
      */
     public static Device cuda(int ordinal) {
-        NativeLibrary.load();
+        NativeLibrary.loadForCuda();
         return open(LoraNative.L4J_DEVICE_CUDA(), ordinal, Isa.AUTO);
     }
 

@@ -61,6 +61,18 @@ public final class DeviceMemory implements SegmentAllocator, AutoCloseable {
         }
     }
 
+    /**
+     * Returns a contiguous row-major tensor over memory of the same device that something else owns, another library for instance. It
+     * behaves as if it had been allocated here: what Java reads and writes of it is copied in this queue's order. Closing this leaves
+     * it alone; the segment's arena and its owner say how long it lasts.
+     *
+     * @param segment address and size, such as {@link ForeignMemory#of} makes
+     * @throws IndexOutOfBoundsException if the segment is too small
+     */
+    public Tensor tensor(MemorySegment segment, DType dtype, long... shape) {
+        return isHost() ? Tensor.of(segment, dtype, shape) : Tensor.of(this, segment, dtype, shape);
+    }
+
     /** Memory that {@link #free} must give back. */
     static MemorySegment allocate(MemorySegment device, long bytes) {
         try (Arena call = Arena.ofConfined()) {

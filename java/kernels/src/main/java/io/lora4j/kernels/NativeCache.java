@@ -65,10 +65,7 @@ final class NativeCache {
 
     /** Returns the file below the root that holds the resource. */
     static Path extract(URL resource, String fileName, Path root) throws IOException {
-        byte[] bytes;
-        try (InputStream in = resource.openStream()) {
-            bytes = in.readAllBytes();
-        }
+        byte[] bytes = read(resource);
         String version = LoraNative.L4J_ABI_MAJOR() + "." + LoraNative.L4J_ABI_MINOR();
         Path folder = root.resolve("native").resolve("abi-" + version + "-" + sha256(bytes));
         Path file = folder.resolve(fileName);
@@ -76,11 +73,30 @@ final class NativeCache {
             Files.createDirectories(folder, OWNER_ONLY);
             requireOwn(root);
         }
-        if (!Files.isRegularFile(file) || !Arrays.equals(Files.readAllBytes(file), bytes)) {
+        if (differs(file, bytes)) {
             Files.createDirectories(folder, OWNER_ONLY);
             replace(file, bytes);
         }
         return file;
+    }
+
+    /** Extracts another library of the jar into the folder of one that {@link #extract} has returned. */
+    static void extractBeside(URL resource, String fileName, Path extracted) throws IOException {
+        byte[] bytes = read(resource);
+        Path file = extracted.resolveSibling(fileName);
+        if (differs(file, bytes)) {
+            replace(file, bytes);
+        }
+    }
+
+    private static byte[] read(URL resource) throws IOException {
+        try (InputStream in = resource.openStream()) {
+            return in.readAllBytes();
+        }
+    }
+
+    private static boolean differs(Path file, byte[] bytes) throws IOException {
+        return !Files.isRegularFile(file) || !Arrays.equals(Files.readAllBytes(file), bytes);
     }
 
     /** In a folder that is everybody's, another user may have made ours first, to put a library of his into it. */

@@ -24,7 +24,9 @@ import org.jspecify.annotations.Nullable;
  *   <li>{@code java.library.path}.
  * </ol>
  *
- * Then its ABI version is compared with the one of the bindings. Whatever goes wrong is an {@link UnsatisfiedLinkError} that says
+ * The resource {@code liblora4j_cuda.so}, where the jar has it, is extracted beside the second one when a GPU is first opened.
+ *
+ * <p>Then its ABI version is compared with the one of the bindings. Whatever goes wrong is an {@link UnsatisfiedLinkError} that says
  * what to do, and says it again at the next attempt. The library is mapped once for the process, stays until its end, and serves
  * these classes in any number of class loaders.
  */
@@ -37,6 +39,7 @@ final class NativeLibrary {
     private static final System.Logger LOG = System.getLogger(NativeLibrary.class.getName());
 
     private static @Nullable LibraryInfo loaded;
+    private static @Nullable Path extracted; // from a jar
     private static @Nullable String failure;
 
     private NativeLibrary() {}
@@ -73,9 +76,30 @@ final class NativeLibrary {
             throw error("lora4j has no native library for " + platform + ", only for " + String.join(", ", PLATFORMS)
                     + ". If you built one, name it with -D" + PATH_PROPERTY + "=<file>");
         }
-        String name = "META-INF/native/" + platform + "/" + FILE_NAME;
+        String name = resourceName(platform, FILE_NAME);
         URL resource = NativeLibrary.class.getClassLoader().getResource(name);
         return resource != null ? loadFromJar(resource) : loadFromLibraryPath(platform, name);
+    }
+
+    /** Loads the library and puts the jar's CUDA library, if it has one, where this one looks for it. */
+    static synchronized void loadForCuda() {
+        load();
+        String given = System.getenv("LORA4J_CUDA_LIBRARY");
+        String fileName = System.mapLibraryName(NAME + "_cuda");
+        URL resource = extracted == null || (given != null && !given.isEmpty())
+                ? null
+                : NativeLibrary.class.getClassLoader().getResource(resourceName(platform(), fileName));
+        if (resource != null && extracted != null) {
+            try {
+                NativeCache.extractBeside(resource, fileName, extracted);
+            } catch (IOException e) {
+                throw error("cannot extract " + resource + " beside " + extracted + ": " + e + NativeCache.ADVICE);
+            }
+        }
+    }
+
+    private static String resourceName(String platform, String fileName) {
+        return "META-INF/native/" + platform + "/" + fileName;
     }
 
     private static Path overridden(String override) {
@@ -93,7 +117,10 @@ final class NativeLibrary {
         List<String> failures = new ArrayList<>();
         for (Path root : NativeCache.roots()) {
             try {
-                return loadFile(NativeCache.extract(resource, FILE_NAME, root));
+                Path file = NativeCache.extract(resource, FILE_NAME, root);
+                String path = loadFile(file);
+                extracted = file;
+                return path;
             } catch (IOException e) {
                 failures.add("cannot extract " + resource + " to " + root + ": " + e);
             } catch (UnsatisfiedLinkError e) {

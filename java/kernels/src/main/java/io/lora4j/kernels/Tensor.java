@@ -131,6 +131,12 @@ public final class Tensor {
         return new Tensor(segment, offset, dtype, shape.clone(), strides.clone(), null);
     }
 
+    /** {@link DeviceMemory#tensor}. */
+    static Tensor of(DeviceMemory gpu, MemorySegment segment, DType dtype, long... shape) {
+        long[] sizes = shape.clone();
+        return new Tensor(segment, 0, dtype, sizes, rowMajor(sizes), gpu);
+    }
+
     /** Returns a new one-dimensional {@link DType#I32} tensor with these values. */
     public static Tensor ofInts(SegmentAllocator allocator, int... values) {
         Tensor tensor = allocate(allocator, DType.I32, values.length);

@@ -9,7 +9,7 @@ import java.util.List;
 
 /**
  * Loads the native library in a process of its own and prints what came of it; twice, because a failure must be told again. With
- * {@code -Dprobe.loaders=true} each time in a class loader of its own, both of which stay.
+ * {@code -Dprobe.loaders=true} each time in a class loader of its own, both of which stay; with {@code -Dprobe.cuda=true} by opening a GPU.
  */
 public final class LoadProbe {
     private LoadProbe() {}
@@ -29,10 +29,11 @@ public final class LoadProbe {
 
     /** Opens a device and a queue, which calls into the library. */
     public static void load() {
-        try (Device device = Device.cpu();
-                Queue queue = Queue.create(device, 2)) {
-            System.out.println("loaded " + Device.library().path() + (queue.threads() == 2 ? "" : " wrongly"));
-        } catch (UnsatisfiedLinkError e) {
+        boolean cuda = Boolean.getBoolean("probe.cuda");
+        try (Device device = cuda ? Device.cuda(0) : Device.cpu();
+                Queue queue = Queue.create(device, cuda ? 0 : 2)) {
+            System.out.println("loaded " + Device.library().path() + (cuda || queue.threads() == 2 ? "" : " wrongly"));
+        } catch (UnsatisfiedLinkError | Lora4jException e) {
             System.out.println("failed " + e.getMessage());
         }
     }

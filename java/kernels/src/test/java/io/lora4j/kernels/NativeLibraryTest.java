@@ -111,6 +111,30 @@ class NativeLibraryTest {
         }
     }
 
+    /** The file is made for this test and says only that it is of another release: so it was found and opened. */
+    @Test
+    void theJarsCudaLibraryIsExtractedWhenAGpuIsOpened() throws Exception {
+        Path cuda = CCompiler.compile(
+                folder.resolve("other.so"), "void *l4j_cuda_backend(void) { return 0; }", "-shared", "-fPIC");
+        classPath.add(jar(Map.of(RESOURCE, library(), RESOURCE.replace("4j.so", "4j_cuda.so"), cuda)));
+        Path cache = folder.resolve("cache");
+        Map<String, String> environment = Map.of("LORA4J_CUDA_LIBRARY", "");
+        String loaded = probe(environment, "-Dlora4j.cache=" + cache);
+        Path extracted = Path.of(loaded.substring("loaded ".length())).resolveSibling("liblora4j_cuda.so");
+        assertThat(extracted).as("not without being asked for").doesNotExist();
+
+        assertThat(probe(environment, "-Dlora4j.cache=" + cache, "-Dprobe.cuda=true"))
+                .startsWith("failed device_open: " + extracted + " is of release unknown, expected ");
+        assertThat(extracted).hasSameBinaryContentAs(cuda);
+
+        Files.delete(extracted);
+        Map<String, String> named =
+                Map.of("LORA4J_CUDA_LIBRARY", folder.resolve("mine.so").toString());
+        assertThat(probe(named, "-Dlora4j.cache=" + cache, "-Dprobe.cuda=true"))
+                .startsWith("failed device_open: the CUDA library cannot be opened: " + folder.resolve("mine.so"));
+        assertThat(extracted).as("another one is named").doesNotExist();
+    }
+
     @Test
     void theCacheFollowsTheXdgVariable() throws Exception {
         classPath.add(jar());
@@ -314,11 +338,17 @@ class NativeLibraryTest {
 
     /** A jar like lora4j-native. */
     private Path jar() throws IOException {
+        return jar(Map.of(RESOURCE, library()));
+    }
+
+    private Path jar(Map<String, Path> resources) throws IOException {
         Path jar = folder.resolve("lora4j-native.jar");
         try (OutputStream out = Files.newOutputStream(jar);
                 ZipOutputStream zip = new ZipOutputStream(out)) {
-            zip.putNextEntry(new ZipEntry(RESOURCE));
-            Files.copy(library(), zip);
+            for (Map.Entry<String, Path> resource : resources.entrySet()) {
+                zip.putNextEntry(new ZipEntry(resource.getKey()));
+                Files.copy(resource.getValue(), zip);
+            }
         }
         return jar;
     }

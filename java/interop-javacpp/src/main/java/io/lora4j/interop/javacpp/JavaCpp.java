@@ -1,6 +1,7 @@
 package io.lora4j.interop.javacpp;
 
 import io.lora4j.kernels.DType;
+import io.lora4j.kernels.DeviceMemory;
 import io.lora4j.kernels.ForeignMemory;
 import io.lora4j.kernels.Tensor;
 import java.lang.foreign.Arena;
@@ -54,6 +55,16 @@ public final class JavaCpp {
      */
     public static Tensor tensor(Pointer pointer, DType dtype, long[] shape, long[] strides) {
         return Tensor.strided(memory(pointer, dtype), 0, dtype, shape, strides);
+    }
+
+    /**
+     * Returns a contiguous row-major tensor over a device's memory, what {@code cudaMalloc} of JavaCPP's CUDA preset has returned for
+     * instance. Otherwise as {@link #tensor(Pointer, DType, long...)}; whoever frees the memory waits for the operations before.
+     *
+     * @param device memory of the device that the pointer's belongs to; reads and writes by Java go through its queue
+     */
+    public static Tensor tensor(DeviceMemory device, Pointer pointer, DType dtype, long... shape) {
+        return device.tensor(memory(pointer, dtype), dtype, shape);
     }
 
     private static MemorySegment memory(Pointer pointer, DType dtype) {
