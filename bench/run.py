@@ -13,10 +13,10 @@ import argparse, datetime, json, os, pathlib, shutil, subprocess, sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bench"))
-from suite import cases, generate, goals, machine, report, rounds, step  # noqa: E402
+from suite import cases, generate, goals, java, machine, report, rounds, step  # noqa: E402
 
 
-WHOLE = {"step": step, "generate": generate}  # sections that measure programs as users run them
+WHOLE = {"java": java, "step": step, "generate": generate}  # sections that measure programs as users run them
 
 
 class Workers(dict):
@@ -57,7 +57,8 @@ def main():
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of every side (default: the CPUs of this process)")
     parser.add_argument("--quick", action="store_true", help="few shapes and rounds: does everything work?")
     parser.add_argument("--rounds", type=int, help="at least so many per case (default 5, quick 2)")
-    parser.add_argument("--out", type=pathlib.Path, help="path of the results without ending (default bench/results/<cpu>)")
+    parser.add_argument("--out_folder", type=pathlib.Path, default=ROOT / "bench/results", help="where <cpu>.json and the rest go (default bench/results)")
+    parser.add_argument("--out", type=pathlib.Path, help="their path without ending, instead of <cpu> in that folder")
     parser.add_argument("--kernel_bench", type=pathlib.Path, help="a built kernel_bench (default: build it)")
     parser.add_argument("--python", default=sys.executable, help="the Python that has torch, peft and transformers (default: this one)")
     parser.add_argument("--llama_python", default=sys.executable, help="the Python that has llama-cpp-python, for section generate (default: this one)")
@@ -80,7 +81,7 @@ def main():
     if set(chosen) - set(WHOLE):
         kernels = {**workers["native"].ask("info"), **{f"torch {key}" if key != "torch" else key: value for key, value in workers["torch"].ask("info").items()}}
         here.peft = kernels["torch peft"] != "none"
-    out = args.out or ROOT / "bench/results" / here.slug()
+    out = args.out or args.out_folder / here.slug()
     failed = 0
     for section in chosen:
         print(section, flush=True)

@@ -5,7 +5,7 @@ fp32. One sequence, the most likely token each time. Every side is a process tha
 """
 import pathlib, subprocess, sys, tempfile, time
 
-from . import cases, rounds, step
+from . import cases, java, rounds, step
 
 PROMPT, NEW = 512, 64
 DTYPES = {"f32": ("float32", 4), "f16": ("float16", 2), "bf16": ("bfloat16", 2)}
@@ -24,15 +24,11 @@ def facts(part, itemsize):
     return {"tokens": NEW, "bytes": NEW * itemsize * (LINEAR + HEAD)}
 
 
-def java(root):
-    """The command of lora4j's side, with the launcher's options for the JVM. Builds what is missing."""
-    script = (f'cd "{root}" && . "{root}/.mvn/toolchain.sh" && lora4j_find_jdk && ./mvnw -q -B -Dquick -pl bench/jmh -am package >&2 && echo "$JAVA_HOME"')
-    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"bench/jmh does not build:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-    return [pathlib.Path(done.stdout.splitlines()[-1]) / "bin/java", "--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow",
-            "-XX:+UseSerialGC", "-Xms24m", "-Xmn16m", "-XX:TieredStopAtLevel=1", "-cp", root / "bench/jmh/target/benchmarks.jar",
-            "io.lora4j.bench.GenerateWorker"]
+def worker():
+    """The command of lora4j's side, with the launcher's options for the JVM."""
+    command, jar = java.build()
+    return [command, "--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow",
+            "-XX:+UseSerialGC", "-Xms24m", "-Xmn16m", "-XX:TieredStopAtLevel=1", "-cp", jar, "io.lora4j.bench.GenerateWorker"]
 
 
 def versions(args):
@@ -90,7 +86,7 @@ def measure(sides, dtype, workers, plan):
 
 def run(machine, plan, args, workers):
     root = pathlib.Path(__file__).resolve().parents[2]
-    command, script = java(root), root / "bench/suite/generate_worker.py"
+    command, script = worker(), root / "bench/suite/generate_worker.py"
     with tempfile.TemporaryDirectory() as name:
         models = pathlib.Path(name)
         start = lambda label, words: rounds.Worker(label, [*words, models], machine.environment)

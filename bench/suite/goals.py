@@ -139,6 +139,15 @@ def scaling(lines, cases):
             lines.at_least("6", f"amx-bf16, of our own TMUL loop, {most} threads", [(rate(amx, "flops") / rate(limit, "flops"), "")], 0.45, PERCENT)
 
 
+def java(lines, cases):
+    """What the bindings cost. The peers' own ratio stands in the table: how far two processes differ at all."""
+    values = [(time(c, top) / time(c, bottom), c["name"]) for top, bottom in (("Java", "ours"), ("frozen, Java", "frozen"), ("r=16, Java", "r=16"))
+              for c in cases if time(c, top) and time(c, bottom)]
+    lines.at_most("bindings", "through Java beside C++", values, 1.03, TIMES)
+    ratios = [value for value, _ in values]
+    lines.at_most("bindings", f"the same, geometric mean of {len(ratios)}", [(geometric_mean(ratios), "")], 1.01, TIMES)
+
+
 def judge(sections):
     lines = Lines()
     for name, section in sections.items():

@@ -35,7 +35,9 @@ class Machine:
 
 
 def commit(root):
-    """The commit that is measured, with + where the tree has changes; a bundle has none."""
+    """The commit that is measured, with + where the tree has changes; a bundle has it in a file."""
+    if (root / "commit").exists():
+        return (root / "commit").read_text().strip()
     try:
         head = subprocess.run(["git", "-C", root, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
         dirty = subprocess.run(["git", "-C", root, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=True).stdout

@@ -1,7 +1,7 @@
 """Results on disk: <cpu>.json holds every figure; <cpu>.md and <cpu>.svg are made from it."""
 import json
 
-from . import goals
+from . import chart, goals
 
 
 def save(path, machine, isa, threads, section, figures):
@@ -14,6 +14,7 @@ def save(path, machine, isa, threads, section, figures):
     path.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(dump(results) + "\n")
     path.with_name(path.name + ".md").write_text(markdown(results, path.name))
+    path.with_name(path.name + ".svg").write_text(drawing(results))
 
 
 def dump(value, depth=0):
@@ -26,11 +27,25 @@ def dump(value, depth=0):
     return json.dumps(value, ensure_ascii=False)
 
 
+def drawing(results):
+    """Ours and the peers of every case that has a limit, in percent of it."""
+    panels = []
+    for title, run in results["runs"].items():
+        for section, figures in run["sections"].items():
+            rows = []
+            for case in figures["cases"]:
+                shares = {label: goals.share(case, label) for label in case["entries"] if not goals.is_limit(label)}
+                rows.append((case["name"], {label: share for label, share in shares.items() if share}))
+            if any(shares for _, shares in rows):
+                panels.append((f"{section}, {title}: percent of the measured limit", rows))
+    return chart.page(f"{results['machine']['cpu']}, {results['machine']['model']}", panels)
+
+
 def markdown(results, name):
     machine = results["machine"]
     lines = [f"# {machine['cpu']}, {machine['model']}", "",
              f"{machine['cpus']} CPUs, {machine['memory_gib']} GiB, Linux {machine['kernel']}, Python {machine['python']}. Written by `bench/run.py`;"
-             f" every sample is in [{name}.json]({name}.json). Times are medians of interleaved rounds, ± half the distance of the quartiles.", ""]
+             f" every sample is in [{name}.json]({name}.json), a chart of the shares of the limit in [{name}.svg]({name}.svg). Times are medians of interleaved rounds, ± half the distance of the quartiles.", ""]
     for title, run in results["runs"].items():
         lines += [f"## {title}", ""]
         if run["caps"]:

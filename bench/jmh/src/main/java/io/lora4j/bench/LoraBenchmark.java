@@ -28,7 +28,7 @@ import org.openjdk.jmh.annotations.Warmup;
  * A linear layer, frozen and with an adapter of rank 16, forward and backward; and the cost of building its arguments, which the
  * training loop does for every operation of a step.
  *
- * <pre>java -jar bench/jmh/target/benchmarks.jar LoraBenchmark -p shape=512,576,1536</pre>
+ * <pre>java -jar bench/jmh/target/benchmarks.jar LoraBenchmark -p shape=512x576x1536</pre>
  */
 @State(Scope.Benchmark)
 @BenchmarkMode(Mode.AverageTime)
@@ -39,13 +39,17 @@ import org.openjdk.jmh.annotations.Warmup;
 public class LoraBenchmark {
     private static final int RANK = 16;
 
-    /** M, K, N. */
-    @Param({"512,576,576", "512,576,1536", "512,1536,576", "512,2048,2048"})
+    /** M×K×N; JMH takes a comma for the next value. */
+    @Param({"512x576x576", "512x576x1536", "512x1536x576", "512x2048x2048"})
     public String shape = "";
+
+    /** 0 = one for each CPU. */
+    @Param("0")
+    public int threads;
 
     private final Arena arena = Arena.ofShared();
     private final Device device = Device.cpu();
-    private final Queue queue = Queue.create(device);
+    private Queue queue = Queue.create(device, 1);
     private final SplittableRandom random = new SplittableRandom(1);
     private Operands operands = new Operands(
             random(1, 1),
@@ -89,7 +93,7 @@ public class LoraBenchmark {
     /** Makes the operands of the shape. */
     @Setup(Level.Trial)
     public void setUp() {
-        String[] sizes = shape.split(",");
+        String[] sizes = shape.split("x");
         long m = Long.parseLong(sizes[0]);
         long k = Long.parseLong(sizes[1]);
         long n = Long.parseLong(sizes[2]);
@@ -107,6 +111,8 @@ public class LoraBenchmark {
                 random(n, RANK),
                 random(n, k),
                 scaling);
+        queue.close();
+        queue = Queue.create(device, threads);
         weight.close();
         weight = Weight.borrow(device, operands.w());
         frozen = lora(arena, false);
