@@ -67,15 +67,47 @@ TEST(DlpackTest, ContiguousWithoutStrides) {
     L4J_ASSERT_OK(l4j_dlpack_release(import, nullptr, error));
 }
 
+// A GPU's memory keeps its device both ways; pinned memory counts as the host's. Nothing reads the values, so no GPU is needed.
+TEST(DlpackTest, MemoryOfAGpu) {
+    float values[6];
+    l4j_tensor t = l4j::tensor(values, L4J_F32, {2, 3}), back = {};
+    t.device_type = L4J_DEVICE_CUDA;
+    t.device_id = 3;
+    void *managed = nullptr;
+    l4j_import *import = nullptr;
+    L4J_ASSERT_OK(l4j_dlpack_export(&t, nullptr, &managed, error));
+    auto *dl = static_cast<DLManagedTensorVersioned *>(managed);
+    EXPECT_EQ(2, dl->tensor.device.type);
+    EXPECT_EQ(3, dl->tensor.device.id);
+    L4J_ASSERT_OK(l4j_dlpack_import(managed, 1, &import, &back, error));
+    EXPECT_EQ(0, memcmp(&t, &back, sizeof t));
+    L4J_ASSERT_OK(l4j_dlpack_release(import, nullptr, error));
+
+    int64_t shape[] = {2, 3};
+    DLManagedTensor pinned = {{values, {3, 1}, 2, {2, 32, 1}, shape, nullptr, 0}, nullptr, nullptr};
+    L4J_ASSERT_OK(l4j_dlpack_import(&pinned, 0, &import, &back, error));
+    EXPECT_EQ(L4J_DEVICE_CPU, back.device_type);
+    EXPECT_EQ(0, back.device_id);
+    L4J_ASSERT_OK(l4j_dlpack_release(import, nullptr, error));
+}
+
 TEST(DlpackTest, WhatIsNotUnderstoodIsRefused) {
     float values[4];
     int64_t shape[] = {1, 1, 1, 2, 2};
     l4j_import *import = nullptr;
     l4j_tensor t = {};
     l4j_error error = {};
-    DLManagedTensor managed = {{values, {2, 0}, 2, {2, 32, 1}, shape, nullptr, 0}, nullptr, nullptr};
+    DLManagedTensor managed = {{values, {4, 0}, 2, {2, 32, 1}, shape, nullptr, 0}, nullptr, nullptr};
     EXPECT_EQ(L4J_EDEVICE, l4j_dlpack_import(&managed, 0, &import, &t, &error));
-    managed.tensor.device.type = 1;
+    EXPECT_STREQ("dlpack_import: the tensor lies on DLPack device type 4, expected the CPU (1) or CUDA (2)",
+                 error.message);
+    managed.tensor.device.type = 13;
+    EXPECT_EQ(L4J_EDEVICE, l4j_dlpack_import(&managed, 0, &import, &t, &error));
+    EXPECT_NE(nullptr, strstr(error.message, "managed CUDA memory (DLPack device type 13)")) << error.message;
+    managed.tensor.device = {2, -1};
+    EXPECT_EQ(L4J_EDEVICE, l4j_dlpack_import(&managed, 0, &import, &t, &error));
+    EXPECT_STREQ("dlpack_import: the tensor's device id is -1, expected 0 or more", error.message);
+    managed.tensor.device = {1, 0};
     managed.tensor.ndim = 5;
     EXPECT_EQ(L4J_ENOTSUP, l4j_dlpack_import(&managed, 0, &import, &t, &error));
     managed.tensor.ndim = 2;
@@ -118,7 +150,7 @@ TEST(DlpackTest, WhatCannotBeExportedIsRefused) {
     l4j_error error = {};
     t.device_id = 1;
     EXPECT_EQ(L4J_EDEVICE, l4j_dlpack_export(&t, nullptr, &managed, &error));
-    EXPECT_STREQ("dlpack_export: the tensor lies on device type 1, id 1, expected the CPU", error.message);
+    EXPECT_STREQ("dlpack_export: the tensor lies on device type 1, id 1, expected the CPU or a GPU", error.message);
     EXPECT_EQ(nullptr, managed);
     t.device_id = 0;
     t.shape[1] = -3;

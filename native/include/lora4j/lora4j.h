@@ -381,12 +381,14 @@ typedef struct l4j_import l4j_import;
 
 /** Takes a DLManagedTensor (versioned = 0) or DLManagedTensorVersioned (versioned = 1, major version 1) without copying. The
     tensor stays valid until l4j_dlpack_release; where the call fails, the managed tensor stays the caller's. The read-only flag
-    is the caller's to keep: such a tensor is an input. Bytes and layouts: the DLPack specification. */
+    is the caller's to keep: such a tensor is an input. The CPU's memory, pinned memory (as the CPU's) and a GPU's are taken,
+    managed memory is refused; on a GPU the producer's stream is the caller's to wait for. Bytes and layouts: the DLPack
+    specification. */
 L4J_API l4j_status l4j_dlpack_import(void *managed, int32_t versioned, l4j_import **import, l4j_tensor *tensor,
                                      l4j_error *error);
 /** Waits until `queue` (may be NULL) has passed, then runs the producer's deleter and frees the handle. */
 L4J_API l4j_status l4j_dlpack_release(l4j_import *import, l4j_queue *queue, l4j_error *error);
-/** Makes a DLManagedTensorVersioned (1.0) for the caller's memory. The consumer's deleter frees the descriptor and stores 1 to
+/** Makes a DLManagedTensorVersioned (1.0) for the caller's memory, the CPU's or a GPU's. The consumer's deleter frees the descriptor and stores 1 to
     *released (may be NULL, must outlive the descriptor); the memory itself stays the caller's. */
 L4J_API l4j_status l4j_dlpack_export(const l4j_tensor *tensor, int32_t *released, void **managed, l4j_error *error);
 

@@ -6,7 +6,7 @@
 
 #include <stdlib.h>
 
-enum { DL_CPU = 1, DL_CUDA = 2, DL_CUDA_HOST = 3 };
+enum { DL_CPU = 1, DL_CUDA = 2, DL_CUDA_HOST = 3, DL_CUDA_MANAGED = 13 };
 enum { DL_INT = 0, DL_UINT = 1, DL_FLOAT = 2, DL_BFLOAT = 4, DL_BOOL = 6 };
 enum { DL_MAJOR = 1, DL_MINOR = 0 };
 
@@ -59,11 +59,26 @@ enum { TYPES = sizeof types / sizeof *types };
 
 static l4j_status view(const dl_tensor *in, l4j_tensor *out, l4j_error *error) {
     *out = (l4j_tensor){.ndim = in->ndim};
-    if (in->device.device_type != DL_CPU && in->device.device_type != DL_CUDA_HOST) {
+    switch (in->device.device_type) {
+    case DL_CPU:
+    case DL_CUDA_HOST: out->device_type = L4J_DEVICE_CPU; break; /* pinned memory is the host's */
+    case DL_CUDA: out->device_type = L4J_DEVICE_CUDA; break;
+    case DL_CUDA_MANAGED:
+        return l4j_fail(
+            error, L4J_EDEVICE,
+            "dlpack_import: the tensor lies in managed CUDA memory (DLPack device type %d), expected the CPU "
+            "(%d) or memory of one GPU (%d): copy it there",
+            DL_CUDA_MANAGED, DL_CPU, DL_CUDA);
+    default:
         return l4j_fail(error, L4J_EDEVICE,
-                        "dlpack_import: the tensor lies on DLPack device type %d, expected the CPU (%d)",
-                        in->device.device_type, DL_CPU);
+                        "dlpack_import: the tensor lies on DLPack device type %d, expected the CPU (%d) or CUDA (%d)",
+                        in->device.device_type, DL_CPU, DL_CUDA);
     }
+    if (in->device.device_id < 0) {
+        return l4j_fail(error, L4J_EDEVICE, "dlpack_import: the tensor's device id is %d, expected 0 or more",
+                        in->device.device_id);
+    }
+    if (out->device_type == L4J_DEVICE_CUDA) out->device_id = in->device.device_id;
     if (in->ndim < 1 || in->ndim > 4) {
         return l4j_fail(error, L4J_ENOTSUP, "dlpack_import: the tensor has %d dimensions, expected 1 to 4", in->ndim);
     }
@@ -76,7 +91,6 @@ static l4j_status view(const dl_tensor *in, l4j_tensor *out, l4j_error *error) {
                         in->dtype.code, in->dtype.bits, in->dtype.lanes);
     }
     out->data = in->data ? (char *)in->data + in->byte_offset : NULL;
-    out->device_type = L4J_DEVICE_CPU;
     int64_t contiguous = 1;
     for (int i = in->ndim - 1; i >= 0; i--) {
         if (in->shape[i] < 0 || (in->shape[i] > 0 && contiguous > L4J_MAX_ELEMENTS / in->shape[i])) {
@@ -143,8 +157,10 @@ l4j_status l4j_dlpack_export(const l4j_tensor *tensor, int32_t *released, void *
     if (!tensor || !managed)
         return l4j_fail(error, L4J_EINVAL, "dlpack_export: %s is NULL", tensor ? "managed" : "tensor");
     *managed = NULL;
-    if (tensor->device_type != L4J_DEVICE_CPU || tensor->device_id != 0) {
-        return l4j_fail(error, L4J_EDEVICE, "dlpack_export: the tensor lies on device type %d, id %d, expected the CPU",
+    int cuda = tensor->device_type == L4J_DEVICE_CUDA;
+    if (cuda ? tensor->device_id < 0 : tensor->device_type != L4J_DEVICE_CPU || tensor->device_id != 0) {
+        return l4j_fail(error, L4J_EDEVICE,
+                        "dlpack_export: the tensor lies on device type %d, id %d, expected the CPU or a GPU",
                         tensor->device_type, tensor->device_id);
     }
     int type = 0;
@@ -173,7 +189,7 @@ l4j_status l4j_dlpack_export(const l4j_tensor *tensor, int32_t *released, void *
         .context = e,
         .deleter = delete_exported,
         .tensor = {.data = tensor->data,
-                   .device = {DL_CPU, 0},
+                   .device = {cuda ? DL_CUDA : DL_CPU, tensor->device_id},
                    .ndim = tensor->ndim,
                    .dtype = {types[type].code, types[type].bits, 1},
                    .shape = e->shape,
