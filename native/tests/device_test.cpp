@@ -113,8 +113,10 @@ TEST(DeviceTest, RefusesUnknownStructs) {
     EXPECT_EQ(L4J_EINVAL, l4j_device_open(&options, &device, &error));
     EXPECT_STREQ("device_open: reserved[3] is not zero", error.message);
     options.reserved[3] = 0;
-    options.device_type = L4J_DEVICE_CUDA;
+    options.device_type = 9;
     EXPECT_EQ(L4J_ENOTSUP, l4j_device_open(&options, &device, &error));
+    EXPECT_STREQ("device_open: device type 9, id 0; expected the CPU (type 1, id 0) or a GPU (type 2)", error.message);
+    EXPECT_EQ(nullptr, device);
     EXPECT_EQ(L4J_EINVAL, l4j_device_open(nullptr, nullptr, &error));
     EXPECT_EQ(L4J_EINVAL, l4j_device_open(nullptr, nullptr, nullptr)); // a message is not required
 }
