@@ -142,14 +142,16 @@ final class Conversion {
             throws IOException {
         if (format.isGguf()) {
             if (!output.toString().endsWith(".gguf")) {
-                throw new OptionException("option output: " + output + " is to be a GGUF file; give it a name ending in .gguf");
+                throw new OptionException(
+                        "option output: " + output + " is to be a GGUF file; give it a name ending in .gguf");
             }
             String name = String.valueOf(source.toRealPath().getFileName());
             return GgufModelWriter.write(output, values, source, format.ggmlType(), name, queue, check);
         }
         if (!Files.isDirectory(source)) {
-            throw new OptionException("option to: " + Option.show(format) + " is a folder with config.json and tokenizer.json,"
-                    + " which " + source + " does not have; choose a GGUF format");
+            throw new OptionException(
+                    "option to: " + Option.show(format) + " is a folder with config.json and tokenizer.json,"
+                            + " which " + source + " does not have; choose a GGUF format");
         }
         if (format.isDense()) {
             return ModelWriter.dense(output, values, source, format.dtype(), queue, check);

@@ -25,7 +25,7 @@ final class MergeCommand extends TableCommand {
                     "adapter_name_or_path", "Adapter to merge: a folder, or a name in the Hugging Face cache.")
             .alias("adapter");
     private static final Option<Conversion.Format> TO = Option.ofEnum(
-            "to",
+                    "to",
                     Conversion.Format.class,
                     null,
                     "The format: float32, float16 or bfloat16 for a dense folder, or any of lora4j quantize.")
@@ -84,8 +84,7 @@ final class MergeCommand extends TableCommand {
                     Conversion.requireClose(settings, tensors);
                     change[0] = probe.compare(merged, queue);
                     requireClose(settings, change[0]);
-                    record.write(
-                            format.isGguf() ? MergeRecord.file(output) : merged.resolve(MergeRecord.FILE_NAME));
+                    record.write(format.isGguf() ? MergeRecord.file(output) : merged.resolve(MergeRecord.FILE_NAME));
                 };
                 List<TensorReport> tensors = Conversion.write(all, format, output, values, dir, queue, check);
                 if (json) {

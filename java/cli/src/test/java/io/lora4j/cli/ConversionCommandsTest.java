@@ -99,7 +99,9 @@ class ConversionCommandsTest {
         Path base = dir.resolve(gguf ? "base.gguf" : "base");
         Object[] quantize = {"quantize", "--model", Cli.TINY, "--to", format, "--output", base};
         Object[] nested = {"--bnb_4bit_use_double_quant", "--blocksize", 128};
-        assertThat(Cli.run(format.equals("nf4") ? with(quantize, nested) : quantize).status()).isZero();
+        assertThat(Cli.run(format.equals("nf4") ? with(quantize, nested) : quantize)
+                        .status())
+                .isZero();
         Map<String, String> before = MergeRecord.hashes(base);
 
         Path merged = dir.resolve(gguf ? "merged.gguf" : "merged");
@@ -139,8 +141,8 @@ class ConversionCommandsTest {
         Cli.Result logits = Cli.run(with(merge, "--max_logit_change", "1e-3"));
         assertThat(logits.status()).isEqualTo(1);
         assertThat(logits.err()).contains("the logits of", "more than max_logit_change 0.001", "nothing was written");
-        Cli.Result gguf =
-                Cli.run("quantize", "--model", Cli.TINY, "--to", "q4_0", "--output", out + ".gguf", "--max_error", "0.01");
+        Cli.Result gguf = Cli.run(
+                "quantize", "--model", Cli.TINY, "--to", "q4_0", "--output", out + ".gguf", "--max_error", "0.01");
         assertThat(gguf.status()).isEqualTo(1);
         assertThat(gguf.err()).contains("as Q4_0 changes by");
         try (Stream<Path> left = Files.list(dir)) {

@@ -71,7 +71,8 @@ public final class AtomicDirectory {
     public static void clean(Path parent) throws IOException {
         List<Path> stale = new ArrayList<>();
         try (Stream<Path> entries = Files.list(parent)) {
-            entries.filter(entry -> entry.getFileName().toString().matches("\\..+\\Q" + MARK + "\\E[0-9a-f]+(\\.gguf)?"))
+            entries.filter(entry ->
+                            entry.getFileName().toString().matches("\\..+\\Q" + MARK + "\\E[0-9a-f]+(\\.gguf)?"))
                     .forEach(stale::add);
         }
         for (Path entry : stale) {

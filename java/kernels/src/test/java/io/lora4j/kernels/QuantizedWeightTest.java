@@ -221,8 +221,8 @@ class QuantizedWeightTest {
         assumeTrue(Fixture.GPU_MISSING == null, Fixture.GPU_MISSING);
         try (Fixture f = new Fixture(Isa.CUDA);
                 Fixture cpu = new Fixture(Isa.AUTO)) {
-            Weight.Builder parts = Weight.builder(Scheme.GGUF_Q8_0, N, K)
-                    .part(Part.VALUES, q8Blocks(cpu, cpu.random(N, K)));
+            Weight.Builder parts =
+                    Weight.builder(Scheme.GGUF_Q8_0, N, K).part(Part.VALUES, q8Blocks(cpu, cpu.random(N, K)));
             assertThatThrownBy(() -> parts.borrow(f.device))
                     .isInstanceOfSatisfying(
                             Lora4jException.class, e -> assertThat(e.status()).isEqualTo(Status.ENOTSUP))
@@ -237,8 +237,7 @@ class QuantizedWeightTest {
         y.fill(Double.NaN);
         dx.fill(Double.NaN);
         LoraOps.forward(
-                f.queue,
-                Lora.builder(f.arena).x(x).projection(weight).y(y).build());
+                f.queue, Lora.builder(f.arena).x(x).projection(weight).y(y).build());
         LoraOps.backward(
                 f.queue,
                 Lora.builder(f.arena).x(x).projection(weight).dy(dy).dx(dx).build());
