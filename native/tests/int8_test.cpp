@@ -18,7 +18,8 @@ struct Shape {
 
 // y of one projection; x as given, the rest from a fixed seed.
 Outputs forward(const Context &context, int32_t isa, const l4j_weight *weight, const Shape &s,
-                const std::vector<float> &values, int32_t compute = L4J_COMPUTE_INT8) {
+                const std::vector<float> &values, int32_t compute = L4J_COMPUTE_INT8, l4j_status expected = L4J_OK,
+                const char *refusal = "") {
     l4j::Random random(21);
     Operand x(isa, {s.M, s.K}, 3), a(isa, {s.R, s.K}), b(isa, {s.N, s.R}), bias(isa, {s.N}), y(isa, {s.M, s.N}, 5),
         low(isa, {s.M, s.R});
@@ -41,7 +42,8 @@ Outputs forward(const Context &context, int32_t isa, const l4j_weight *weight, c
     args.y = y.get();
     args.s = low.get();
     l4j_error error = {};
-    EXPECT_EQ(L4J_RUN(lora_forward, context.queue(), &args)(&error), L4J_OK) << error.message;
+    EXPECT_EQ(L4J_RUN(lora_forward, context.queue(), &args)(&error), expected) << error.message;
+    if (expected != L4J_OK) EXPECT_STREQ(refusal, error.message);
     return {{"y", y}};
 }
 
@@ -61,7 +63,7 @@ TEST_P(Int8Test, TiersAgree) {
         for (int32_t mode : {L4J_WEIGHT_BORROW, L4J_WEIGHT_PACK}) {
             SCOPED_TRACE(std::to_string(s.M) + "x" + std::to_string(s.K) + "x" + std::to_string(s.N) + " mode " +
                          std::to_string(mode));
-            l4j::check_tiers(
+            l4j::check_cpu_tiers(
                 [&](const Context &context, int32_t isa) {
                     l4j::QuantWeight weight(context, parts, mode);
                     return forward(context, isa, weight.get(), s, x);
@@ -69,6 +71,16 @@ TEST_P(Int8Test, TiersAgree) {
                 2e-6, {1, 2, 3});
         }
     }
+}
+
+TEST(Int8GpuTest, RefusedByName) {
+    if (!l4j::has_gpu()) GTEST_SKIP() << l4j::gpu().missing;
+    const Shape s = {2, 16, 256, 0, false};
+    Parts parts = l4j::random_parts(L4J_SCHEME_GGUF_Q8_0, s.N, s.K, 4);
+    Context context(L4J_ISA_CUDA, 0);
+    l4j::QuantWeight weight(context, parts, L4J_WEIGHT_PACK);
+    forward(context, L4J_ISA_CUDA, weight.get(), s, l4j::Random(5).floats(s.M * s.K), L4J_COMPUTE_INT8, L4J_ENOTSUP,
+            "lora_forward: compute is L4J_COMPUTE_INT8; expected L4J_COMPUTE_F32 on a GPU");
 }
 
 // Without a cap the device takes what instructions there are for bytes.

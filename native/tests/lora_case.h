@@ -268,15 +268,7 @@ inline void check_lora(const LoraSpec &spec, const std::vector<int> &thread_coun
     }
     if (bf16 || spec.layout == L4J_COMPUTE_BF16) return check_refused_on_gpu(spec);
     on_gpu(tolerance, [&](double allowed) {
-        if (spec.layout == L4J_COMPUTE_BF16) return; // a layout of the CPU
         LoraCase exact(spec, L4J_ISA_REF64, 1), c(spec, L4J_ISA_CUDA, 0);
-        if (bf16) {
-            l4j_lora arguments = c.args();
-            l4j_error error = {};
-            ASSERT_EQ(L4J_ENOTSUP, L4J_RUN(lora_forward, c.context().queue(), &arguments)(&error)) << error.message;
-            ASSERT_EQ(L4J_ENOTSUP, L4J_RUN(lora_backward, c.context().queue(), &arguments)(&error)) << error.message;
-            return;
-        }
         for (LoraCase *each : {&exact, &c}) {
             each->forward();
             each->backward();

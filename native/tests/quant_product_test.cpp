@@ -99,11 +99,22 @@ Outputs run(const Context &context, int32_t isa, const l4j_weight *weight, const
     return outputs;
 }
 
+// In fp64 with the weight that a GPU's products in 16 bits see: its decoded values, rounded.
+Outputs run_rounded(const Context &oracle, const Parts &parts, int64_t M, bool head) {
+    l4j::QuantWeight weight(oracle, parts, L4J_WEIGHT_BORROW);
+    std::vector<float> values =
+        l4j::dequantized(oracle, L4J_ISA_REF64, weight.get(), 0, parts.rows, parts.cols).floats();
+    for (float &v : values) v = l4j::rounded(v);
+    l4j::TestWeight dense(oracle, parts.rows, parts.cols, values);
+    return run(oracle, L4J_ISA_REF64, dense.get(), parts, M, head);
+}
+
 void check(const Parts &parts, int64_t M, bool head, const std::vector<int> &threads) {
     for (int32_t mode : {L4J_WEIGHT_BORROW, L4J_WEIGHT_PACK}) {
         SCOPED_TRACE(std::to_string(parts.rows) + "x" + std::to_string(parts.cols) + " M " + std::to_string(M) +
                      " mode " + std::to_string(mode));
         auto compute = [&](const Context &context, int32_t isa) {
+            if (isa == L4J_ISA_REF64 && l4j::gpu_dtype() != L4J_F32) return run_rounded(context, parts, M, head);
             l4j::QuantWeight weight(context, parts, isa == L4J_ISA_CUDA ? L4J_WEIGHT_PACK : mode);
             Outputs got = run(context, isa, weight.get(), parts, M, head);
             std::vector<float> values =

@@ -28,12 +28,9 @@ inline ::testing::AssertionResult gaps_untouched(const Operand &x) {
     return ::testing::AssertionSuccess();
 }
 
-// `compute` fills its operands from a fixed seed, runs the operation and returns what it wrote. `magnitudes`, of outputs that are sums
-// of a few terms, does the same with the terms' absolute values: on a GPU errors are relative to these, as terms that are rounded to 16
-// bits and cancel leave nothing to be relative to.
-inline void check_tiers(const std::function<Outputs(const Context &, int32_t isa)> &compute, double tolerance,
-                        const std::vector<int> &threads = {1, 2, 5},
-                        const std::function<Outputs(const Context &)> &magnitudes = nullptr) {
+// `compute` fills its operands from a fixed seed, runs the operation and returns what it wrote.
+inline void check_cpu_tiers(const std::function<Outputs(const Context &, int32_t isa)> &compute, double tolerance,
+                            const std::vector<int> &threads = {1, 2, 5}) {
     Outputs exact, ref;
     {
         Context oracle(L4J_ISA_REF64), reference(L4J_ISA_REF);
@@ -54,10 +51,19 @@ inline void check_tiers(const std::function<Outputs(const Context &, int32_t isa
             }
         }
     }
+}
+
+// The same, and the GPU close to fp64. `magnitudes`, of outputs that are sums of a few terms, does what `compute` does with the terms'
+// absolute values: on a GPU errors are relative to these, as terms that are rounded to 16 bits and cancel leave nothing to be relative to.
+inline void check_tiers(const std::function<Outputs(const Context &, int32_t isa)> &compute, double tolerance,
+                        const std::vector<int> &threads = {1, 2, 5},
+                        const std::function<Outputs(const Context &)> &magnitudes = nullptr) {
+    check_cpu_tiers(compute, tolerance, threads);
+    if (::testing::Test::HasFatalFailure()) return;
     on_gpu(tolerance, [&](double allowed) {
         Context oracle(L4J_ISA_REF64), context(L4J_ISA_CUDA);
-        exact = compute(oracle, L4J_ISA_REF64);
-        Outputs got = compute(context, L4J_ISA_CUDA), scale = magnitudes ? magnitudes(oracle) : exact;
+        Outputs exact = compute(oracle, L4J_ISA_REF64), got = compute(context, L4J_ISA_CUDA);
+        Outputs scale = magnitudes ? magnitudes(oracle) : exact;
         for (size_t i = 0; i < got.size(); i++) {
             ASSERT_LT(relative_error(got[i].second.values(), exact[i].second.values(), scale[i].second.values()),
                       allowed)
