@@ -11,27 +11,25 @@
 #include <initializer_list>
 #include <vector>
 
-namespace {
+inline l4j_error failure;
 
-l4j_error failure;
-
-void must(l4j_status status) {
+inline void must(l4j_status status) {
     if (status == L4J_OK) return;
     fprintf(stderr, "%s: %s\n", l4j_status_name(status), failure.message);
     exit(1);
 }
 
-l4j_device *device;
-l4j_queue *queue;
+inline l4j_device *device;
+inline l4j_queue *queue;
 
-uint16_t bf16(float x) {
+inline uint16_t bf16(float x) {
     uint32_t u;
     memcpy(&u, &x, 4);
     return static_cast<uint16_t>((u + 0x7FFF + ((u >> 16) & 1)) >> 16);
 }
 
 // Random BF16 values in the GPU's memory; zeros would be multiplied faster.
-void *values(int64_t n, float scale) {
+inline void *values(int64_t n, float scale) {
     void *memory;
     std::vector<uint16_t> host(static_cast<size_t>(n));
     uint64_t state = static_cast<uint64_t>(n) * 0x9E3779B97F4A7C15ull + 1;
@@ -54,7 +52,7 @@ template <class T> T *scalar(T value) {
 }
 
 // A contiguous tensor.
-l4j_tensor tensor(void *data, int32_t dtype, std::initializer_list<int64_t> shape) {
+inline l4j_tensor tensor(void *data, int32_t dtype, std::initializer_list<int64_t> shape) {
     l4j_tensor t = {};
     t.data = data;
     t.dtype = dtype;
@@ -67,7 +65,7 @@ l4j_tensor tensor(void *data, int32_t dtype, std::initializer_list<int64_t> shap
 }
 
 // Opens the GPU that the command line names, or the first.
-void open_gpu(int argc, char **argv) {
+inline void open_gpu(int argc, char **argv) {
     l4j_device_options options = {};
     options.struct_size = sizeof options;
     options.device_type = L4J_DEVICE_CUDA;
@@ -104,5 +102,3 @@ template <class F> double microseconds(F run, size_t calls) {
     std::sort(times.begin(), times.end());
     return times[times.size() / 2];
 }
-
-} // namespace

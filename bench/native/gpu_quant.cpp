@@ -1,29 +1,12 @@
 // Quantized weights on a GPU: microseconds of dequantize, of the product and of its transpose, by graph replay, with operands rotated so that
 // no call finds its own in the cache; beside the floor of the weight's bytes at the bandwidth of a copy. One JSON object for each line.
 //   gpu_quant [K N]...         default 4096 14336 and 4096 4096; needs liblora4j_cuda.so beside liblora4j.so or in LORA4J_CUDA_LIBRARY
-#include <lora4j/lora4j.h>
+#include "gpu_bench.h"
 
-#include <algorithm>
-#include <cstdint>
-#include <cstdio>
-#include <cstdlib>
-#include <cstring>
 #include <functional>
 #include <utility>
-#include <vector>
 
 namespace {
-
-l4j_error failure;
-
-void must(l4j_status status) {
-    if (status == L4J_OK) return;
-    fprintf(stderr, "%s: %s\n", l4j_status_name(status), failure.message);
-    exit(1);
-}
-
-l4j_device *device;
-l4j_queue *queue;
 
 uint64_t state = 1;
 uint64_t random_bits() {
@@ -53,11 +36,7 @@ uint16_t small_half() { return static_cast<uint16_t>(0x1000 | (random_bits() & 0
 void *bf16_values(int64_t n) {
     static const std::vector<uint16_t> some = [] {
         std::vector<uint16_t> halves;
-        for (float x : random_floats(1 << 22, 1)) {
-            uint32_t u;
-            memcpy(&u, &x, 4);
-            halves.push_back(static_cast<uint16_t>((u + 0x7FFF + ((u >> 16) & 1)) >> 16));
-        }
+        for (float x : random_floats(1 << 22, 1)) halves.push_back(bf16(x));
         return halves;
     }();
     char *memory;
@@ -192,34 +171,11 @@ l4j_weight *weight_of(const Format &format, const PartList &p, int64_t N, int64_
 
 // Median microseconds of one of `count` calls, recorded one after another.
 double time(int count, const std::function<void(int)> &call) {
-    auto run = [&] {
-        for (int i = 0; i < count; i++) call(i);
-    };
-    run();
-    must(l4j_queue_synchronize(queue, &failure));
-    l4j_graph *graph;
-    must(l4j_graph_begin(queue, &failure));
-    run();
-    must(l4j_graph_end(queue, &graph, &failure));
-    l4j_event *start, *end;
-    must(l4j_event_create(device, &start, &failure));
-    must(l4j_event_create(device, &end, &failure));
-    std::vector<double> times;
-    for (int i = 0; i < 18; i++) {
-        float ms;
-        must(l4j_event_record(start, queue, &failure));
-        must(l4j_graph_launch(graph, queue, &failure));
-        must(l4j_event_record(end, queue, &failure));
-        must(l4j_event_synchronize(end, &failure));
-        must(l4j_event_elapsed(start, end, &ms, &failure));
-        if (i > 2) times.push_back(1e3 * ms / count);
-    }
-    must(l4j_queue_synchronize(queue, &failure));
-    must(l4j_event_destroy(start, &failure));
-    must(l4j_event_destroy(end, &failure));
-    must(l4j_graph_destroy(graph, &failure));
-    std::sort(times.begin(), times.end());
-    return times[times.size() / 2];
+    return microseconds(
+        [&] {
+            for (int i = 0; i < count; i++) call(i);
+        },
+        static_cast<size_t>(count));
 }
 
 constexpr int kSets = 6; // of operands
@@ -314,11 +270,7 @@ void format(const Format &f, int64_t N, int64_t K, double bandwidth) {
 } // namespace
 
 int main(int argc, char **argv) {
-    l4j_device_options options = {};
-    options.struct_size = sizeof options;
-    options.device_type = L4J_DEVICE_CUDA;
-    must(l4j_device_open(&options, &device, &failure));
-    must(l4j_queue_create(device, nullptr, &queue, &failure));
+    open_gpu(1, argv);
     l4j_device_info info = {};
     info.struct_size = sizeof info;
     must(l4j_device_query(device, &info, &failure));

@@ -60,7 +60,7 @@ TEST_F(GpuQuantTest, DecodesIntoEveryDtype) {
                     L4J_ASSERT_OK(l4j_queue_synchronize(context.queue(), error));
                     for (int64_t n = 0; n < rows; n++) {
                         for (int64_t k = 0; k < ld; k++) {
-                            char wanted[4] = {-1, -1, -1, -1}; // between rows all is as before
+                            uint8_t wanted[4] = {255, 255, 255, 255}; // between rows all is as before
                             if (k < parts.cols) {
                                 float w = expected[static_cast<size_t>((begin + n) * parts.cols + k)];
                                 uint16_t h = dtype == L4J_F32 ? uint16_t(0) : l4j::narrow(w, dtype);

@@ -17,23 +17,6 @@ import java.util.Map;
  * whole number of blocks, so that putting the rows back changes no byte of them.
  */
 final class GgufModel implements Checkpoint {
-    private static final Map<String, String> NAMES = Map.of(
-            "token_embd", "model.embed_tokens",
-            "output_norm", "model.norm",
-            "output", "lm_head");
-    private static final Map<String, String> BLOCK_NAMES = Map.ofEntries(
-            Map.entry("attn_norm", "input_layernorm"),
-            Map.entry("attn_q", "self_attn.q_proj"),
-            Map.entry("attn_k", "self_attn.k_proj"),
-            Map.entry("attn_v", "self_attn.v_proj"),
-            Map.entry("attn_q_norm", "self_attn.q_norm"),
-            Map.entry("attn_k_norm", "self_attn.k_norm"),
-            Map.entry("attn_output", "self_attn.o_proj"),
-            Map.entry("ffn_norm", "post_attention_layernorm"),
-            Map.entry("ffn_gate", "mlp.gate_proj"),
-            Map.entry("ffn_up", "mlp.up_proj"),
-            Map.entry("ffn_down", "mlp.down_proj"));
-
     private final GgufFile file;
     private final ModelConfig config;
     private final boolean interleaved;
@@ -51,7 +34,7 @@ final class GgufModel implements Checkpoint {
             if (info.name().equals(GgufConfig.ROPE_DIVISORS)) {
                 continue; // Part of the config.
             }
-            String name = name(info.name());
+            String name = GgufNames.huggingFace(info.name());
             String other = origin.put(name, info.name());
             if (other != null) {
                 throw new FormatException(file.path() + ": the tensors " + other + " and " + info.name() + " are both "
@@ -102,19 +85,6 @@ final class GgufModel implements Checkpoint {
         }
     }
 
-    /** Returns Hugging Face's name of a tensor; a name that is not known stays, and is refused as one that the model does not have. */
-    private static String name(String ggufName) {
-        int dot = ggufName.lastIndexOf('.');
-        String module = dot < 0 ? ggufName : ggufName.substring(0, dot);
-        String kind = ggufName.substring(module.length());
-        if (!module.startsWith("blk.")) {
-            return NAMES.getOrDefault(module, module) + kind;
-        }
-        int end = module.indexOf('.', 4);
-        String part = end < 0 ? null : BLOCK_NAMES.get(module.substring(end + 1));
-        return part == null ? ggufName : "model.layers." + module.substring(4, end + 1) + part + kind;
-    }
-
     @Override
     public Path path() {
         return file.path();
@@ -153,15 +123,12 @@ final class GgufModel implements Checkpoint {
         return halves(data, rows, config.headDim(), copies).asReadOnly();
     }
 
-    /** Row 2i + j of each head, as the file has it, is row i of half j. */
+    /** Puts rows in Hugging Face's order. */
     private static MemorySegment halves(MemorySegment data, int rows, int headDim, SegmentAllocator copies) {
         long bytes = data.byteSize() / rows;
         MemorySegment copy = copies.allocate(data.byteSize(), 64);
         for (int row = 0; row < rows; row++) {
-            int first = row - row % headDim;
-            int inHead = row - first;
-            int target = first + inHead % 2 * (headDim / 2) + inHead / 2;
-            MemorySegment.copy(data, row * bytes, copy, target * bytes, bytes);
+            MemorySegment.copy(data, row * bytes, copy, GgufNames.row(row, headDim) * bytes, bytes);
         }
         return copy;
     }

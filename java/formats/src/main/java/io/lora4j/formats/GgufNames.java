@@ -1,6 +1,7 @@
 package io.lora4j.formats;
 
 import java.util.Map;
+import java.util.stream.Collectors;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -25,8 +26,15 @@ final class GgufNames {
             Map.entry("mlp.gate_proj", "ffn_gate"),
             Map.entry("mlp.up_proj", "ffn_up"),
             Map.entry("mlp.down_proj", "ffn_down"));
+    private static final Map<String, String> MODULES = reversed(NAMES);
+    private static final Map<String, String> BLOCK_MODULES = reversed(BLOCK_NAMES);
+    private static final String BLOCKS = "blk.";
 
     private GgufNames() {}
+
+    private static Map<String, String> reversed(Map<String, String> names) {
+        return names.entrySet().stream().collect(Collectors.toUnmodifiableMap(Map.Entry::getValue, Map.Entry::getKey));
+    }
 
     /** Returns {@code general.architecture}: llama.cpp runs Mistral's models as Llama. */
     static String architecture(ModelConfig config) {
@@ -54,13 +62,26 @@ final class GgufNames {
             return NAMES.get(name);
         }
         String part = BLOCK_NAMES.get(name.substring(dot + 1));
-        return part == null ? null : "blk." + name.substring(LAYERS.length(), dot) + "." + part;
+        return part == null ? null : BLOCKS + name.substring(LAYERS.length(), dot) + "." + part;
     }
 
     /** Returns GGUF's name of a tensor {@code <module>.weight} or {@code <module>.bias}. */
     static String tensor(String name) {
         int dot = name.lastIndexOf('.');
         return module(name.substring(0, dot)) + name.substring(dot);
+    }
+
+    /** Returns Hugging Face's name of a tensor; a name that is not known stays, and is refused as one that the model does not have. */
+    static String huggingFace(String ggufTensor) {
+        int dot = ggufTensor.lastIndexOf('.');
+        String module = dot < 0 ? ggufTensor : ggufTensor.substring(0, dot);
+        String kind = ggufTensor.substring(module.length());
+        if (!module.startsWith(BLOCKS)) {
+            return MODULES.getOrDefault(module, module) + kind;
+        }
+        int end = module.indexOf('.', BLOCKS.length());
+        String part = end < 0 ? null : BLOCK_MODULES.get(module.substring(end + 1));
+        return part == null ? ggufTensor : LAYERS + module.substring(BLOCKS.length(), end + 1) + part + kind;
     }
 
     /**
