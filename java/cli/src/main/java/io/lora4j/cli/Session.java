@@ -1,6 +1,7 @@
 package io.lora4j.cli;
 
 import io.lora4j.formats.Tokenizer;
+import io.lora4j.kernels.Compute;
 import io.lora4j.kernels.Device;
 import io.lora4j.kernels.Queue;
 import io.lora4j.train.Sources;
@@ -58,7 +59,7 @@ final class Session implements AutoCloseable {
         Device device = push(resources, Device.cpu());
         Queue queue = push(resources, threads == 0 ? Queue.create(device) : Queue.create(device, threads));
         tokenizer = push(resources, Tokenizer.open(modelDir));
-        model = push(resources, LlamaModel.open(modelDir, queue, WeightMode.PACK, fourBit.orElse(null)));
+        model = push(resources, LlamaModel.open(modelDir, queue, WeightMode.PACK, fourBit.orElse(null), Compute.F32));
         adapter = adapterDir.isPresent() ? push(resources, Adapter.load(model, adapterDir.get(), false)) : null;
         opened.addAll(resources);
     }

@@ -76,9 +76,7 @@ public final class Weight implements AutoCloseable {
      * @throws NumericException if a value is NaN or Inf, or becomes Inf in bf16; the message names row and column
      */
     public static Weight pack(Queue queue, Tensor values, Compute compute) {
-        Builder dense = dense(values);
-        dense.compute = compute;
-        return dense.pack(queue);
+        return dense(values).compute(compute).pack(queue);
     }
 
     private static Builder dense(Tensor values) {
@@ -110,6 +108,12 @@ public final class Weight implements AutoCloseable {
         /** A part; {@code lora4j.h} lists those of each scheme with their dtypes and shapes. */
         public Builder part(Part part, Tensor tensor) {
             parts.put(part, tensor);
+            return this;
+        }
+
+        /** The precision of the operations that {@link #pack} lays a dense weight out for; see {@link Weight#pack(Queue, Tensor, Compute)}. */
+        public Builder compute(Compute compute) {
+            this.compute = compute;
             return this;
         }
 

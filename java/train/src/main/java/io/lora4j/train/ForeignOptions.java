@@ -43,7 +43,7 @@ final class ForeignOptions {
 
     private void numbers() {
         String float32 = "it computes in float32, whatever type the base is stored in";
-        only(List.of(OFF), float32, "bf16", "fp16", "bf16_full_eval", "fp16_full_eval", "tf32");
+        only(List.of(OFF), float32, "fp16", "bf16_full_eval", "fp16_full_eval", "tf32");
         only(List.of("float32", "auto"), float32, "dtype", "torch_dtype");
         only(List.of(OFF), "a dense model is quantized to 4 bits only, by load_in_4bit", "load_in_8bit");
         only(List.of("float32"), float32, "bnb_4bit_compute_dtype");

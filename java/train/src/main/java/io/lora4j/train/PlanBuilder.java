@@ -194,6 +194,9 @@ final class PlanBuilder {
         for (Path file : RunIdentity.baseFiles(modelDir)) {
             files += Files.size(file);
         }
+        if (settings.get(TrainOptions.BF16)) {
+            files = Math.min(files, 2 * model.parameters()); // What is wider is rounded.
+        }
         Optional<FourBit> fourBit = LoadOptions.fourBit(settings);
         if (fourBit.isEmpty()) {
             return files;

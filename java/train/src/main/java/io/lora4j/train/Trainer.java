@@ -163,7 +163,8 @@ public final class Trainer {
                         sources.model().dir(),
                         queue,
                         WeightMode.PACK,
-                        LoadOptions.fourBit(settings).orElse(null));
+                        LoadOptions.fourBit(settings).orElse(null),
+                        TrainOptions.compute(settings));
                 Adapter adapter = openAdapter(model, plan, sources)) {
             int done = saved == null ? 0 : saved.chain().step();
             output.prepare(done, settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR));

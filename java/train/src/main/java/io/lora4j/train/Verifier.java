@@ -162,7 +162,8 @@ public final class Verifier {
                         sources.model().dir(),
                         queue,
                         WeightMode.PACK,
-                        LoadOptions.fourBit(settings).orElse(null));
+                        LoadOptions.fourBit(settings).orElse(null),
+                        TrainOptions.compute(settings));
                 Adapter adapter = Trainer.openAdapter(model, plan, sources);
                 TrainingStep training = new TrainingStep(model, adapter, settings)) {
             int stepsPerEpoch = batches.stepsPerEpoch();

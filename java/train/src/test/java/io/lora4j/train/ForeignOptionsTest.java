@@ -57,7 +57,7 @@ class ForeignOptionsTest {
     @CsvSource(
             delimiter = ';',
             value = {
-                "bf16; true; computes in float32",
+                "tf32; true; computes in float32",
                 "--fp16; true; computes in float32",
                 "optim; sgd; AdamW; set it to adamw_torch",
                 "report_to; wandb; metrics.jsonl",
@@ -82,7 +82,7 @@ class ForeignOptionsTest {
     }
 
     @ParameterizedTest
-    @CsvSource({"report_to, none", "bf16, False", "optim, adamw_torch", "dataloader_num_workers, 4", "use_peft, true"})
+    @CsvSource({"report_to, none", "fp16, False", "optim, adamw_torch", "dataloader_num_workers, 4", "use_peft, true"})
     void valuesThatChangeNothingSetNothing(String key, String value) {
         assertThat(TrainOptions.builder().put(key, value).build().toMap())
                 .isEqualTo(TrainOptions.builder().build().toMap());

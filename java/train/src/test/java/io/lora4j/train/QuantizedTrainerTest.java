@@ -81,6 +81,30 @@ class QuantizedTrainerTest {
     }
 
     @Test
+    void multipliesInBf16() throws IOException {
+        for (boolean quantized : new boolean[] {false, true}) {
+            Path narrow = dir.resolve("bf16-" + quantized);
+            Path wide = dir.resolve("float32-" + quantized);
+            TrainResult result = Runs.run(small(Runs.TINY)
+                    .set(TrainOptions.BF16, true)
+                    .set(LoadOptions.LOAD_IN_4BIT, quantized)
+                    .set(TrainOptions.OUTPUT_DIR, narrow));
+            assertThat(Verifier.open(narrow, Map.of()).replay(0, 6, step -> {})).isEmpty();
+            TrainResult exact = Runs.run(
+                    small(Runs.TINY).set(LoadOptions.LOAD_IN_4BIT, quantized).set(TrainOptions.OUTPUT_DIR, wide));
+            assertThat(Runs.adapter(narrow)).isNotEqualTo(Runs.adapter(wide));
+            assertThat(result.step()).isEqualTo(exact.step());
+            Settings.Builder other = small(Runs.TINY)
+                    .set(LoadOptions.LOAD_IN_4BIT, quantized)
+                    .set(TrainOptions.OUTPUT_DIR, narrow)
+                    .set(
+                            TrainOptions.RESUME_FROM_CHECKPOINT,
+                            narrow.resolve("checkpoint-4").toString());
+            assertThatThrownBy(() -> Runs.run(other)).hasMessageContaining("bf16");
+        }
+    }
+
+    @Test
     void plansLessMemoryForIt() throws IOException {
         long quantized = weights(small(Runs.TINY).set(LoadOptions.LOAD_IN_4BIT, true));
         long doubled = weights(

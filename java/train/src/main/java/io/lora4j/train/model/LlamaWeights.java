@@ -4,6 +4,7 @@ import io.lora4j.formats.FormatException;
 import io.lora4j.formats.ModelConfig;
 import io.lora4j.formats.ModelWeights;
 import io.lora4j.formats.StoredWeight;
+import io.lora4j.kernels.Compute;
 import io.lora4j.kernels.NumericException;
 import io.lora4j.kernels.Queue;
 import io.lora4j.kernels.Scheme;
@@ -60,16 +61,22 @@ final class LlamaWeights implements AutoCloseable {
     private final Queue queue;
     private final WeightMode mode;
     private final @Nullable FourBit fourBit;
+    private final Compute compute;
     private final Arena arena = Arena.ofShared();
     private final List<Weight> opened = new ArrayList<>();
 
-    /** @param fourBit how dense linear layers are quantized; null if they stay as they are */
-    LlamaWeights(ModelWeights files, Queue queue, WeightMode mode, @Nullable FourBit fourBit) throws FormatException {
+    /**
+     * @param fourBit how dense linear layers are quantized; null if they stay as they are
+     * @param compute what packed dense matrices are laid out for
+     */
+    LlamaWeights(ModelWeights files, Queue queue, WeightMode mode, @Nullable FourBit fourBit, Compute compute)
+            throws FormatException {
         ModelConfig config = files.config();
         this.files = files;
         this.queue = queue;
         this.mode = mode;
         this.fourBit = fourBit;
+        this.compute = compute;
         try {
             embedding = matrix("model.embed_tokens", null);
             for (int layer = 0; layer < config.numHiddenLayers(); layer++) {
@@ -91,7 +98,7 @@ final class LlamaWeights implements AutoCloseable {
             if (quantized != null) {
                 stored = quantized.quantize(queue, requireDense(module, stored), owner);
             }
-            Weight weight = pack ? stored.weight().pack(queue) : stored.weight().borrow(queue.device());
+            Weight weight = pack ? pack(stored) : stored.weight().borrow(queue.device());
             opened.add(weight);
             if (pack || quantized != null) {
                 files.unload(module); // The copy replaces the file's pages in memory.
@@ -103,6 +110,11 @@ final class LlamaWeights implements AutoCloseable {
                             + "); the file is damaged, or its training diverged",
                     e);
         }
+    }
+
+    private Weight pack(StoredWeight stored) {
+        Weight.Builder weight = stored.weight();
+        return (stored.scheme() == Scheme.DENSE ? weight.compute(compute) : weight).pack(queue);
     }
 
     private StoredWeight requireDense(String module, StoredWeight stored) throws FormatException {

@@ -3,6 +3,7 @@ package io.lora4j.train.model;
 import io.lora4j.formats.ModelConfig;
 import io.lora4j.kernels.Attention;
 import io.lora4j.kernels.AttentionOps;
+import io.lora4j.kernels.Compute;
 import io.lora4j.kernels.DType;
 import io.lora4j.kernels.Embedding;
 import io.lora4j.kernels.EmbeddingOps;
@@ -35,6 +36,7 @@ final class Operations implements AutoCloseable {
 
     private final Queue queue;
     private final ModelConfig config;
+    private final Compute compute;
     private final Arena arena = Arena.ofShared();
     private final SegmentAllocator arguments =
             SegmentAllocator.prefixAllocator(arena.allocate(ARGUMENT_BYTES, Tensor.ALIGNMENT));
@@ -46,9 +48,11 @@ final class Operations implements AutoCloseable {
     private final Tensor step = Tensor.allocate(arena, DType.I64, 1);
     private final NumericStatus numeric = NumericStatus.allocate(arena);
 
-    Operations(Queue queue, ModelConfig config) {
+    /** @param compute the precision of the products */
+    Operations(Queue queue, ModelConfig config, Compute compute) {
         this.queue = queue;
         this.config = config;
+        this.compute = compute;
     }
 
     void set(GradientOptions options) {
@@ -100,7 +104,7 @@ final class Operations implements AutoCloseable {
             LoraLinear linear = p.adapterOf(layer, members[i]);
             scaling.setFloat(linear == null ? 0 : linear.scaling(), i);
         }
-        Lora.Builder builder = Lora.builder(arguments).scaling(scaling.rows(0, members.length));
+        Lora.Builder builder = Lora.builder(arguments).compute(compute).scaling(scaling.rows(0, members.length));
         return p.dropout == 0 ? builder : builder.dropout(p.dropout, dropoutSeed, step, p.tokenIndex, 0);
     }
 
@@ -119,7 +123,13 @@ final class Operations implements AutoCloseable {
     /** y = x · Wᵀ. */
     void matmul(Tensor x, Weight weight, Tensor y) {
         LoraOps.forward(
-                queue, Lora.builder(arguments).x(x).projection(weight).y(y).build());
+                queue,
+                Lora.builder(arguments)
+                        .compute(compute)
+                        .x(x)
+                        .projection(weight)
+                        .y(y)
+                        .build());
     }
 
     // ------------------------------------------------------------------------------------------------------------
@@ -243,6 +253,7 @@ final class Operations implements AutoCloseable {
         LinearCrossEntropyOps.forward(
                 queue,
                 LinearCrossEntropy.builder(arguments)
+                        .compute(compute)
                         .ignoreIndex(Batch.IGNORE)
                         .x(x)
                         .weight(head)
