@@ -90,7 +90,7 @@ class OptionsTest {
                 "'{lora_r: 1, lora_r: 2}' | is not YAML: Duplicate Object property \"lora_r\"",
                 "'{lora_r: 1, lora-r: 2}' | run.yaml: lora_r and lora-r are the same option; remove one",
                 "'{data: a, train_file: b}' | run.yaml: data and train_file are the same option; remove one",
-                "bf16: true          | run.yaml: option bf16: found true, which lora4j does not support: it computes in float32",
+                "fp16: true          | run.yaml: option fp16: found true, which lora4j does not support: it computes in float32",
                 "learning_rte:       | run.yaml: unknown option learning_rte of train; did you mean learning_rate?",
             })
     void mistakesInAYamlFile(String text, String message) throws IOException {
@@ -137,12 +137,12 @@ class OptionsTest {
     @Test
     void optionsOfOtherTools() {
         assertThat(planned(
-                        "--report-to", "none", "--bf16=false", "--optim", "adamw_torch", "--dataloader_num_workers", 4))
+                        "--report-to", "none", "--fp16=false", "--optim", "adamw_torch", "--dataloader_num_workers", 4))
                 .contains("none.jsonl: no such file");
-        assertThat(planned("--bf16")).contains("option bf16: found true, which lora4j does not support");
+        assertThat(planned("--fp16")).contains("option fp16: found true, which lora4j does not support");
         assertThat(planned("--dataset_name", "trl-lib/Capybara"))
                 .contains("option dataset_name: found trl-lib/Capybara");
-        assertThat(unwrapped(out("train", "--help"))).doesNotContain("bf16", "deepspeed");
+        assertThat(unwrapped(out("train", "--help"))).doesNotContain("fp16", "deepspeed");
     }
 
     @Test
