@@ -56,6 +56,7 @@ def main():
     parser.add_argument("--isa", choices=["avx2", "best"], default="best", help="cap every side to AVX2 (default: each side's best)")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="of every side (default: the CPUs of this process)")
     parser.add_argument("--quick", action="store_true", help="few shapes and rounds: does everything work?")
+    parser.add_argument("--precision", type=float, help="stop at the rounds of a case once its medians are known to this share (default 0.01, quick 1)")
     parser.add_argument("--rounds", type=int, help="at least so many per case (default 5, quick 2)")
     parser.add_argument("--out_folder", type=pathlib.Path, default=ROOT / "bench/results", help="where <cpu>.json and the rest go (default bench/results)")
     parser.add_argument("--out", type=pathlib.Path, help="their path without ending, instead of <cpu> in that folder")
@@ -75,7 +76,7 @@ def main():
 
     here = machine.Machine(args.isa, args.threads)
     plan = rounds.Plan(threads=args.threads, rounds=args.rounds or (2 if args.quick else 5), seconds=0.03 if args.quick else 0.1,
-                       precision=1 if args.quick else 0.01)
+                       precision=args.precision or (1 if args.quick else 0.01))
     workers = Workers(args, here.environment)
     kernels = {}
     if set(chosen) - set(WHOLE):
