@@ -5,6 +5,7 @@
 //   copy    the same, copied with stores that pass the caches by; bytes are those read and those written
 #include <benchmark/benchmark.h>
 #include <immintrin.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -94,11 +95,26 @@ __attribute__((target("avx2"))) void copy_all(const char *from, char *to, size_t
     _mm_sfence();
 }
 
+// Each thread on a processor of its own: left to the scheduler, two of them share one for longer than these loops take.
 void on_threads(int threads, const std::function<void(int)> &work) {
+    cpu_set_t allowed;
+    sched_getaffinity(0, sizeof allowed, &allowed);
+    std::vector<int> processors;
+    for (int i = 0; i < CPU_SETSIZE; i++) {
+        if (CPU_ISSET(i, &allowed)) processors.push_back(i);
+    }
+    auto pinned = [&](int t) {
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(processors[static_cast<size_t>(t) % processors.size()], &one);
+        sched_setaffinity(0, sizeof one, &one);
+        work(t);
+    };
     std::vector<std::thread> others;
-    for (int t = 1; t < threads; t++) others.emplace_back(work, t);
-    work(0);
+    for (int t = 1; t < threads; t++) others.emplace_back(pinned, t);
+    pinned(0);
     for (std::thread &t : others) t.join();
+    sched_setaffinity(0, sizeof allowed, &allowed);
 }
 
 Work arithmetic(int threads, void (*loop)(), double flops) {
