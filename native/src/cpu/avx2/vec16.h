@@ -66,11 +66,12 @@ static inline v16 v16_select_lt(v16 x, v16 y, v16 a, v16 b) {
     return (v16){_mm256_blendv_ps(b.lo, a.lo, _mm256_cmp_ps(x.lo, y.lo, _CMP_LT_OQ)),
                  _mm256_blendv_ps(b.hi, a.hi, _mm256_cmp_ps(x.hi, y.hi, _CMP_LT_OQ))};
 }
-/* a where bits[i] ≥ threshold (unsigned 16-bit), otherwise +0: the dropout mask. */
-static inline v16 v16_keep(v16 a, const uint16_t *bits, uint16_t threshold) {
-    __m256i t = _mm256_set1_epi32(threshold - 1);
-    __m256i lo = _mm256_cmpgt_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)bits)), t);
-    __m256i hi = _mm256_cmpgt_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(bits + 8))), t);
+/* a[i] where bit i of `kept` is set, otherwise +0: the dropout mask. */
+static inline v16 v16_keep(v16 a, uint32_t kept) {
+    __m256i all = _mm256_set1_epi32((int)kept), first = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    __m256i second = _mm256_slli_epi32(first, 8);
+    __m256i lo = _mm256_cmpeq_epi32(_mm256_and_si256(all, first), first);
+    __m256i hi = _mm256_cmpeq_epi32(_mm256_and_si256(all, second), second);
     return (v16){_mm256_and_ps(a.lo, _mm256_castsi256_ps(lo)), _mm256_and_ps(a.hi, _mm256_castsi256_ps(hi))};
 }
 

@@ -33,11 +33,7 @@ static inline v16 v16_neg(v16 a) { return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f)
 static inline v16 v16_select_lt(v16 x, v16 y, v16 a, v16 b) {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(x, y, _CMP_LT_OQ), b, a);
 }
-static inline v16 v16_keep(v16 a, const uint16_t *bits, uint16_t threshold) {
-    __mmask16 kept =
-        _mm256_cmpge_epu16_mask(_mm256_loadu_si256((const __m256i *)bits), _mm256_set1_epi16((short)threshold));
-    return _mm512_maskz_mov_ps(kept, a);
-}
+static inline v16 v16_keep(v16 a, uint32_t kept) { return _mm512_maskz_mov_ps((__mmask16)kept, a); }
 
 static inline __m512 l4j_pow2_(__m512i n) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23));

@@ -32,13 +32,15 @@ typedef enum {
     GEMM_B_WEIGHT_TRANS /* weight (n, k): contraction over its columns */
 } gemm_b_kind;
 
-/* Right operand. Dropout, of strided ones only, decides on (row k, column n). */
+/* Right operand. Of a strided one dropout keeps the elements whose bit is set, the others are +0: bit n % 32 of
+   kept[k * kept_stride + n / 32]. NULL keeps all. */
 typedef struct gemm_b {
     gemm_b_kind kind;
     const l4j_weight *weight;
     const float *data;
     int64_t row_stride, col_stride;
-    const l4j_dropout *dropout;
+    const uint32_t *kept;
+    int64_t kept_stride;
 } gemm_b;
 
 /* What one run of the micro-kernel reads. */
@@ -195,7 +197,7 @@ void gemm_run_across(gemm_team *team, const gemm_product *product);
 bool gemm_is_across(const gemm_product *product);
 /* Whether B may be an operand of gemm_run_few. */
 static inline bool gemm_b_is_rows(const gemm_b *b) {
-    if (b->kind == GEMM_B_STRIDED) return b->row_stride == 1 && !b->dropout;
+    if (b->kind == GEMM_B_STRIDED) return b->row_stride == 1 && !b->kept;
     return b->kind == GEMM_B_WEIGHT_TRANS && b->weight->layout == L4J_LAYOUT_ROWS;
 }
 

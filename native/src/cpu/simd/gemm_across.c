@@ -127,7 +127,7 @@ bool gemm_is_across(const gemm_product *p) {
     for (int s = 0; s < p->segments; s++) {
         const gemm_b *b = &p->segment[s].b;
         across &= (b->kind == GEMM_B_WEIGHT && !l4j_in_tiles(b->weight)) ||
-                  (b->kind == GEMM_B_STRIDED && b->col_stride == 1 && !b->dropout);
+                  (b->kind == GEMM_B_STRIDED && b->col_stride == 1 && !b->kept);
     }
     return across;
 }

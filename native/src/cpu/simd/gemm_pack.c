@@ -184,20 +184,12 @@ static void pack_strided(float *out, const gemm_b *b, int64_t k, int64_t steps, 
 }
 
 /* Dropout over packed panels of columns [n, n + cols), n a multiple of 16. */
-static void pack_drop(float *panels, const l4j_dropout *d, int64_t k, int64_t steps, int64_t n, int64_t cols) {
-    int64_t first = n / L4J_DROPOUT_BLOCK, last = (n + cols - 1) / L4J_DROPOUT_BLOCK;
-    dropout_keys keys;
-    dropout_keys_init(&keys, d);
-    for (int64_t block = first; block <= last; block++) {
+static void pack_drop(float *panels, const gemm_b *b, int64_t k, int64_t steps, int64_t n, int64_t cols) {
+    for (int64_t j = 0; j < cols; j += L4J_PANEL) {
+        const uint32_t *kept = b->kept + k * b->kept_stride + (n + j) / L4J_DROPOUT_BLOCK;
         for (int64_t s = 0; s < steps; s++) {
-            uint16_t bits[L4J_DROPOUT_BLOCK];
-            dropout_bits16(d, &keys, d->token_index[k + s], block, bits);
-            for (int half = 0; half < 2; half++) {
-                int64_t j = block * L4J_DROPOUT_BLOCK + half * L4J_PANEL - n;
-                if (j < 0 || j >= cols) continue;
-                float *p = panels + j * steps + s * L4J_PANEL;
-                v16_store(p, v16_keep(v16_load(p), bits + half * L4J_PANEL, (uint16_t)d->threshold));
-            }
+            float *p = panels + j * steps + s * L4J_PANEL;
+            v16_store(p, v16_keep(v16_load(p), kept[s * b->kept_stride] >> (n + j) % L4J_DROPOUT_BLOCK));
         }
     }
 }
@@ -206,7 +198,7 @@ void gemm_pack_b(float *out, const gemm_b *b, int64_t k, int64_t steps, int64_t 
     if (cols <= 0) return;
     if (b->kind == GEMM_B_STRIDED) {
         pack_strided(out, b, k, steps, n, cols);
-        if (b->dropout && b->dropout->threshold) pack_drop(out, b->dropout, k, steps, n, cols);
+        if (b->kept) pack_drop(out, b, k, steps, n, cols);
     } else if (b->weight->layout == L4J_LAYOUT_CODES) {
         gemm_pack_codes(out, b, k, steps, n, cols);
     } else if (l4j_in_tiles(b->weight)) {
@@ -271,14 +263,12 @@ void gemm_gather(float *out, const gemm_a *a, const dropout_keys *keys, int64_t 
         from = out;
     }
     if (!keys) return;
-    for (int64_t s = 0; s < steps; s += L4J_DROPOUT_BLOCK) {
-        uint16_t bits[L4J_DROPOUT_BLOCK];
-        dropout_bits16(a->dropout, keys, a->dropout->token_index[m], (k + s) / L4J_DROPOUT_BLOCK, bits);
-        for (int half = 0; half < L4J_DROPOUT_BLOCK; half += L4J_PANEL) {
-            int64_t left = steps - s - half;
-            if (left <= 0) break;
-            v16 x = gemm_load(from + s + half, (int)l4j_min64(left, L4J_PANEL));
-            v16_store(out + s + half, v16_keep(x, bits + half, (uint16_t)a->dropout->threshold));
+    for (int64_t s = 0; s < steps; s += DROPOUT_DRAWN * L4J_DROPOUT_BLOCK) {
+        uint32_t kept[DROPOUT_DRAWN];
+        dropout_kept(a->dropout, keys, a->dropout->token_index[m], (k + s) / L4J_DROPOUT_BLOCK, kept);
+        for (int64_t j = 0; j < l4j_min64(DROPOUT_DRAWN * L4J_DROPOUT_BLOCK, steps - s); j += L4J_PANEL) {
+            v16 x = gemm_load(from + s + j, (int)l4j_min64(steps - s - j, L4J_PANEL));
+            v16_store(out + s + j, v16_keep(x, kept[j / L4J_DROPOUT_BLOCK] >> j % L4J_DROPOUT_BLOCK));
         }
     }
 }

@@ -105,16 +105,57 @@ static inline void lora_scale(float *acc, int64_t rank, float c) {
     for (int64_t j = 0; j < rank; j += L4J_PANEL) v16_store(acc + j, v16_mul(v16_load(acc + j), v16_set1(c)));
 }
 
-/* Row m of dx, columns [k, k + cols), k a multiple of 32 and cols ≤ 32: the masked t is assigned, or added. */
-static inline void lora_dx_term(const l4j_lora *args, const l4j_dropout *drop, const dropout_keys *keys, const float *t,
-                                bool add, int64_t m, int64_t k, int64_t cols) {
+/* Which elements of rows of x dropout keeps, a bit each: columns 32 · i to 32 · i + 31 of row m, for projection g, in
+   word[(g * rows + m) * blocks + i]. Drawn once for all that needs them. */
+typedef struct lora_kept {
+    uint32_t *word;
+    int64_t rows, blocks; /* no blocks without dropout */
+} lora_kept;
+
+static inline lora_kept lora_take_kept(l4j_arena *arena, const l4j_lora *args, int64_t rows) {
+    bool drops = l4j_dropout_threshold(args->dropout_p) > 0 && (args->dx || args->da);
+    lora_kept kept = {NULL, rows, drops ? (args->x->shape[1] + L4J_DROPOUT_BLOCK - 1) / L4J_DROPOUT_BLOCK : 0};
+    kept.word = l4j_take(arena, sizeof(uint32_t) * (size_t)(args->projection_count * rows * kept.blocks));
+    return kept;
+}
+
+/* The words of one projection, those of row m at [m * blocks]; NULL where all is kept. */
+static inline uint32_t *lora_kept_by(const lora_kept *kept, int g) {
+    return kept->blocks ? kept->word + g * kept->rows * kept->blocks : NULL;
+}
+
+/* Draws for rows [from, to) of the stretch of x that begins at row m0. */
+static inline void lora_draw(const lora_kept *kept, const l4j_lora *args, const lora_ranks *ranks, int64_t m0,
+                             int64_t from, int64_t to) {
+    for (int64_t m = from, end; m < to && kept->blocks; m = end) {
+        end = lora_run(ranks, m0 + m, m0 + to) - m0;
+        int32_t one = ranks->row[m0 + m];
+        for (int g = 0; g < args->projection_count && one >= 0; g++) {
+            if (!ranks->adapter[one].rank[g]) continue;
+            l4j_dropout drop = l4j_lora_dropout(args, one, g);
+            dropout_keys keys;
+            dropout_keys_init(&keys, &drop);
+            uint32_t *word = lora_kept_by(kept, g) + m * kept->blocks;
+            for (int64_t i = m; i < end; i++) {
+                uint32_t token = drop.token_index[m0 + i];
+                for (int64_t block = 0; block < kept->blocks; block += DROPOUT_DRAWN) {
+                    uint32_t drawn[DROPOUT_DRAWN];
+                    dropout_kept(&drop, &keys, token, block, drawn);
+                    for (int64_t j = 0; j < l4j_min64(DROPOUT_DRAWN, kept->blocks - block); j++) *word++ = drawn[j];
+                }
+            }
+        }
+    }
+}
+
+/* Row m of dx, columns [k, k + cols), k a multiple of 32 and cols ≤ 32: t is assigned, or added, where it is kept; `kept` may be NULL. */
+static inline void lora_dx_term(const l4j_lora *args, const uint32_t *kept, const float *t, bool add, int64_t m,
+                                int64_t k, int64_t cols) {
     float *out = (float *)args->dx->data + m * args->dx->stride[0] + k;
-    uint16_t bits[L4J_DROPOUT_BLOCK] = {0};
-    if (drop->threshold) dropout_bits16(drop, keys, drop->token_index[m], k / L4J_DROPOUT_BLOCK, bits);
     for (int64_t j = 0; j < cols; j += L4J_PANEL) {
         int n = (int)l4j_min64(L4J_PANEL, cols - j);
         v16 v = v16_load(t + j);
-        if (drop->threshold) v = v16_keep(v, bits + j, (uint16_t)drop->threshold);
+        if (kept) v = v16_keep(v, *kept >> j);
         gemm_store(out + j, add ? v16_add(gemm_load(out + j, n), v) : v, n);
     }
 }

@@ -3,7 +3,6 @@
  * ride along in the product, the low-rank part of dx; then all threads share dx (rows and columns), dB (rows n) and dA (columns k).
  * Rows of one adapter that follow one another are a run; whatever depends on the adapter goes run by run.
  */
-#include "dropout16.h"
 #include "lora.h"
 #include <string.h>
 
@@ -21,6 +20,7 @@ typedef struct {
     float *s;        /* [chunk][width] */
     float *b_panels; /* B_g in panels of 16 ranks: [N_g][16] */
     float *a_panels; /* A_g in panels of 16 columns: [R_g][16], for the low-rank part of dx */
+    lora_kept kept;  /* of x's rows of the chunk */
     float *scratch;  /* [threads] a tile of dx, or panels of dB */
     float *own;
 } backward_task;
@@ -54,6 +54,7 @@ static void backward_layout(l4j_arena *arena, int threads, const l4j_lora *args,
     task->s = l4j_take(arena, sizeof(float) * (size_t)(rows * width));
     task->b_panels = l4j_take(arena, sizeof(float) * (size_t)task->ranks.b_floats);
     task->a_panels = l4j_take(arena, sizeof(float) * (size_t)a_floats);
+    task->kept = lora_take_kept(arena, args, task->chunk);
     task->scratch = l4j_take(arena, sizeof(float) * (size_t)threads * SCRATCH_FLOATS);
     task->own = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_OWN_FLOATS);
 }
@@ -173,20 +174,16 @@ static void backward_start_run(const backward_task *task, float *tile, int heigh
     const l4j_lora *args = task->args;
     int64_t K = args->x->shape[1];
     int32_t one = task->ranks.row[m0 + from];
-    l4j_dropout drop[LORA_PROJECTIONS];
-    dropout_keys keys[LORA_PROJECTIONS];
-    for (int g = 0; g < args->projection_count && one >= 0; g++) {
-        drop[g] = l4j_lora_dropout(args, one, g);
-        if (drop[g].threshold) dropout_keys_init(&keys[g], &drop[g]);
-    }
     for (int64_t k = 0; k < K; k += L4J_DROPOUT_BLOCK) {
         int64_t cols = l4j_min64(L4J_DROPOUT_BLOCK, K - k);
         bool add = (args->flags & L4J_LORA_ACCUMULATE_DX) != 0;
         for (int g = 0; g < args->projection_count && one >= 0; g++) {
             if (!task->ranks.adapter[one].rank[g]) continue;
             backward_low_rank(task, &task->ranks.adapter[one], g, height, m, from - m, (int)(to - from), k, tile);
+            const uint32_t *kept = lora_kept_by(&task->kept, g);
             for (int64_t i = from; i < to; i++) {
-                lora_dx_term(args, &drop[g], &keys[g], tile + (i - from) * L4J_DROPOUT_BLOCK, add, m0 + i, k, cols);
+                lora_dx_term(args, kept ? kept + i * task->kept.blocks + k / L4J_DROPOUT_BLOCK : NULL,
+                             tile + (i - from) * L4J_DROPOUT_BLOCK, add, m0 + i, k, cols);
             }
             add = true;
         }
@@ -294,10 +291,11 @@ static void backward_da(const backward_task *task, const gemm_team *team, int32_
             bool packed = false;
             for (int g = 0; g < args->projection_count; g++) {
                 if (!task->ranks.adapter[one].rank[g] || !args->da[one * args->projection_count + g].data) continue;
-                l4j_dropout drop = l4j_lora_dropout(args, one, g);
                 gemm_b x = lora_b(args->x, false);
-                if (drop.threshold) x.dropout = &drop;
-                if (!packed || x.dropout) gemm_pack_b(team->own, &x, m0 + m, steps, k, cols);
+                x.data += m0 * x.row_stride;
+                x.kept = lora_kept_by(&task->kept, g);
+                x.kept_stride = task->kept.blocks;
+                if (!packed || x.kept) gemm_pack_b(team->own, &x, m, steps, k, cols);
                 packed = true;
                 backward_da_tiles(task, one, g, team->own, m, steps, k, cols);
             }
@@ -336,6 +334,7 @@ static void backward_run(void *context, int thread, int threads) {
         while (gemm_claim(&team, &taken, panels, GEMM_MC / height, &begin, &end)) {
             backward_panels(task, height, m0, rows, begin, end);
             backward_finish(task, height, m0, rows, begin, end);
+            lora_draw(&task->kept, args, &task->ranks, m0, begin * height, l4j_min64(end * height, rows));
             if (args->dx && task->ranks.width && !task->lead)
                 backward_start_dx(task, scratch, height, m0, rows, begin, end);
         }

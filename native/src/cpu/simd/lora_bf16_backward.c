@@ -25,6 +25,7 @@ typedef struct {
     float *scratch;                   /* [threads] t, or columns of a gradient */
     uint16_t *own;                    /* [threads] operands of a gradient */
     uint16_t *packed_b;               /* [threads][BF16_OWN] columns of the weights */
+    lora_kept kept;                   /* of all rows of x */
 } backward_task;
 
 enum {
@@ -68,6 +69,7 @@ static void backward_layout(l4j_arena *arena, int threads, const l4j_lora *args,
     task->begin = l4j_take(arena, sizeof(int32_t) * (size_t)(args->adapter_count + 1));
     task->scratch = l4j_take(arena, sizeof(float) * (size_t)(threads * backward_scratch(task)));
     task->own = l4j_take(arena, sizeof(uint16_t) * (size_t)(threads * backward_own(task)));
+    task->kept = lora_take_kept(arena, args, M);
     task->packed_b = l4j_take(arena, args->dx ? sizeof(uint16_t) * (size_t)threads * BF16_OWN : 0);
 }
 
@@ -181,21 +183,17 @@ static void backward_start_run(const backward_task *task, float *t, int64_t m0, 
     const l4j_lora *args = task->args;
     int64_t K = args->x->shape[1];
     int32_t one = task->ranks.row[m0 + from];
-    l4j_dropout drop[LORA_PROJECTIONS];
-    dropout_keys keys[LORA_PROJECTIONS];
-    for (int g = 0; g < args->projection_count && one >= 0; g++) {
-        drop[g] = l4j_lora_dropout(args, one, g);
-        if (drop[g].threshold) dropout_keys_init(&keys[g], &drop[g]);
-    }
     for (int64_t k = 0; k < K; k += T_COLUMNS) {
         int64_t cols = l4j_min64(T_COLUMNS, K - k);
         bool add = (args->flags & L4J_LORA_ACCUMULATE_DX) != 0;
         for (int g = 0; g < args->projection_count && one >= 0; g++) {
             if (!task->ranks.adapter[one].rank[g]) continue;
             backward_low_rank(task, &task->ranks.adapter[one], g, i, from, to, k, cols, t);
+            const uint32_t *kept = lora_kept_by(&task->kept, g);
             for (int64_t m = from; m < to; m++) {
                 for (int64_t j = 0; j < cols; j += L4J_DROPOUT_BLOCK) {
-                    lora_dx_term(args, &drop[g], &keys[g], t + (m - from) * T_COLUMNS + j, add, m0 + m, k + j,
+                    lora_dx_term(args, kept ? kept + (m0 + m) * task->kept.blocks + (k + j) / L4J_DROPOUT_BLOCK : NULL,
+                                 t + (m - from) * T_COLUMNS + j, add, m0 + m, k + j,
                                  l4j_min64(L4J_DROPOUT_BLOCK, cols - j));
                 }
             }
@@ -300,8 +298,8 @@ static void backward_gradients(const backward_task *task, const bf16_team *team)
             gemm_b ds = {
                 .kind = GEMM_B_STRIDED, .data = task->ds + adapter->offset[g], .row_stride = width, .col_stride = 1};
             gemm_b x = lora_b(args->x, false);
-            l4j_dropout drop = l4j_lora_dropout(args, one, g);
-            if (drop.threshold) x.dropout = &drop;
+            x.kept = lora_kept_by(&task->kept, g);
+            x.kept_stride = task->kept.blocks;
             backward_gradient(task, team, one, &ds, rank, &x, args->x->shape[1], args->da[i].data,
                               args->da[i].stride[0], 1);
         }
@@ -321,6 +319,8 @@ static void backward_run(void *context, int thread, int threads) {
         l4j_partition(bf16_panels(rows), 1, thread, threads, &begin, &end);
         for (int64_t i = begin; i < end; i++) {
             backward_panel(task, m0, rows, i);
+            lora_draw(&task->kept, args, &task->ranks, 0, m0 + i * L4J_TILE_ROWS,
+                      m0 + l4j_min64((i + 1) * L4J_TILE_ROWS, rows));
             if (args->dx && task->ranks.width && !task->lead) backward_start_dx(task, scratch, m0, rows, i);
         }
         l4j_pool_barrier(team.shared.pool);
