@@ -10,7 +10,7 @@
 
 enum {
     LCE_LOGITS = 12 << 20, /* floats of a chunk's logits: 48 MiB */
-    LCE_ROWS = 128,        /* rows of a chunk at most */
+    LCE_ROWS = 64,         /* rows of a chunk at most */
     LCE_SCAN = 256,        /* logits between two looks at the maximum */
     LCE_SPAN = 8           /* blocks of L4J_LCE_BLOCK values that are packed at a time */
 };

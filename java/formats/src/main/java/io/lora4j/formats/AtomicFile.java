@@ -61,6 +61,22 @@ public final class AtomicFile {
         write(target, channel -> writeFully(channel, ByteBuffer.wrap(bytes)));
     }
 
+    /** Writes or replaces {@code target} with the bytes of another file. */
+    public static void copy(Path source, Path target) throws IOException {
+        InputFile.require(source);
+        try (FileChannel from = FileChannel.open(source, StandardOpenOption.READ)) {
+            write(target, channel -> {
+                long size = from.size();
+                for (long at = 0, moved; at < size; at += moved) {
+                    moved = from.transferTo(at, size - at, channel);
+                    if (moved <= 0) {
+                        throw new IOException(source + ": has " + at + " bytes, expected " + size + "; it was cut while it was copied");
+                    }
+                }
+            });
+        }
+    }
+
     static void write(Path target, Body body, Opener opener) throws IOException {
         write(target, whole -> {}, body, opener);
     }

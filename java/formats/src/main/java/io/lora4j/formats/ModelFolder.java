@@ -91,7 +91,7 @@ public final class ModelFolder {
 
     private static void copy(Path from, Path to) throws IOException {
         if (Files.isRegularFile(from)) {
-            AtomicFile.write(to, Files.readAllBytes(from));
+            AtomicFile.copy(from, to);
         }
     }
 

@@ -3,7 +3,6 @@ package io.lora4j.train;
 import io.lora4j.formats.AdapterConfig;
 import io.lora4j.formats.AtomicDirectory;
 import io.lora4j.formats.AtomicFile;
-import io.lora4j.formats.InputFile;
 import io.lora4j.formats.PeftAdapter;
 import io.lora4j.train.checkpoint.Chain;
 import io.lora4j.train.checkpoint.CheckpointStore;
@@ -159,10 +158,10 @@ final class OutputDir {
     /** Writes the adapter with the tokenizer that it was trained with, and the template if it was not the model's own. */
     void writeAdapter(Adapter adapter, Path modelDir, Optional<Path> template) throws IOException {
         for (Path file : RunIdentity.tokenizerFiles(modelDir)) {
-            AtomicFile.write(dir.resolve(file.getFileName()), InputFile.bytes(file));
+            AtomicFile.copy(file, dir.resolve(file.getFileName()));
         }
         if (template.isPresent()) {
-            AtomicFile.write(dir.resolve(ChatOptions.TEMPLATE_FILE), InputFile.bytes(template.get()));
+            AtomicFile.copy(template.get(), dir.resolve(ChatOptions.TEMPLATE_FILE));
         }
         adapter.save(dir);
     }
@@ -194,8 +193,7 @@ final class OutputDir {
     /** Replaces the tensors of the adapter by those of a checkpoint, which must be as it was saved. */
     void takeAdapterOf(Path checkpoint) throws IOException {
         CheckpointStore.read(checkpoint);
-        AtomicFile.write(
-                dir.resolve(PeftAdapter.FILE_NAME), Files.readAllBytes(checkpoint.resolve(PeftAdapter.FILE_NAME)));
+        AtomicFile.copy(checkpoint.resolve(PeftAdapter.FILE_NAME), dir.resolve(PeftAdapter.FILE_NAME));
     }
 
     /** Writes a checkpoint's folder; see {@link CheckpointStore#save}. */

@@ -109,11 +109,15 @@ final class Activations {
             ModelConfig c = a.config;
             stream = a.real(a.tokens, c.hiddenSize());
             normed = a.delta; // Neither outlives the operation after the one that writes it.
+            // The MLP's is consumed before the attention's begin.
+            long mark = a.slab.mark();
             inner = a.real(a.tokens, c.intermediateSize());
+            a.slab.again(mark);
             attention = a.real(a.tokens, c.numAttentionHeads(), c.headDim());
             query = a.real(a.tokens, c.numAttentionHeads(), c.headDim());
             key = a.real(a.tokens, c.numKeyValueHeads(), c.headDim());
             value = a.real(a.tokens, c.numKeyValueHeads(), c.headDim());
+            a.slab.further();
         }
     }
 

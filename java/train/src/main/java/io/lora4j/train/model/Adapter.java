@@ -179,7 +179,7 @@ public final class Adapter implements AutoCloseable {
         }
     }
 
-    /** Returns a copy of the parameters in PEFT's terms; {@code copies} owns it. */
+    /** Returns the parameters in PEFT's terms: the adapter's own memory, or where that is not float32 copies that {@code copies} owns. */
     public PeftAdapter toPeft(Arena copies) {
         Map<String, LoraWeights> modules = new LinkedHashMap<>();
         for (LoraLinear linear : linears) {
@@ -193,6 +193,9 @@ public final class Adapter implements AutoCloseable {
     }
 
     private static MemorySegment float32(Arena arena, Tensor from) {
+        if (from.dtype() == DType.F32) {
+            return from.data();
+        }
         Tensor copy = Tensor.allocate(arena, DType.F32, from.shape());
         copy.copyFrom(from);
         return copy.data();

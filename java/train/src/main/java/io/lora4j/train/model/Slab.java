@@ -14,6 +14,7 @@ final class Slab {
     private static final MemorySegment NOTHING = Arena.global().allocate(Long.BYTES, Tensor.ALIGNMENT);
 
     private final @Nullable MemorySegment block;
+    private long next;
     private long used;
 
     private Slab(@Nullable MemorySegment block) {
@@ -29,8 +30,9 @@ final class Slab {
         for (long size : shape) {
             bytes = Math.multiplyExact(bytes, size);
         }
-        long at = used;
-        used = Math.addExact(at, Math.ceilDiv(bytes, Tensor.ALIGNMENT) * Tensor.ALIGNMENT);
+        long at = next;
+        next = Math.addExact(at, Math.ceilDiv(bytes, Tensor.ALIGNMENT) * Tensor.ALIGNMENT);
+        used = Math.max(used, next);
         if (block == null) {
             return Tensor.strided(NOTHING, 0, dtype, shape, new long[shape.length]);
         }
@@ -51,6 +53,21 @@ final class Slab {
             tensor.copyFrom(values);
         }
         return tensor;
+    }
+
+    /** Returns where the next tensor will lie. */
+    long mark() {
+        return next;
+    }
+
+    /** Hands out the memory from a mark on once more: what lies there from now on and what lay there must not be needed together. */
+    void again(long mark) {
+        next = mark;
+    }
+
+    /** Ends {@link #again}: the next tensor lies behind everything so far. */
+    void further() {
+        next = used;
     }
 
     /** Returns the bytes handed out so far. */
