@@ -122,8 +122,31 @@ inline Operand dequantized(const Context &context, int32_t isa, const l4j_weight
     return out;
 }
 
-// A weight of the scheme with random codes and ordinary scales. cols is rounded up to what the scheme needs.
-inline Parts random_parts(int32_t scheme, int64_t rows, int64_t cols, uint64_t seed) {
+// Every tier gives these values, however it holds the weight (a zero may have either sign; NaN is NaN).
+inline void expect_decoded(const Parts &parts, const std::vector<float> &expected) {
+    std::vector<int32_t> all = devices();
+    all.push_back(L4J_ISA_REF64);
+    for (int32_t isa : all) {
+        SCOPED_TRACE(tier_name(isa));
+        Context context(isa, 2);
+        for (int32_t mode : modes(isa)) {
+            QuantWeight weight(context, parts, mode, L4J_WEIGHT_ALLOW_NONFINITE);
+            std::vector<float> got = dequantized(context, isa, weight.get(), 0, parts.rows, parts.cols).floats();
+            ASSERT_EQ(expected.size(), got.size());
+            for (size_t i = 0; i < got.size(); i++) {
+                if (std::isnan(expected[i])) {
+                    ASSERT_TRUE(std::isnan(got[i])) << "element " << i;
+                } else {
+                    ASSERT_EQ(expected[i], got[i]) << "element " << i;
+                }
+            }
+        }
+    }
+}
+
+// A weight of the scheme with random codes and ordinary scales. cols is rounded up to what the scheme needs. Of NF4 and FP4 an odd seed
+// makes scales that are quantized too, and blocks have `block` values.
+inline Parts random_parts(int32_t scheme, int64_t rows, int64_t cols, uint64_t seed, int64_t block = 64) {
     Random random(seed);
     Parts p;
     p.scheme = scheme;
@@ -147,7 +170,7 @@ inline Parts random_parts(int32_t scheme, int64_t rows, int64_t cols, uint64_t s
     };
     int64_t count = rows * cols;
     if (scheme == L4J_SCHEME_NF4 || scheme == L4J_SCHEME_FP4) {
-        int64_t block = 64, blocks = (count + block - 1) / block;
+        int64_t blocks = (count + block - 1) / block;
         p.add(L4J_ROLE_VALUES, L4J_U8, {(count + 1) / 2, 1}, bytes((count + 1) / 2));
         p.add(L4J_ROLE_BLOCK_SIZE, L4J_I64, {1}, std::vector<int64_t>{block});
         if (seed % 2) {

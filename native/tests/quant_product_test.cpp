@@ -184,6 +184,19 @@ TEST_P(QuantProductTest, Bf16) {
 // More values than a block of linear_cross_entropy.
 TEST_P(QuantProductTest, HeadAndEmbedding) { check(l4j::random_parts(GetParam().first, 1040, 128, 6), 3, true, {2}); }
 
+// Blocks that go across rows: several in a row, several rows in one.
+TEST(QuantBlocksTest, OfEverySize) {
+    for (int32_t scheme : {L4J_SCHEME_NF4, L4J_SCHEME_FP4}) {
+        for (int64_t block : {32, 128, 512, 4096}) {
+            SCOPED_TRACE("scheme " + std::to_string(scheme) + ", blocks of " + std::to_string(block));
+            for (int64_t cols : {33, 400}) {
+                for (uint64_t seed : {4, 7}) check(l4j::random_parts(scheme, 37, cols, seed, block), 7, false, {2});
+            }
+            check(l4j::random_parts(scheme, 33, 129, 4, block), 1, false, {2});
+        }
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(Schemes, QuantProductTest, ::testing::ValuesIn(l4j::schemes()),
                          [](const auto &info) { return std::string(info.param.second); });
 

@@ -8,40 +8,14 @@ namespace {
 
 using l4j::Context;
 using l4j::Parts;
-// Equal values (a zero may have either sign); NaN is NaN.
-void expect_values(const std::vector<float> &expected, const l4j::Operand &got) {
-    std::vector<float> values = got.floats();
-    ASSERT_EQ(expected.size(), values.size());
-    for (size_t i = 0; i < values.size(); i++) {
-        if (std::isnan(expected[i])) {
-            ASSERT_TRUE(std::isnan(values[i])) << "element " << i;
-        } else {
-            ASSERT_EQ(expected[i], values[i]) << "element " << i;
-        }
-    }
-}
-
-void expect_case(const std::string &name, const Parts &parts, const std::vector<float> &expected) {
-    SCOPED_TRACE(name);
-    std::vector<int32_t> all = l4j::devices();
-    all.push_back(L4J_ISA_REF64);
-    for (int32_t isa : all) {
-        SCOPED_TRACE(l4j::tier_name(isa));
-        Context context(isa, 2);
-        for (int32_t mode : l4j::modes(isa)) {
-            l4j::QuantWeight weight(context, parts, mode, L4J_WEIGHT_ALLOW_NONFINITE);
-            expect_values(expected, l4j::dequantized(context, isa, weight.get(), 0, parts.rows, parts.cols));
-            if (::testing::Test::HasFatalFailure()) return;
-        }
-    }
-}
 
 TEST(QuantTest, TestDataIsExact) {
     l4j::Cases cases = l4j::read_cases(l4j::test_data("quant/quant.safetensors"));
     std::set<std::string> seen;
     for (auto &c : cases) {
         seen.insert(c.first.substr(0, c.first.find('.')));
-        expect_case(c.first, l4j::parts_of(c.first, c.second), c.second.at("dequantized").floats());
+        SCOPED_TRACE(c.first);
+        l4j::expect_decoded(l4j::parts_of(c.first, c.second), c.second.at("dequantized").floats());
     }
     EXPECT_EQ(l4j::schemes().size(), seen.size());
 }
