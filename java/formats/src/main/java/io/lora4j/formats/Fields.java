@@ -102,10 +102,11 @@ final class Fields {
         if (node == null) {
             return null;
         }
-        if (!node.isNumber() || !Double.isFinite(node.doubleValue())) {
+        double number = node.isNumber() ? node.doubleValue(Double.NaN) : Double.NaN;
+        if (!Double.isFinite(number)) {
             throw wrong(name, node, "a number");
         }
-        return node.doubleValue();
+        return number;
     }
 
     boolean flag(String name, boolean otherwise) throws FormatException {

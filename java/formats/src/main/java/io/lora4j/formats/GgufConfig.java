@@ -57,8 +57,8 @@ final class GgufConfig {
         String architecture = String.valueOf(file.values().get(ARCHITECTURE));
         ModelFamily family = FAMILIES.get(architecture);
         if (family == null) {
-            throw new FormatException(file.path() + ": " + ARCHITECTURE + " is " + architecture + "; supported are "
-                    + FAMILIES.keySet().stream().sorted().toList());
+            throw new FormatException(file.path() + ": " + ARCHITECTURE + " is " + GgufFile.brief(architecture)
+                    + "; supported are " + FAMILIES.keySet().stream().sorted().toList());
         }
         GgufConfig config = new GgufConfig(file, architecture);
         ObjectNode json = config.json(family);
@@ -96,7 +96,7 @@ final class GgufConfig {
         for (Map.Entry<String, Object> entry : file.values().entrySet()) {
             String key = entry.getKey();
             if (key.startsWith(prefix) && !UNDERSTOOD.contains(key.substring(prefix.length()))) {
-                throw new FormatException(file.path() + ": metadata " + key + " is " + entry.getValue()
+                throw new FormatException(file.path() + ": metadata " + key + " is " + GgufFile.brief(entry.getValue())
                         + ", which lora4j does not understand and which may change the result; use a model without it");
             }
         }
@@ -193,8 +193,7 @@ final class GgufConfig {
     }
 
     private FormatException wrong(String key, String expected) {
-        Object value = value(key);
-        return new FormatException(file.path() + ": metadata " + prefix + key + " is "
-                + (value == null ? "missing" : value) + "; expected " + expected);
+        return new FormatException(file.path() + ": metadata " + prefix + key + " is " + GgufFile.brief(value(key))
+                + "; expected " + expected);
     }
 }

@@ -10,6 +10,7 @@ import java.util.Comparator;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import org.jspecify.annotations.Nullable;
 
 /**
  * A GGUF file, versions 2 and 3, little endian: header, typed metadata, tensor descriptions, aligned data.
@@ -24,6 +25,15 @@ public final class GgufFile implements Checkpoint {
     private static final int SHOWN_ENTRIES = 8;
     /** A tensor description takes at least a name length, a count, a type and an offset. */
     private static final int MIN_TENSOR_BYTES = 24;
+
+    /** An entry of the metadata takes at least a key's length, a type and a byte. */
+    private static final int MIN_VALUE_BYTES = 13;
+
+    /** More are taken for damage (the largest models have some thousands of tensors and a hundred entries). */
+    private static final int MAX_COUNT = 1 << 16;
+
+    /** Characters of a text that messages show. */
+    private static final int SHOWN_TEXT = 100;
 
     private final MappedFile file;
     private final int version;
@@ -48,7 +58,8 @@ public final class GgufFile implements Checkpoint {
         }
     }
 
-    private static GgufFile parse(MappedFile file) throws FormatException {
+    /** @param file becomes the result's */
+    static GgufFile parse(MappedFile file) throws FormatException {
         GgufReader reader = new GgufReader(file.path(), file.bytes());
         int magic = reader.u32("the magic number");
         if (magic != 0x46554747) {
@@ -63,13 +74,15 @@ public final class GgufFile implements Checkpoint {
         }
         long tensorCount = reader.u64("the tensor count");
         long valueCount = reader.u64("the metadata count");
-        if (tensorCount > reader.size() / MIN_TENSOR_BYTES || valueCount > reader.size()) {
+        boolean fits = tensorCount <= reader.size() / MIN_TENSOR_BYTES && valueCount <= reader.size() / MIN_VALUE_BYTES;
+        if (!fits || Math.max(tensorCount, valueCount) > MAX_COUNT) {
             throw reader.error("announces " + tensorCount + " tensors and " + valueCount
-                    + " metadata entries, more than its " + reader.size() + " bytes can hold; the file is damaged");
+                    + " metadata entries, more than "
+                    + (fits ? "any model has" : "its " + reader.size() + " bytes can hold") + "; the file is damaged");
         }
         Map<String, Object> values = new LinkedHashMap<>();
         for (long i = 0; i < valueCount; i++) {
-            String key = reader.string("metadata key " + i);
+            String key = reader.name("metadata key " + i);
             if (values.put(key, reader.value(reader.u32("metadata " + key), "metadata " + key)) != null) {
                 throw reader.error("metadata key " + key + " occurs twice; the file is damaged");
             }
@@ -82,7 +95,8 @@ public final class GgufFile implements Checkpoint {
         if (alignment instanceof Long a && a > 0 && a <= 1 << 20 && Long.bitCount(a) == 1) {
             return a;
         }
-        throw reader.error("general.alignment is " + alignment + "; expected a power of two");
+        throw reader.error("general.alignment is " + brief(alignment)
+                + "; expected a power of two of at most 2^20: the file is damaged");
     }
 
     /** A description whose offset is still relative to the data section. */
@@ -92,7 +106,7 @@ public final class GgufFile implements Checkpoint {
             throws FormatException {
         List<Raw> raws = new ArrayList<>();
         for (long i = 0; i < count; i++) {
-            String name = reader.string("the name of tensor " + i);
+            String name = reader.name("the name of tensor " + i);
             int dims = reader.u32("tensor " + name);
             if (dims < 0 || dims > MAX_DIMS) {
                 throw reader.error("tensor " + name + " has " + Integer.toUnsignedString(dims)
@@ -133,27 +147,37 @@ public final class GgufFile implements Checkpoint {
     private static TensorInfo locate(GgufReader reader, Raw raw, long start, long next) throws FormatException {
         GgmlType type = GgmlType.byId(raw.type());
         String typeName = type == null ? "ggml type " + Integer.toUnsignedString(raw.type()) : type.name();
+        long elements = elements(reader, raw);
         // The size of a type that is not known is not known either: up to the next tensor.
-        long bytes = type == null ? Math.max(next - raw.offset(), 0) : bytes(reader, raw, type);
-        if (raw.offset() > reader.size() - start || bytes > reader.size() - start - raw.offset()) {
-            throw reader.error("tensor " + raw.name() + " lies at " + raw.offset() + " to " + (raw.offset() + bytes)
-                    + " of the data, which has " + Math.max(reader.size() - start, 0)
+        long bytes = type == null ? Math.max(next - raw.offset(), 0) : bytes(reader, raw, type, elements);
+        long data = reader.size() - start; // Less than none where the file ends before its data would begin.
+        if (raw.offset() > data || bytes > data - raw.offset()) {
+            throw reader.error("tensor " + raw.name() + " takes " + bytes + " bytes of the data from " + raw.offset()
+                    + " on, which has " + Math.max(data, 0)
                     + " bytes; the file is truncated or damaged, fetch it again");
         }
         return new TensorInfo(raw.name(), typeName, raw.shape(), start + raw.offset(), bytes);
     }
 
-    private static long bytes(GgufReader reader, Raw raw, GgmlType type) throws FormatException {
-        long row = raw.shape().isEmpty() ? 1 : raw.shape().getLast();
-        if (row % type.blockSize != 0) {
-            throw reader.error("tensor " + raw.name() + ": rows of " + row + " values do not divide into " + type
-                    + " blocks of " + type.blockSize);
-        }
+    private static long elements(GgufReader reader, Raw raw) throws FormatException {
         try {
             long elements = 1;
             for (long size : raw.shape()) {
                 elements = Math.multiplyExact(elements, size);
             }
+            return elements;
+        } catch (ArithmeticException e) {
+            throw reader.error("tensor " + raw.name() + ": shape " + raw.shape() + " is larger than any file", e);
+        }
+    }
+
+    private static long bytes(GgufReader reader, Raw raw, GgmlType type, long elements) throws FormatException {
+        long row = raw.shape().isEmpty() ? 1 : raw.shape().getLast();
+        if (row % type.blockSize != 0) {
+            throw reader.error("tensor " + raw.name() + ": rows of " + row + " values do not divide into " + type
+                    + " blocks of " + type.blockSize + "; the file is damaged");
+        }
+        try {
             return Math.multiplyExact(elements / type.blockSize, type.blockBytes);
         } catch (ArithmeticException e) {
             throw reader.error("tensor " + raw.name() + ": shape " + raw.shape() + " is larger than any file", e);
@@ -207,6 +231,12 @@ public final class GgufFile implements Checkpoint {
             return head.substring(0, head.length() - 1) + ", …] (" + list.size() + " entries)";
         }
         return value.toString();
+    }
+
+    /** Returns a value of the metadata for a message. */
+    static String brief(@Nullable Object value) {
+        String text = value == null ? "missing" : show(value);
+        return text.length() <= SHOWN_TEXT ? text : text.substring(0, SHOWN_TEXT) + "…";
     }
 
     @Override

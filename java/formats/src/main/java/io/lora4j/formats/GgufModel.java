@@ -25,7 +25,8 @@ final class GgufModel implements Checkpoint {
 
     private final Map<String, TensorInfo> tensors = new LinkedHashMap<>();
 
-    private GgufModel(GgufFile file) throws FormatException {
+    /** @param file is closed with the model */
+    GgufModel(GgufFile file) throws FormatException {
         this.file = file;
         requireWhole(file);
         this.config = GgufConfig.read(file);

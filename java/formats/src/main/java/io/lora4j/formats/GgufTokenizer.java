@@ -43,6 +43,9 @@ final class GgufTokenizer {
             "llama-bpe", LLAMA3,
             "llama3", LLAMA3);
 
+    /** Longer pieces are taken for damage (SentencePiece makes some of 16 characters): putting them together takes the square of that. */
+    private static final int MAX_PIECE = 512;
+
     private final GgufFile file;
     private final List<String> tokens;
 
@@ -62,8 +65,8 @@ final class GgufTokenizer {
         if (value instanceof Long id && id >= 0 && id < size) {
             return id.intValue();
         }
-        throw new FormatException(
-                file.path() + ": metadata " + key + " is " + value + "; expected a token id from 0 to " + (size - 1));
+        throw new FormatException(file.path() + ": metadata " + key + " is " + GgufFile.brief(value)
+                + "; expected a token id from 0 to " + (size - 1));
     }
 
     /** Returns the ids of the tokens that end a text or a turn. */
@@ -94,7 +97,8 @@ final class GgufTokenizer {
         } else {
             throw error(
                     "model",
-                    "is " + model + "; read are gpt2 (byte-level BPE) and llama (SentencePiece BPE): use the model in"
+                    "is " + GgufFile.brief(model)
+                            + "; read are gpt2 (byte-level BPE) and llama (SentencePiece BPE): use the model in"
                             + " Hugging Face's layout, with its tokenizer.json");
         }
         if (flag("add_bos_token", bos)) {
@@ -106,7 +110,7 @@ final class GgufTokenizer {
         ObjectNode vocabulary = ((ObjectNode) json.get("model")).putObject("vocab");
         for (int id = 0; id < tokens.size(); id++) {
             if (vocabulary.has(tokens.get(id))) {
-                throw error("tokens", "has \"" + tokens.get(id) + "\" twice; the file is damaged");
+                throw error("tokens", "has \"" + GgufFile.brief(tokens.get(id)) + "\" twice; the file is damaged");
             }
             vocabulary.put(tokens.get(id), id);
         }
@@ -140,6 +144,14 @@ final class GgufTokenizer {
         int unknown = types.indexOf(UNKNOWN);
         if (unknown < 0) {
             throw error("token_type", "has no unknown token (" + UNKNOWN + "), which SentencePiece needs");
+        }
+        for (int id = 0; id < tokens.size(); id++) {
+            if (tokens.get(id).length() > MAX_PIECE) {
+                throw error(
+                        "tokens",
+                        "has " + tokens.get(id).length() + " characters at " + id + "; expected at most " + MAX_PIECE
+                                + " in a piece of SentencePiece: the file is damaged");
+            }
         }
         List<Boolean> mergeable = types.stream().map(type -> type == NORMAL).toList();
         boolean prefix = flag("add_space_prefix", true);
@@ -184,7 +196,7 @@ final class GgufTokenizer {
         if (split == null) {
             throw error(
                     "pre",
-                    "is " + (pre == null ? "missing" : "\"" + pre + "\"") + "; known are "
+                    "is " + (pre == null ? "missing" : "\"" + GgufFile.brief(pre) + "\"") + "; known are "
                             + new TreeSet<>(SPLITS.keySet())
                             + ": use the model in Hugging Face's layout, with its tokenizer.json");
         }
@@ -253,7 +265,7 @@ final class GgufTokenizer {
         if (value == null || value instanceof Boolean) {
             return value == null ? otherwise : (Boolean) value;
         }
-        throw error(key, "is " + value + "; expected true or false");
+        throw error(key, "is " + GgufFile.brief(value) + "; expected true or false");
     }
 
     private List<String> texts(String key) throws FormatException {

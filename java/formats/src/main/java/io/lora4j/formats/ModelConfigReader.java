@@ -17,6 +17,9 @@ final class ModelConfigReader {
     /** Both names of x · sigmoid(x). */
     private static final Set<String> SILU = Set.of("silu", "swish");
 
+    /** More are taken for damage (the largest models have some hundred). */
+    private static final int MAX_LAYERS = 10_000;
+
     private ModelConfigReader() {}
 
     static ModelConfig read(Path file, ObjectNode json) throws FormatException {
@@ -33,6 +36,9 @@ final class ModelConfigReader {
         int hidden = f.count("hidden_size", ModelFamily.HIDDEN_SIZE);
         int heads = f.count("num_attention_heads", ModelFamily.HEADS);
         int layers = f.count("num_hidden_layers", ModelFamily.LAYERS);
+        if (layers > MAX_LAYERS) {
+            throw f.error("\"num_hidden_layers\" is " + layers + "; expected at most " + MAX_LAYERS);
+        }
         String act = f.text("hidden_act");
         if (act != null && !SILU.contains(act)) {
             throw f.error("\"hidden_act\" is \"" + act + "\"; supported is \"silu\"");
@@ -109,6 +115,10 @@ final class ModelConfigReader {
         int headDim = given != null ? given : qwen3 ? ModelFamily.QWEN3_HEAD_DIM : hidden / heads;
         if (headDim % 2 != 0) {
             throw f.error("head_dim is " + headDim + "; rotary embeddings need an even number");
+        }
+        if ((long) heads * headDim > Integer.MAX_VALUE) {
+            throw f.error("num_attention_heads " + heads + " times head_dim " + headDim
+                    + " is more than any layer has; expected less than 2^31");
         }
         return headDim;
     }

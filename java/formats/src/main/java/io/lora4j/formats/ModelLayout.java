@@ -128,13 +128,25 @@ final class ModelLayout {
             return names;
         }
         for (ModelModule module : modules(c).values()) {
-            if (expected.containsKey(module.name() + ".weight") && quantization.covers(module)) {
+            if (expected.containsKey(module.name() + ".weight") && covers(quantization, checkpoint, module)) {
                 names.addAll(
                         QuantizedLayer.find(quantization, checkpoint, module).names());
                 expected.remove(module.name() + ".weight");
             }
         }
         return names;
+    }
+
+    private static boolean covers(Quantization quantization, Checkpoint checkpoint, ModelModule module)
+            throws FormatException {
+        try {
+            return quantization.covers(module);
+        } catch (IllegalArgumentException e) {
+            // An expression that takes too long to match.
+            throw new FormatException(
+                    checkpoint.path() + ": config.json: quantization_config: modules to leave out: " + e.getMessage(),
+                    e);
+        }
     }
 
     /** transformers 4 would use the embedding and transformers 5 the head where a tied model's checkpoint has both and they differ. */

@@ -40,12 +40,17 @@ public final class ModelWeights implements AutoCloseable {
         Optional<Path> gguf = Checkpoint.gguf(fileOrDir);
         Checkpoint checkpoint = gguf.isPresent() ? GgufModel.open(gguf.get()) : Checkpoint.open(fileOrDir);
         try {
-            config.validate(checkpoint);
-            return new ModelWeights(config, checkpoint);
+            return of(config, checkpoint);
         } catch (IOException | RuntimeException e) {
             checkpoint.close();
             throw e;
         }
+    }
+
+    /** @param checkpoint is closed with the weights */
+    static ModelWeights of(ModelConfig config, Checkpoint checkpoint) throws FormatException {
+        config.validate(checkpoint);
+        return new ModelWeights(config, checkpoint);
     }
 
     /** Returns the config. */

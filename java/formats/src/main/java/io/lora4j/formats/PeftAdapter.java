@@ -107,7 +107,14 @@ public record PeftAdapter(AdapterConfig config, Map<String, LoraWeights> modules
             throws FormatException {
         TensorInfo a = matrix(tensors, PREFIX + module + A);
         TensorInfo b = matrix(tensors, PREFIX + module + B);
-        int rank = config.rank(module);
+        int rank;
+        try {
+            rank = config.rank(module);
+        } catch (IllegalArgumentException e) {
+            // An expression that takes too long to match.
+            throw new FormatException(
+                    tensors.path() + ": rank_pattern of " + AdapterConfig.FILE_NAME + ": " + e.getMessage(), e);
+        }
         if (a.shape().get(0) != rank || b.shape().get(1) != rank) {
             throw new FormatException(
                     tensors.path() + ": module " + module + " has lora_A " + a.shape() + " and lora_B "

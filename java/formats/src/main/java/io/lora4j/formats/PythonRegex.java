@@ -12,6 +12,11 @@ final class PythonRegex {
     /** Characters looked at before a match is given up: patterns come from files, and some need exponential time. */
     private static final int MAX_STEPS = 2_000_000;
 
+    /** Java's matcher calls itself for every part of an expression: longer and deeper ones could overflow the stack. */
+    private static final int MAX_LENGTH = 4096;
+
+    private static final int MAX_DEPTH = 100;
+
     private static final String SAME_ESCAPES = "dDwWsSbBAnrtfa";
 
     private final String source;
@@ -29,6 +34,10 @@ final class PythonRegex {
      * @throws FormatException if it is not valid or has no equivalent
      */
     static PythonRegex compile(String source, String where) throws FormatException {
+        if (source.length() > MAX_LENGTH) {
+            throw new FormatException(where + ": regular expression \"" + source.substring(0, 80) + "…\" has "
+                    + source.length() + " characters; expected at most " + MAX_LENGTH + ": list the module names");
+        }
         try {
             return new PythonRegex(source, Pattern.compile(new Translator(source, where).translate()));
         } catch (PatternSyntaxException e) {
@@ -89,6 +98,7 @@ final class PythonRegex {
         private final String where;
         private final StringBuilder out = new StringBuilder();
         private int at;
+        private int depth;
 
         Translator(String source, String where) {
             this.source = source;
@@ -103,6 +113,11 @@ final class PythonRegex {
                     case '[' -> charClass();
                     case '(' -> group();
                     case '{' -> brace();
+                    case ')' -> {
+                        out.append(c);
+                        at++;
+                        depth--;
+                    }
                     default -> {
                         out.append(c);
                         at++;
@@ -176,6 +191,10 @@ final class PythonRegex {
         }
 
         private void group() throws FormatException {
+            if (++depth > MAX_DEPTH) {
+                throw new FormatException(where + ": regular expression \"" + source + "\" nests groups deeper than "
+                        + MAX_DEPTH + "; write it flatter or list the module names");
+            }
             if (source.startsWith("(?P<", at)) {
                 out.append("(?<");
                 at += 4;

@@ -25,6 +25,8 @@ final class QuantizedLayer {
     /** Real ones have some 200 bytes. */
     private static final long MAX_STATE = 1 << 16;
 
+    private static final String OTHERWISE = ": the file is damaged, or config.json is of another model";
+
     private static final String[] FLOATS = {"F32", "F16", "BF16"};
     private static final int FP8_BLOCK = 128;
 
@@ -129,7 +131,11 @@ final class QuantizedLayer {
         if (state.has("nested_blocksize")) {
             long nestedBlock = blockSize(state, "nested_blocksize");
             constants.put(Part.NESTED_BLOCK_SIZE, nestedBlock);
-            constants.put(Part.NESTED_OFFSET, state.number("nested_offset"));
+            double offset = state.number("nested_offset");
+            if (!Float.isFinite((float) offset)) {
+                throw state.error("\"nested_offset\" is " + offset + "; expected a float32 number");
+            }
+            constants.put(Part.NESTED_OFFSET, offset);
             one(Part.SCALES, ".weight.absmax", List.of(blocks), "U8");
             one(Part.NESTED_SCALES, ".weight.nested_absmax", List.of(Math.ceilDiv(blocks, nestedBlock)), "F32");
             one(Part.NESTED_QUANT_MAP, ".weight.nested_quant_map", List.of(256L), "F32");
@@ -167,7 +173,7 @@ final class QuantizedLayer {
             throw error(
                     "weight",
                     "has " + info.bytes() + " bytes (" + info.typeName() + " " + info.shape() + "); the 4-bit codes of "
-                            + List.of(rows, cols) + " take " + bytes);
+                            + List.of(rows, cols) + " take " + bytes + OTHERWISE);
         }
         parts.put(Part.VALUES, info);
     }
@@ -186,7 +192,8 @@ final class QuantizedLayer {
     }
 
     private Scheme gptq(Scheme gptq, int groupSize) throws FormatException {
-        long groups = groupSize == 0 ? 1 : Math.ceilDiv(cols, groupSize);
+        requireWords("in-features", cols);
+        long groups = groups(groupSize, optional(".g_idx") != null);
         one(Part.VALUES, ".qweight", List.of(cols / 8, rows), "I32");
         one(Part.ZEROS, ".qzeros", List.of(groups, Math.ceilDiv(rows, 8L)), "I32");
         one(Part.SCALES, ".scales", List.of(groups, rows), FLOATS);
@@ -198,18 +205,45 @@ final class QuantizedLayer {
         return gptq;
     }
 
+    /** Eight codes make a word. */
+    private void requireWords(String what, long size) throws FormatException {
+        if (size % 8 != 0) {
+            throw error(
+                    "qweight",
+                    "is of a layer with " + size + " " + what + "; expected a multiple of 8, the codes of a word");
+        }
+    }
+
+    /** Returns how many groups a row has. Without an index, which may say otherwise, they are of one size. */
+    private long groups(int groupSize, boolean indexed) throws FormatException {
+        if (groupSize == 0 || groupSize >= cols) {
+            return 1;
+        }
+        if (!indexed && cols % groupSize != 0) {
+            throw error(
+                    "scales",
+                    "are of groups of " + groupSize + " (group_size in config.json), which do not divide the " + cols
+                            + " columns; quantize the model again with a group_size that does, or with -1");
+        }
+        return Math.ceilDiv(cols, groupSize);
+    }
+
     private void checkGroupIndex(long groups) throws FormatException {
         MemorySegment index = checkpoint.data(module.name() + ".g_idx");
         for (long k = 0; k < cols; k++) {
             int group = index.get(ValueLayout.JAVA_INT_UNALIGNED, 4 * k);
             if (group < 0 || group >= groups) {
-                throw error("g_idx", "holds " + group + " at element " + k + "; expected 0 to " + (groups - 1));
+                throw error(
+                        "g_idx",
+                        "holds " + group + " at element " + k + "; expected 0 to " + (groups - 1)
+                                + ", the groups of group_size in config.json" + OTHERWISE);
             }
         }
     }
 
     private Scheme awq(int groupSize) throws FormatException {
-        long groups = groupSize == 0 ? 1 : Math.ceilDiv(cols, groupSize);
+        requireWords("out-features", rows);
+        long groups = groups(groupSize, false);
         one(Part.VALUES, ".qweight", List.of(cols, rows / 8), "I32");
         one(Part.ZEROS, ".qzeros", List.of(groups, rows / 8), "I32");
         one(Part.SCALES, ".scales", List.of(groups, rows), FLOATS);
@@ -220,12 +254,18 @@ final class QuantizedLayer {
     /** Packers of GPTQ and AWQ write a bias of zeros where the model has none. */
     private void emptyBias() throws FormatException {
         TensorInfo bias = module.bias() ? null : checkpoint.tensors().get(module.name() + ".bias");
-        if (bias != null) {
-            MemorySegment zeros = MemorySegment.ofArray(new byte[(int) Math.min(bias.bytes(), 8 * rows)]);
-            if (bias.bytes() == zeros.byteSize() && checkpoint.data(bias.name()).mismatch(zeros) < 0) {
-                names.add(bias.name());
+        if (bias != null && bias.bytes() <= 8 * rows && isZero(checkpoint.data(bias.name()))) {
+            names.add(bias.name());
+        }
+    }
+
+    private static boolean isZero(MemorySegment data) {
+        for (long i = 0; i < data.byteSize(); i++) {
+            if (data.get(ValueLayout.JAVA_BYTE, i) != 0) {
+                return false;
             }
         }
+        return true;
     }
 
     private Scheme fp8() throws FormatException {
@@ -254,7 +294,7 @@ final class QuantizedLayer {
     private TensorInfo required(String suffix) throws FormatException {
         TensorInfo info = optional(suffix);
         if (info == null) {
-            throw error(suffix.substring(1), "is missing; config.json says that the layer is quantized");
+            throw error(suffix.substring(1), "is missing; config.json says that the layer is quantized" + OTHERWISE);
         }
         return info;
     }
@@ -273,7 +313,7 @@ final class QuantizedLayer {
             throw error(
                     suffix.substring(1),
                     "is " + info.typeName() + " " + info.shape() + "; expected " + String.join(" or ", types) + " "
-                            + shape);
+                            + shape + OTHERWISE);
         }
         parts.put(part, info);
     }

@@ -3,6 +3,7 @@ package io.lora4j.formats;
 import java.io.IOException;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Files;
+import java.nio.file.InvalidPathException;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Collections;
@@ -52,14 +53,25 @@ final class ShardedSafetensors implements Checkpoint {
         Map<String, String> weightMap = new LinkedHashMap<>();
         for (Map.Entry<String, JsonNode> entry : map.properties()) {
             String shard = entry.getValue().isString() ? entry.getValue().stringValue() : "";
-            // A shard lies beside its index: a path would let an index reach any file of the machine.
-            if (shard.isEmpty() || shard.contains("/") || shard.contains("\\") || shard.startsWith(".")) {
+            if (!isFileName(shard)) {
                 throw new FormatException(index + ": weight_map gives " + entry.getValue() + " for " + entry.getKey()
                         + "; expected the name of a file beside the index");
             }
             weightMap.put(entry.getKey(), shard);
         }
         return weightMap;
+    }
+
+    /** A shard lies beside its index: a path would let an index reach any file of the machine. */
+    private static boolean isFileName(String shard) {
+        if (shard.isEmpty() || shard.contains("/") || shard.contains("\\") || shard.startsWith(".")) {
+            return false;
+        }
+        try {
+            return !Path.of(shard).isAbsolute();
+        } catch (InvalidPathException e) {
+            return false; // A zero byte, or a character that the system's names cannot have.
+        }
     }
 
     /** Returns the index and its shards by name. */

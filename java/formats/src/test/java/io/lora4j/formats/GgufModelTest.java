@@ -213,6 +213,11 @@ class GgufModelTest {
                     .isEqualTo("the fox 😀");
         }
         assertThat(compared).isGreaterThan(200);
+        List<String> longer = new ArrayList<>(tokens.values());
+        longer.set(400, "a".repeat(513));
+        refusedTokenizer(
+                builder.put("tokenizer.ggml.tokens", longer),
+                "tokenizer.ggml.tokens has 513 characters at 400; expected at most 512");
         refusedTokenizer(
                 builder.put("tokenizer.ggml.scores", List.of(1.0)), "tokenizer.ggml.scores is not a list of 501");
     }
@@ -260,6 +265,21 @@ class GgufModelTest {
                 GgufBuilder.of(LLAMA).describe(up, "model.layers.0.mlp.up_proj.weight", List.of(96L, 64L)),
                 "are both model.layers.0.mlp.up_proj.weight");
         refused(GgufBuilder.of(LLAMA).describe(up, up, List.of(9600L, 64L)), "the file is truncated or damaged");
+        refused(
+                GgufBuilder.of(LLAMA)
+                        .put("llama.attention.head_count", 1L << 16)
+                        .put("llama.attention.key_length", 1L << 16)
+                        .put("llama.attention.value_length", 1L << 16)
+                        .put("llama.rope.dimension_count", 1L << 16)
+                        .describe("blk.0.attn_q.weight", "blk.0.attn_q.weight", List.of(0L, 64L)),
+                "num_attention_heads 65536 times head_dim 65536 is more than any layer has");
+        refused(
+                GgufBuilder.of(LLAMA).put("llama.x", Collections.nCopies(1000, 7L)),
+                "llama.x is [7, 7, 7, 7, 7, 7, 7, 7, …] (1000 entries), which");
+        GgufBuilder unknown = GgufBuilder.of(LLAMA);
+        unknown.tensors.replaceAll(
+                t -> t.name().equals(up) ? new GgufBuilder.Described(up, 99, t.shape(), t.bytes()) : t);
+        refused(unknown, "tensor model.layers.1.mlp.up_proj.weight has dtype ggml type 99; supported for weights are");
         GgufBuilder more = GgufBuilder.of(LLAMA);
         more.tensors.add(new GgufBuilder.Described("rope_freqs.weight", 0, List.of(2L), new byte[8]));
         refused(more, "tensor rope_freqs.weight is F32 [2]; expected F32 [8], a divisor for each pair of a head");

@@ -4,8 +4,11 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.lora4j.formats.ModelModule.Kind;
+import io.lora4j.formats.Quantization.Method;
 import io.lora4j.kernels.DType;
+import io.lora4j.kernels.Device;
 import io.lora4j.kernels.Part;
+import io.lora4j.kernels.Queue;
 import io.lora4j.kernels.Scheme;
 import io.lora4j.kernels.Tensor;
 import java.io.IOException;
@@ -151,6 +154,16 @@ class QuantizedCheckpointTest {
         changed("nf4", state, t -> text(t, "nf4", "fp4"), "\"quant_type\" is fp4; expected nf4");
         changed("nf4", state, t -> text(t, "{", "["), "not valid JSON");
         changed("nf4_double", state, t -> text(t, "nested_offset", "nested_other"), "\"nested_offset\" is missing");
+        changed(
+                "nf4_double",
+                state,
+                t -> text(t, "\"nested_offset\": ", "\"nested_offset\": 1e300, \"was\": "),
+                "\"nested_offset\" is 1.0E300; expected a float32 number");
+        changed(
+                "nf4_double",
+                state,
+                t -> text(t, "\"nested_blocksize\": 256", "\"nested_blocksize\": 8192"),
+                "\"nested_blocksize\" is 8192; expected a power of two from 32 to 4096");
         changed("nf4_double", LAYER + ".weight.nested_absmax", t -> null, "nested_absmax is missing");
         changed(
                 "nf4_double",
@@ -180,6 +193,73 @@ class QuantizedCheckpointTest {
                 "model.layers.1.self_attn.o_proj.bias",
                 QuantizedCheckpointTest::ones,
                 "unexpected model.layers.1.self_attn.o_proj.bias");
+    }
+
+    /** Eight codes make a word, and groups are whole, unless an index says what belongs to which. */
+    @Test
+    void refusesLayersThatWordsAndGroupsDoNotDivide() throws IOException {
+        layer(Method.GPTQ, 16, 20, 0, "qweight is of a layer with 20 in-features; expected a multiple of 8");
+        layer(Method.AWQ, 20, 16, 0, "qweight is of a layer with 20 out-features; expected a multiple of 8");
+        for (Method method : List.of(Method.GPTQ, Method.GPTQ_V2, Method.AWQ)) {
+            layer(
+                    method,
+                    16,
+                    48,
+                    20,
+                    "scales are of groups of 20 (group_size in config.json), which do not divide the 48");
+            layer(method, 16, 48, 64, "qweight is missing");
+        }
+    }
+
+    private void layer(Method method, long out, long in, int groupSize, String message) throws IOException {
+        Path file = dir.resolve("layer.safetensors");
+        SafetensorsWriter.write(file, List.of(), Map.of());
+        Quantization quantization = new Quantization(method, groupSize, false, List.of());
+        try (Checkpoint checkpoint = Checkpoint.open(file)) {
+            assertThatThrownBy(() ->
+                            QuantizedLayer.find(quantization, checkpoint, ModelModule.linear("m", out, in, false)))
+                    .isInstanceOf(FormatException.class)
+                    .hasMessageStartingWith(file + ": tensor m.")
+                    .hasMessageContaining(message);
+        }
+    }
+
+    /** A pattern that takes for ever, from a config that came with the model. */
+    @Test
+    void givesUpOnPatternsThatNeverEnd() throws IOException {
+        copy("nf4", UnaryOperator.identity());
+        ObjectNode json = Json.readObject(dir.resolve("config.json"));
+        json.withObject("/quantization_config")
+                .putArray("llm_int8_skip_modules")
+                .add("((.|.)*)*!");
+        Files.writeString(dir.resolve("config.json"), json.toString());
+        refused("modules to leave out: regular expression");
+    }
+
+    /** Scales that are no numbers are found when the weight is read, and reported as what they are of. */
+    @ParameterizedTest
+    @CsvSource({"nf4, weight.absmax", "nf4_double, weight.nested_absmax", "llm_int8, SCB", "gptq, scales", "awq, scales"
+    })
+    void refusesScalesThatAreNotFinite(String family, String part) throws IOException {
+        String name = LAYER + "." + part;
+        copy(family, t -> {
+            byte[] bytes = t.data().toArray(ValueLayout.JAVA_BYTE);
+            if (t.name().equals(name)) {
+                java.util.Arrays.fill(bytes, 0, 4, (byte) 0xFF);
+            }
+            return new NamedTensor(t.name(), t.dtype(), t.shape(), MemorySegment.ofArray(bytes));
+        });
+        try (Device device = Device.cpu();
+                Queue queue = Queue.create(device);
+                StoredValues values = StoredValues.open(dir, queue);
+                Arena arena = Arena.ofConfined()) {
+            Tensor row = Tensor.allocate(arena, DType.F32, 1, 48);
+            assertThatThrownBy(() -> values.read(LAYER + ".weight", 0, row))
+                    .isInstanceOf(FormatException.class)
+                    .hasMessageStartingWith(dir.toString())
+                    .hasMessageContaining("tensor " + LAYER + ".weight holds a NaN or infinite value (")
+                    .hasMessageContaining("the file is damaged");
+        }
     }
 
     private static NamedTensor first(NamedTensor t, long count) {

@@ -120,6 +120,10 @@ class SafetensorsTest {
                                 1),
                         "Duplicate"),
                 Arguments.of(
+                        "duplicate field",
+                        Bytes.safetensors("{\"t\":{\"dtype\":\"U8\",\"dtype\":\"U8\"}}", 0),
+                        "Duplicate"),
+                Arguments.of(
                         "metadata not strings",
                         Bytes.safetensors("{\"__metadata__\":{\"a\":1}}", 0),
                         "entry a is a JSON number"),
@@ -131,6 +135,25 @@ class SafetensorsTest {
                         "entry of wrong form",
                         Bytes.safetensors("{\"t\":{\"dtype\":\"F32\"}}", 0),
                         "tensor t: header entry"),
+                Arguments.of(
+                        "entry of many lists",
+                        Bytes.safetensors("{\"t\":[" + "[],".repeat(1000) + "[]]}", 0),
+                        "tensor t: header entry [[],[],"),
+                Arguments.of(
+                        "a fourth field", Bytes.safetensors("{\"t\":{\"dtype\":\"U8\",\"x\":1}}", 0), "header entry"),
+                Arguments.of("shape no list", one("U8", "{\"a\":[1]}", "[0,1]", 1), "tensor t: header entry"),
+                Arguments.of("dtype no text", Bytes.safetensors("{\"t\":{\"dtype\":[]}}", 0), "tensor t: header entry"),
+                Arguments.of("three offsets", one("U8", "[1]", "[0,1,1]", 1), "data_offsets has more than 2 entries"),
+                Arguments.of("one offset", one("U8", "[1]", "[1]", 1), "tensor t: header entry"),
+                Arguments.of(
+                        "many sizes",
+                        one("U8", "[" + "1,".repeat(64) + "1]", "[0,1]", 1),
+                        "shape has more than 64 entries"),
+                Arguments.of(
+                        "nested too deep",
+                        one("U8", "[".repeat(2000), "[0,1]", 1),
+                        "tensor t: shape holds [; expected"),
+                Arguments.of("two headers", Bytes.safetensors("{}{}", 0), "something follows the value"),
                 Arguments.of("unknown dtype", one("F31", "[1]", "[0,4]", 4), "tensor t: unknown dtype F31"),
                 Arguments.of("offsets backwards", one("U8", "[1]", "[2,1]", 4), "run backwards"),
                 Arguments.of("offset outside", one("U8", "[8]", "[0,8]", 4), "lie outside the file's 4 bytes"),

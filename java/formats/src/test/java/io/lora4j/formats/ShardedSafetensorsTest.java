@@ -65,6 +65,8 @@ class ShardedSafetensorsTest {
         refused("weight_map puts tensor d into " + TWO + ", which does not hold it");
         index(map("a", "../" + ONE));
         refused("expected the name of a file beside the index");
+        index(map("a", "\\u0000"));
+        refused("weight_map gives \"\\u0000\" for a; expected the name of a file beside the index");
         index("[]");
         refused("has no \"weight_map\" object");
         index("{\"a\":1}");
