@@ -11,7 +11,6 @@ import java.util.regex.Matcher;
 import java.util.regex.Pattern;
 import java.util.stream.Stream;
 import org.jspecify.annotations.Nullable;
-import tools.jackson.databind.JsonNode;
 
 /**
  * The models and adapters that Hugging Face's tools have downloaded to this machine; nothing is ever downloaded here. Immutable.
@@ -137,7 +136,7 @@ public final class HubCache {
         List<String> commits = list(snapshots);
         List<String> fit;
         if (ref.startsWith(repository.resolve("refs")) && Files.isRegularFile(ref)) {
-            String commit = Files.readString(ref).strip();
+            String commit = InputFile.text(ref).strip();
             fit = commits.stream().filter(commit::equals).toList();
             if (fit.isEmpty()) {
                 throw new FormatException(ref + ": names the commit " + commit + ", which is not in " + snapshots
@@ -197,9 +196,9 @@ public final class HubCache {
         }
         Path index = snapshot.resolve(INDEX);
         if (Files.exists(index) && !Files.exists(snapshot.resolve(ONE_FILE))) {
-            for (JsonNode shard : Json.readObject(index).path("weight_map").values()) {
-                if (!Files.exists(snapshot.resolve(shard.asString()))) {
-                    missing.add(shard.asString());
+            for (String shard : ShardedSafetensors.shardNames(index)) {
+                if (!Files.exists(snapshot.resolve(shard))) {
+                    missing.add(shard);
                 }
             }
         } else if (!hasFile(snapshot, WEIGHTS)) {

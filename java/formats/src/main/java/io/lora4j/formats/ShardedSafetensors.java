@@ -10,6 +10,7 @@ import java.util.Collections;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.TreeSet;
 import tools.jackson.databind.JsonNode;
@@ -72,6 +73,11 @@ final class ShardedSafetensors implements Checkpoint {
         } catch (InvalidPathException e) {
             return false; // A zero byte, or a character that the system's names cannot have.
         }
+    }
+
+    /** Returns the shards of an index by name; they may be missing. */
+    static Set<String> shardNames(Path index) throws IOException {
+        return new TreeSet<>(weightMap(index).values());
     }
 
     /** Returns the index and its shards by name. */

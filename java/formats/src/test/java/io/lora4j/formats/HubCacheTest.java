@@ -137,6 +137,12 @@ class HubCacheTest {
         refused("org/some.model-1B").hasMessageContaining("it has no model-2-of-2.safetensors;");
         Bytes.write(snapshot(NEW).resolve("model-2-of-2.safetensors"), "");
         assertThat(cache.model(Path.of("org/some.model-1B")).dir()).isEqualTo(snapshot(NEW));
+        for (String name : new String[] {"\"\\u0000\"", "\"../x\"", "{}"}) {
+            Bytes.write(snapshot(NEW).resolve(index), "{\"weight_map\": {\"a\": " + name + "}}");
+            refused("org/some.model-1B")
+                    .hasMessageStartingWith(snapshot(NEW).resolve(index).toString())
+                    .hasMessageContaining("for a; expected the name of a file beside the index");
+        }
     }
 
     @Test
