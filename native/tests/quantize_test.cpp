@@ -11,7 +11,7 @@ using l4j::Stored;
 
 bool can_be_made(int32_t scheme) {
     for (int32_t s : {L4J_SCHEME_NF4, L4J_SCHEME_FP4, L4J_SCHEME_LLM_INT8, L4J_SCHEME_GGUF_Q4_0, L4J_SCHEME_GGUF_Q4_1,
-                      L4J_SCHEME_GGUF_Q8_0, L4J_SCHEME_GGUF_Q4_K, L4J_SCHEME_GGUF_Q6_K}) {
+                      L4J_SCHEME_GGUF_Q5_0, L4J_SCHEME_GGUF_Q8_0, L4J_SCHEME_GGUF_Q4_K, L4J_SCHEME_GGUF_Q6_K}) {
         if (s == scheme) return true;
     }
     return false;
@@ -82,7 +82,7 @@ TEST(QuantizeTest, TestDataIsExact) {
         expect_parts(c.first, l4j::parts_of(c.first, c.second), c.second.at("w"), {1, 3});
         checked++;
     }
-    EXPECT_EQ(5 + 4 + 1 + 5, checked);
+    EXPECT_EQ(5 + 4 + 1 + 6, checked);
 }
 
 TEST(QuantizeTest, OwnersBitsAreExact) {
@@ -94,7 +94,7 @@ TEST(QuantizeTest, OwnersBitsAreExact) {
         expect_parts(owned.name, owned.parts, owned.w, {2});
         checked++;
     }
-    EXPECT_EQ(5 * 3 + 144 + 10, checked);
+    EXPECT_EQ(6 * 3 + 144 + 10, checked);
 }
 
 // Every tier has the bits of ref for values of every kind: subnormal, huge, of one sign, equal, zero.

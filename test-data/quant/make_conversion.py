@@ -1,7 +1,7 @@
 """What the owners' libraries make of tiny-llama's weights: the SHA-256 of every quantized tensor.
 
 Writes conversion.json beside itself. bitsandbytes quantizes the linear layers (NF4 and FP4 in plain blocks of 64, LLM.int8); the gguf
-package quantizes every matrix (Q4_0, Q4_1, Q8_0), the rows of query and key projections in llama.cpp's order, which is computed here
+package quantizes every matrix (Q4_0, Q4_1, Q5_0, Q8_0), the rows of query and key projections in llama.cpp's order, which is computed here
 from its converter's description. Keys are Hugging Face's names for bitsandbytes and GGUF's for gguf.
 
 Run: python make_conversion.py (torch, bitsandbytes, gguf, numpy, safetensors)
@@ -45,7 +45,7 @@ def interleaved(w, heads):
 
 
 result = {"versions": {"bitsandbytes": bitsandbytes.__version__, "torch": torch.__version__},
-          "nf4": {}, "fp4": {}, "int8": {}, "q4_0": {}, "q4_1": {}, "q8_0": {}, "gguf_f32": {}}
+          "nf4": {}, "fp4": {}, "int8": {}, "q4_0": {}, "q4_1": {}, "q5_0": {}, "q8_0": {}, "gguf_f32": {}}
 for name, weight in sorted(weights.items()):
     w = weight.float()
     if name.endswith("_proj.weight"):
@@ -65,6 +65,6 @@ for name, weight in sorted(weights.items()):
         array = interleaved(array, config["num_attention_heads" if "q_proj" in name else "num_key_value_heads"])
     result["gguf_f32"][gguf_name(name)] = sha(array)
     if array.ndim == 2:
-        for kind in (Type.Q4_0, Type.Q4_1, Type.Q8_0):
+        for kind in (Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q8_0):
             result[kind.name.lower()][gguf_name(name)] = sha(gguf.quants.quantize(array, kind))
 (HERE / "conversion.json").write_text(json.dumps(result, indent=1) + "\n")

@@ -519,9 +519,9 @@ enum {
 
 /**
  * Values as the parts of a quantized weight, with the bits that the format's owner gives: NF4 and FP4 (bitsandbytes' CPU code, with
- * double quantization where the nested parts are there), LLM_INT8, GGUF_Q4_0, Q4_1, Q8_0, Q4_K and Q6_K (ggml's quantize_row_<type>_ref,
- * without fused multiply-adds). Other schemes are L4J_ENOTSUP. The parts are those of l4j_weight_create; all are written but
- * BLOCK_SIZE and NESTED_BLOCK_SIZE, which are read. A value that is NaN or Inf, or a block that needs a scale beyond fp16, is
+ * double quantization where the nested parts are there), LLM_INT8, GGUF_Q4_0, Q4_1, Q5_0, Q8_0, Q4_K and Q6_K (ggml's
+ * quantize_row_<type>_ref, without fused multiply-adds). Other schemes are L4J_ENOTSUP. The parts are those of l4j_weight_create;
+ * all are written but BLOCK_SIZE and NESTED_BLOCK_SIZE, which are read. A value that is NaN or Inf, or a block that needs a scale beyond fp16, is
  * L4J_ENUMERIC with its row and column; what the parts hold then is not said. Parts must not overlap x.
  */
 typedef struct l4j_quantize {

@@ -17,14 +17,15 @@ l4j_status l4j_validate_quantize_forward(const l4j_device *device, const l4j_qua
     case L4J_SCHEME_LLM_INT8:
     case L4J_SCHEME_GGUF_Q4_0:
     case L4J_SCHEME_GGUF_Q4_1:
+    case L4J_SCHEME_GGUF_Q5_0:
     case L4J_SCHEME_GGUF_Q8_0:
     case L4J_SCHEME_GGUF_Q4_K:
     case L4J_SCHEME_GGUF_Q6_K: break;
     default:
         return l4j_fail(
             error, L4J_ENOTSUP,
-            "%s: scheme %d (%s) cannot be made; expected NF4, FP4, LLM_INT8, GGUF_Q4_0, Q4_1, Q8_0, Q4_K or Q6_K", op,
-            args->scheme, l4j_format_name(args->scheme) ? l4j_format_name(args->scheme) : "unknown");
+            "%s: scheme %d (%s) cannot be made; expected NF4, FP4, LLM_INT8, GGUF_Q4_0, Q4_1, Q5_0, Q8_0, Q4_K or Q6_K",
+            op, args->scheme, l4j_format_name(args->scheme) ? l4j_format_name(args->scheme) : "unknown");
     }
     l4j_expect values = {L4J_EXPECT_STORED, 0, 2, {L4J_ANY, L4J_ANY}, NULL};
     L4J_TRY(l4j_check_tensor(device, op, "x", args->x, values, error));

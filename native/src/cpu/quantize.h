@@ -127,11 +127,9 @@ static inline void quantize_gguf_task(void *context, int thread, int threads) {
         int32_t scheme;
         int32_t values, bytes;
         bool (*quantize)(const float *x, uint8_t *out);
-    } kinds[] = {{L4J_SCHEME_GGUF_Q4_0, 32, 18, quantize_q4_0},
-                 {L4J_SCHEME_GGUF_Q4_1, 32, 20, quantize_q4_1},
-                 {L4J_SCHEME_GGUF_Q8_0, 32, 34, quantize_q8_0},
-                 {L4J_SCHEME_GGUF_Q4_K, 256, 144, quantize_q4_k},
-                 {L4J_SCHEME_GGUF_Q6_K, 256, 210, quantize_q6_k}};
+    } kinds[] = {{L4J_SCHEME_GGUF_Q4_0, 32, 18, quantize_q4_0},   {L4J_SCHEME_GGUF_Q4_1, 32, 20, quantize_q4_1},
+                 {L4J_SCHEME_GGUF_Q5_0, 32, 22, quantize_q5_0},   {L4J_SCHEME_GGUF_Q8_0, 32, 34, quantize_q8_0},
+                 {L4J_SCHEME_GGUF_Q4_K, 256, 144, quantize_q4_k}, {L4J_SCHEME_GGUF_Q6_K, 256, 210, quantize_q6_k}};
     int kind = 0;
     while (kinds[kind].scheme != q->scheme) kind++;
     int64_t size = kinds[kind].values, begin, end;

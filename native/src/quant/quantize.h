@@ -109,21 +109,42 @@ static inline void quantize_llm_int8(const float *restrict x, int64_t n, float a
 
 /* ---- GGUF's blocks of 32: quantize_row_<type>_ref of ggml-quants.c ---- */
 
-static inline bool quantize_q4_0(const float *x, uint8_t *out) {
-    float largest = 0, max = 0; /* the value of the largest magnitude, with its sign */
+/* The value of the largest magnitude, with its sign. */
+static inline float quant_signed_max(const float *x) {
+    float largest = 0, max = 0;
     for (int i = 0; i < 32; i++) {
         if (fabsf(x[i]) > largest) {
             largest = fabsf(x[i]);
             max = x[i];
         }
     }
-    float d = max / -8, inverse = d != 0 ? 1.0f / d : 0;
-    uint8_t q[32];
+    return max;
+}
+
+/* Codes 0 to 2 * middle - 1 of a block whose value of the largest magnitude has the code 0; returns the scale. */
+static inline float quant_signed_codes(const float *x, int middle, uint8_t *q) {
+    float d = quant_signed_max(x) / (float)-middle, inverse = d != 0 ? 1.0f / d : 0;
     for (int i = 0; i < 32; i++) {
-        uint8_t code = (uint8_t)quant_trunc8(x[i] * inverse + 8.5f);
-        q[i] = code < 15 ? code : 15;
+        uint8_t code = (uint8_t)quant_trunc8(x[i] * inverse + ((float)middle + 0.5f));
+        q[i] = code < 2 * middle - 1 ? code : (uint8_t)(2 * middle - 1);
     }
+    return d;
+}
+
+static inline bool quantize_q4_0(const float *x, uint8_t *out) {
+    uint8_t q[32];
+    float d = quant_signed_codes(x, 8, q);
     for (int i = 0; i < 16; i++) out[2 + i] = (uint8_t)(q[i] | q[i + 16] << 4);
+    return quant_put_f16(out, d);
+}
+
+static inline bool quantize_q5_0(const float *x, uint8_t *out) {
+    uint8_t q[32];
+    float d = quant_signed_codes(x, 16, q);
+    uint32_t fifth = 0;
+    for (int i = 0; i < 32; i++) fifth |= (uint32_t)(q[i] >> 4) << i;
+    for (int i = 0; i < 4; i++) out[2 + i] = (uint8_t)(fifth >> (8 * i));
+    for (int i = 0; i < 16; i++) out[6 + i] = (uint8_t)((q[i] & 15) | (q[i + 16] & 15) << 4);
     return quant_put_f16(out, d);
 }
 

@@ -39,7 +39,7 @@ public final class Quantize extends Arguments {
             this.allocator = allocator;
         }
 
-        /** The format: NF4, FP4, LLM_INT8, GGUF_Q4_0, Q4_1, Q8_0, Q4_K or Q6_K. */
+        /** The format: NF4, FP4, LLM_INT8, GGUF_Q4_0, Q4_1, Q5_0, Q8_0, Q4_K or Q6_K. */
         public Builder scheme(Scheme scheme) {
             this.scheme = scheme;
             return this;

@@ -170,7 +170,7 @@ class QuantizedWeightTest {
             Quantize.Builder quantize = Quantize.builder(f.arena).part(Part.VALUES, blocks);
             assertThatThrownBy(quantize::build).hasMessage("quantize.x is missing");
             assertThatThrownBy(quantize.x(f.random(N, K))::build).hasMessage("quantize.scheme is missing");
-            Quantize other = quantize.scheme(Scheme.GGUF_Q5_0).build();
+            Quantize other = quantize.scheme(Scheme.GGUF_Q5_1).build();
             assertThatThrownBy(() -> QuantizeOps.forward(f.queue, other))
                     .isInstanceOfSatisfying(
                             Lora4jException.class, e -> assertThat(e.status()).isEqualTo(Status.ENOTSUP));
