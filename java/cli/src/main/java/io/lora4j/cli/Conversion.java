@@ -1,8 +1,10 @@
 package io.lora4j.cli;
 
 import io.lora4j.formats.BitsAndBytes;
+import io.lora4j.formats.Checkpoint;
 import io.lora4j.formats.GgmlType;
 import io.lora4j.formats.GgufModelWriter;
+import io.lora4j.formats.ModelModule;
 import io.lora4j.formats.ModelValues;
 import io.lora4j.formats.ModelWriter;
 import io.lora4j.formats.StoredValues;
@@ -36,6 +38,7 @@ final class Conversion {
         INT8,
         Q4_0,
         Q4_1,
+        Q5_0,
         Q8_0,
         Q4_K,
         Q6_K,
@@ -130,10 +133,15 @@ final class Conversion {
         return there == null ? absolute : there.toRealPath().resolve(there.relativize(absolute));
     }
 
-    /** Writes a model in a format; the check sees it before it has its name. */
+    /**
+     * Writes a model in a format; the check sees it before it has its name.
+     *
+     * @param like whether the format is the model's own, and what each tensor is stored as is to stay
+     */
     static List<TensorReport> write(
             Settings settings,
             Format format,
+            boolean like,
             Path output,
             ModelValues values,
             Path source,
@@ -146,18 +154,18 @@ final class Conversion {
                         "option output: " + output + " is to be a GGUF file; give it a name ending in .gguf");
             }
             String name = String.valueOf(source.toRealPath().getFileName());
-            return GgufModelWriter.write(output, values, source, format.ggmlType(), name, queue, check);
-        }
-        if (!Files.isDirectory(source)) {
-            throw new OptionException(
-                    "option to: " + Option.show(format) + " is a folder with config.json and tokenizer.json,"
-                            + " which " + source + " does not have; choose a GGUF format");
+            GgmlType type = format.ggmlType();
+            return like
+                    ? GgufModelWriter.likeSource(output, values, source, type, name, queue, check)
+                    : GgufModelWriter.write(output, values, source, type, name, queue, check);
         }
         if (format.isDense()) {
-            return ModelWriter.dense(output, values, source, format.dtype(), queue, check);
+            return ModelWriter.dense(output, values, source, like ? null : format.dtype(), queue, check);
         }
         BitsAndBytes how = bitsAndBytes(settings, format, values);
-        return ModelWriter.bitsAndBytes(output, values, source, how, queue, check);
+        return like
+                ? ModelWriter.likeSource(output, values, source, how, queue, check)
+                : ModelWriter.bitsAndBytes(output, values, source, how, queue, check);
     }
 
     private static BitsAndBytes bitsAndBytes(Settings settings, Format format, ModelValues values) throws IOException {
@@ -174,14 +182,21 @@ final class Conversion {
      *
      * @throws OptionException if models are not written in that format
      */
-    static Settings likeBase(Settings settings, Option<Format> to, StoredValues base) throws IOException {
+    static Settings likeBase(Settings settings, Option<Format> to, Path dir, StoredValues base) throws IOException {
         if (settings.isSet(to)) {
             return settings;
         }
-        StoredWeight stored = base.stored("model.layers.0.self_attn.q_proj.weight");
-        String name = stored.scheme() == Scheme.DENSE
-                ? ModelWriter.torchName(stored.values().dtype())
-                : stored.scheme().name().replace("GGUF_", "").replace("LLM_", "");
+        if (settings.isSet(SKIP_MODULES)) {
+            throw new OptionException("option " + SKIP_MODULES.name() + ": without " + to.name()
+                    + " every module stays as the base has it; remove the option, or name the format");
+        }
+        StoredWeight stored = first(base);
+        boolean gguf = Checkpoint.gguf(dir).isPresent();
+        String name = stored.scheme() != Scheme.DENSE
+                ? stored.scheme().name().replace("GGUF_", "").replace("LLM_", "")
+                : gguf
+                        ? "GGUF_" + stored.values().dtype()
+                        : ModelWriter.torchName(stored.values().dtype());
         Format format = Stream.of(Format.values())
                 .filter(f -> f.name().equalsIgnoreCase(name))
                 .findFirst()
@@ -198,6 +213,20 @@ final class Conversion {
             }
         }
         return like.build();
+    }
+
+    /** Returns the first linear layer that is quantized, or the first one. */
+    private static StoredWeight first(StoredValues base) throws IOException {
+        List<String> linear = base.config().modules().values().stream()
+                .filter(module -> module.kind() == ModelModule.Kind.LINEAR)
+                .map(module -> module.name() + ".weight")
+                .toList();
+        for (String name : linear) {
+            if (base.stored(name).scheme() != Scheme.DENSE) {
+                return base.stored(name);
+            }
+        }
+        return base.stored(linear.getFirst());
     }
 
     /**

@@ -28,7 +28,8 @@ final class MergeCommand extends TableCommand {
                     "to",
                     Conversion.Format.class,
                     null,
-                    "The format: float32, float16 or bfloat16 for a dense folder, or any of lora4j quantize.")
+                    "The format: float32, float16 or bfloat16 for a dense folder, or any of lora4j quantize. Without it every tensor"
+                            + " keeps what it is stored as, and one that the adapter does not change is copied byte for byte.")
             .otherwise("the base's own");
     private static final Option<String> PROBE_TEXT = Option.ofString(
             "probe_text",
@@ -76,8 +77,9 @@ final class MergeCommand extends TableCommand {
             StoredValues base = StoredValues.open(dir, queue);
             try (MergedValues values = new MergedValues(base, adapter, queue)) {
                 adapter.requireFits(adapterDir.toString(), values.config().modules());
-                Settings all = Conversion.likeBase(settings, TO, base);
+                Settings all = Conversion.likeBase(settings, TO, dir, base);
                 Conversion.Format format = all.get(TO);
+                boolean like = !settings.isSet(TO);
                 LogitProbe probe = LogitProbe.open(dir, adapterDir, settings.get(PROBE_TEXT), queue);
                 LogitProbe.Change[] change = new LogitProbe.Change[1];
                 ModelWriter.Check check = (merged, tensors) -> {
@@ -86,7 +88,7 @@ final class MergeCommand extends TableCommand {
                     requireClose(settings, change[0]);
                     record.write(format.isGguf() ? MergeRecord.file(output) : merged.resolve(MergeRecord.FILE_NAME));
                 };
-                List<TensorReport> tensors = Conversion.write(all, format, output, values, dir, queue, check);
+                List<TensorReport> tensors = Conversion.write(all, format, like, output, values, dir, queue, check);
                 if (json) {
                     Map<String, Object> report = Conversion.report(output, format, tensors);
                     report.put("probe", change[0]);

@@ -23,8 +23,8 @@ final class QuantizeCommand extends TableCommand {
             "The format. nf4, fp4, int8: bitsandbytes' layout, a folder for transformers; the linear layers of the blocks are"
                     + " quantized, embedding, output head, norms and biases stay. q4_0 to q6_k and gguf_*: a GGUF file for"
                     + " llama.cpp; matrices are quantized, norms and biases F32, the output head (or the embedding where it is"
-                    + " tied) Q6_K, or Q8_0 where its rows are no whole blocks of 256. float32, float16, bfloat16: a dense"
-                    + " folder.");
+                    + " tied) Q6_K; where rows are no whole blocks of 256, Q4_K becomes Q5_0 and Q6_K Q8_0, as llama-quantize has it."
+                    + " float32, float16, bfloat16: a dense folder.");
 
     QuantizeCommand() {
         super(
@@ -53,7 +53,7 @@ final class QuantizeCommand extends TableCommand {
         try (Device device = Device.cpu();
                 Queue queue = Queue.create(device, threads);
                 StoredValues values = StoredValues.open(dir, queue)) {
-            List<TensorReport> tensors = Conversion.write(settings, format, output, values, dir, queue, check);
+            List<TensorReport> tensors = Conversion.write(settings, format, false, output, values, dir, queue, check);
             if (json) {
                 console.json(Conversion.report(output, format, tensors));
             } else {

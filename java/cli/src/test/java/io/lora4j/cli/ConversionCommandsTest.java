@@ -2,7 +2,9 @@ package io.lora4j.cli;
 
 import static org.assertj.core.api.Assertions.assertThat;
 
+import io.lora4j.formats.Checkpoint;
 import io.lora4j.formats.ModelFolder;
+import io.lora4j.formats.TensorInfo;
 import io.lora4j.train.checkpoint.Sha256;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -124,10 +126,55 @@ class ConversionCommandsTest {
         assertThat(MergeRecord.hashes(base)).isEqualTo(before);
         assertThat(MergeRecord.hashes(gguf ? back.resolve("base.gguf") : back)).isEqualTo(before);
         if (gguf) {
-            Cli.Result folder = Cli.run(
-                    "merge", "--model", base, "--adapter", trained(), "--to", "float32", "--output", dir.resolve("no"));
-            assertThat(folder.status()).isEqualTo(2);
-            assertThat(folder.err()).contains("choose a GGUF format");
+            // A folder of it, for transformers.
+            Path folder = dir.resolve("folder");
+            Cli.Result dense =
+                    Cli.run("merge", "--model", base, "--adapter", trained(), "--to", "float32", "--output", folder);
+            assertThat(dense.status()).as(dense.err()).isZero();
+            assertThat(loss(folder)).isCloseTo(adapted, within(1e-4));
+        }
+    }
+
+    /** What the adapter does not change keeps its bytes, whatever they are: only two of seven matrices are quantized again. */
+    @ParameterizedTest
+    @ValueSource(strings = {"nf4", "fp4", "int8", "q4_0", "q4_k"})
+    void mergeCopiesWhatTheAdapterDoesNotChange(String format) throws IOException {
+        boolean gguf = format.startsWith("q");
+        Path base = dir.resolve(gguf ? "base.gguf" : "base");
+        Object[] quantize = {"quantize", "--model", Cli.TINY, "--to", format, "--output", base};
+        Object[] how = {"--llm_int8_skip_modules", "down_proj"};
+        assertThat(Cli.run(gguf ? quantize : with(quantize, how)).status()).isZero();
+        Path merged = dir.resolve(gguf ? "merged.gguf" : "merged");
+        Path adapter = Cli.GOLDEN.resolve("adapters/subset_qv");
+        JsonNode json = Cli.run("merge", "--model", base, "--adapter", adapter, "--output", merged, "--json")
+                .json();
+        for (JsonNode tensor : json.get("tensors").values()) {
+            boolean changed = tensor.get("name").stringValue().matches(".*(attn_[qv]|[qv]_proj).weight");
+            assertThat(tensor.get("relativeRms").doubleValue() > 0)
+                    .as(tensor.toString())
+                    .isEqualTo(changed);
+        }
+        int same = 0;
+        int different = 0;
+        try (Checkpoint before = Checkpoint.open(base);
+                Checkpoint after = Checkpoint.open(merged)) {
+            assertThat(after.tensors().keySet()).isEqualTo(before.tensors().keySet());
+            for (TensorInfo tensor : before.tensors().values()) {
+                assertThat(after.tensor(tensor.name()).typeName()).isEqualTo(tensor.typeName());
+                boolean equal = after.data(tensor.name()).mismatch(before.data(tensor.name())) < 0;
+                boolean adapted = tensor.name().matches(".*(attn_[qv]|[qv]_proj).weight(.absmax)?|.*[qv]_proj.SCB");
+                assertThat(equal).as(tensor.name()).isEqualTo(!adapted);
+                same += equal ? 1 : 0;
+                different += equal ? 0 : 1;
+            }
+        }
+        assertThat(different).isEqualTo(gguf ? 16 : 32);
+        assertThat(same).isGreaterThan(40);
+        if (!gguf) {
+            assertThat(merged.resolve("config.json")).hasSameBinaryContentAs(base.resolve("config.json"));
+            Cli.Result refused = Cli.run(with(
+                    new Object[] {"merge", "--model", base, "--adapter", adapter, "--output", dir.resolve("no")}, how));
+            assertThat(refused.err()).contains("option llm_int8_skip_modules: without to every module stays");
         }
     }
 

@@ -148,6 +148,32 @@ public record AdapterConfig(
                 taskType);
     }
 
+    /**
+     * Returns a copy of twice every rank, with lora_alphas at which every module keeps its scaling: what an adapter needs that says
+     * the difference of two of this config.
+     */
+    AdapterConfig withTwiceTheRank() {
+        double factor = useRslora ? Math.sqrt(2) : 2;
+        Map<String, Integer> ranks = new LinkedHashMap<>();
+        rankPattern.forEach((key, r) -> ranks.put(key, 2 * r));
+        Map<String, Double> alphas = new LinkedHashMap<>();
+        alphaPattern.forEach((key, alpha) -> alphas.put(key, factor * alpha));
+        return new AdapterConfig(
+                2 * rank,
+                factor * loraAlpha,
+                loraDropout,
+                targetModules,
+                excludeModules,
+                ranks,
+                alphas,
+                useRslora,
+                layersToTransform,
+                layersPattern,
+                baseModel,
+                revision,
+                taskType);
+    }
+
     /** Returns whether the adapter covers a module. */
     public boolean matches(ModelModule module) {
         return TargetModules.matches(this, module);

@@ -119,11 +119,13 @@ final class AdapterConfigJson {
             return;
         }
         String kind = init.isString() ? init.stringValue() : "";
-        if (kind.equals("olora")
-                || kind.equals("corda")
-                || kind.equals("loftq")
-                || kind.equals("lora_ga")
-                || kind.startsWith("pissa")) {
+        if (kind.equals("loftq")) {
+            throw f.error("\"init_lora_weights\" is " + init
+                    + ", whose adapter belongs to the base that LoftQ quantized and not"
+                    + " to the one that it was made from; give that quantized base, and set \"init_lora_weights\" to true"
+                    + " here, as PEFT needs it too");
+        }
+        if (kind.equals("olora") || kind.equals("corda") || kind.equals("lora_ga") || kind.startsWith("pissa")) {
             throw f.error(
                     "\"init_lora_weights\" is " + init + ", whose adapter belongs to a modified base model;"
                             + " convert it to plain LoRA with PEFT (save_pretrained with path_initial_model_for_weight_conversion)");

@@ -1,5 +1,8 @@
 package io.lora4j.formats;
 
+import io.lora4j.kernels.Part;
+import io.lora4j.kernels.Scheme;
+import io.lora4j.kernels.Tensor;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -48,6 +51,20 @@ public record BitsAndBytes(
                 && skipModules.stream()
                         .noneMatch(name ->
                                 module.name().endsWith(name) || module.name().startsWith(name + "."));
+    }
+
+    /** Returns whether a weight is stored just so. */
+    boolean describes(StoredWeight stored) {
+        boolean format = switch (type) {
+            case NF4 -> stored.scheme() == Scheme.NF4;
+            case FP4 -> stored.scheme() == Scheme.FP4;
+            case INT8 -> stored.scheme() == Scheme.LLM_INT8;
+        };
+        Tensor block = stored.parts().get(Part.BLOCK_SIZE);
+        return format
+                && (block == null
+                        || (block.getLong(0) == blockSize
+                                && stored.parts().containsKey(Part.NESTED_OFFSET) == doubleQuant));
     }
 
     Map<String, Object> toConfig() {

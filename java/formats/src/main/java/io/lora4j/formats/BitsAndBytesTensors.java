@@ -11,23 +11,30 @@ import io.lora4j.kernels.Queue;
 import io.lora4j.kernels.Scheme;
 import io.lora4j.kernels.Tensor;
 import io.lora4j.kernels.Weight;
+import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 import java.util.EnumMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import org.jspecify.annotations.Nullable;
 
 /**
- * The tensors that bitsandbytes stores of one quantized weight. It is quantized when it is made, whole, since blocks go across rows and
- * double quantization takes the mean of all scales: the largest memory of a conversion is one weight in float32.
+ * The tensors that bitsandbytes stores of one quantized weight, made some rows at a time: the memory is a few times {@link #VALUES} whatever
+ * the weight's size. As the codes of all of it come before its scales, it is read and quantized twice, and with double quantization
+ * the first time gives the scales' mean.
  *
  * <p>Source: bitsandbytes' {@code QuantState.as_dict} and {@code Linear8bitLt._save_to_state_dict}.
  */
-final class BitsAndBytesTensors implements AutoCloseable {
+final class BitsAndBytesTensors {
+    /** Values of a piece: 16 MiB of float32. */
+    private static final long VALUES = 1L << 22;
+
     private static final int NESTED_BLOCK = 256;
     /** Room for the text of a quant_state with an offset; bitsandbytes, as any JSON reader, ignores the spaces behind it. */
     private static final int NESTED_STATE = 256;
@@ -36,11 +43,16 @@ final class BitsAndBytesTensors implements AutoCloseable {
     private final String name;
     private final List<Long> shape;
     private final DType original;
-    private final Map<Part, Tensor> parts = new EnumMap<>(Part.class);
-    private final Arena arena = Arena.ofShared();
+    /** Double quantization: the sum of the scales in their order, and what follows from it. */
+    private double sum;
+
+    private float offset;
+    private final ByteArrayOutputStream nestedScales = new ByteArrayOutputStream();
+    private byte[] map = {};
+    private byte[] nestedMap = {};
 
     /**
-     * Describes and, with {@link #quantize}, makes the tensors.
+     * Describes the tensors.
      *
      * @param name the weight's name, {@code <module>.weight}
      * @param original the type that the weight had, which bitsandbytes gives back
@@ -78,86 +90,162 @@ final class BitsAndBytesTensors implements AutoCloseable {
                     Part.NESTED_SCALES);
             specs.put(new TensorSpec(name + ".nested_quant_map", DType.F32, List.of(256L)), Part.NESTED_QUANT_MAP);
         }
-        long state = nested ? NESTED_STATE : state(0).length;
+        long state = nested ? NESTED_STATE : state().length;
         specs.put(
                 new TensorSpec(name + ".quant_state.bitsandbytes__" + quantType(), DType.U8, List.of(state)),
                 Part.BLOCK_SIZE);
         return specs;
     }
 
-    /** Quantizes the weight and returns what it changed by. */
-    TensorReport quantize(ModelValues values, Queue queue) throws IOException {
-        specs().forEach((spec, part) -> {
-            if (part != Part.BLOCK_SIZE) {
-                long[] sizes = part == Part.VALUES && how.type().is4Bit()
-                        ? new long[] {spec.elements()}
-                        : spec.shape().stream().mapToLong(Long::longValue).toArray();
-                parts.put(part, Tensor.allocate(arena, spec.dtype(), sizes));
+    /**
+     * Writes one of the tensors; all are written in the order of {@link #specs}.
+     *
+     * @return what the weight changed by, once it is known; null before and after that
+     */
+    @Nullable
+    TensorReport write(TensorSpec spec, Part part, ModelValues values, Queue queue, TensorSink sink)
+            throws IOException {
+        switch (part) {
+            case VALUES -> {
+                forEachPiece(values, x -> {
+                    try (Arena scratch = Arena.ofShared()) {
+                        Map<Part, Tensor> parts = quantize(x, false, queue, scratch);
+                        sink.accept(data(parts, Part.VALUES));
+                        if (nested()) {
+                            addScales(data(parts, Part.SCALES));
+                        }
+                    }
+                });
+                offset = nested() ? (float) (sum / blocks()) : 0;
             }
-        });
+            case SCALES -> {
+                TensorReport.Meter meter = new TensorReport.Meter();
+                forEachPiece(values, x -> {
+                    try (Arena scratch = Arena.ofShared()) {
+                        Map<Part, Tensor> parts = quantize(x, nested(), queue, scratch);
+                        sink.accept(data(parts, Part.SCALES));
+                        keep(parts);
+                        measure(x, parts, meter, queue, scratch);
+                    }
+                });
+                long bytes =
+                        specs().keySet().stream().mapToLong(TensorSpec::bytes).sum();
+                return meter.report(name, how.type().name(), shape, bytes);
+            }
+            case QUANT_MAP -> sink.accept(MemorySegment.ofArray(map));
+            case NESTED_SCALES -> sink.accept(MemorySegment.ofArray(nestedScales.toByteArray()));
+            case NESTED_QUANT_MAP -> sink.accept(MemorySegment.ofArray(nestedMap));
+            default -> {
+                byte[] state = how.type().is4Bit() ? paddedState((int) spec.bytes()) : new byte[1];
+                sink.accept(MemorySegment.ofArray(state));
+            }
+        }
+        return null;
+    }
+
+    private boolean nested() {
+        return how.type().is4Bit() && how.doubleQuant();
+    }
+
+    /** Does something with values that follow one another. */
+    @FunctionalInterface
+    private interface Piece {
+        /** Takes a matrix whose blocks are whole but for the last of the weight, valid until it returns. */
+        void accept(Tensor x) throws IOException;
+    }
+
+    private void forEachPiece(ModelValues values, Piece action) throws IOException {
+        long rows = shape.getFirst();
+        long columns = shape.getLast();
+        long unit = !how.type().is4Bit() ? columns : (long) how.blockSize() * (nested() ? NESTED_BLOCK : 1);
+        long step = Math.max(1, VALUES / columns);
+        try (Arena arena = Arena.ofShared()) {
+            Tensor buffer = Tensor.allocate(arena, DType.F32, unit + Math.min(step, rows) * columns);
+            long held = 0;
+            for (long from = 0; from < rows; from += step) {
+                long read = Math.min(step, rows - from);
+                Tensor room = buffer.rows(held, held + read * columns).reshape(read, columns);
+                values.read(name, from, room);
+                held += read * columns;
+                long whole = from + read == rows ? held : held - held % unit;
+                if (whole > 0) {
+                    long width = how.type().is4Bit() ? whole : columns;
+                    action.accept(buffer.rows(0, whole).reshape(whole / width, width));
+                }
+                held -= whole;
+                MemorySegment.copy(buffer.data(), whole * Float.BYTES, buffer.data(), 0, held * Float.BYTES);
+            }
+        }
+        values.release(name);
+    }
+
+    /** Quantizes a piece with plain scales, or with double quantization about the offset that is known by then. */
+    private Map<Part, Tensor> quantize(Tensor x, boolean doubly, Queue queue, Arena scratch) throws FormatException {
+        Map<Part, Tensor> parts = new EnumMap<>(Part.class);
+        Quantize.Builder quantize = Quantize.builder(scratch).scheme(scheme()).x(x);
         if (how.type().is4Bit()) {
-            parts.put(Part.BLOCK_SIZE, Tensor.ofLongs(arena, how.blockSize()));
-            if (how.doubleQuant()) {
-                parts.put(Part.NESTED_OFFSET, Tensor.allocate(arena, DType.F32, 1));
-                parts.put(Part.NESTED_BLOCK_SIZE, Tensor.ofLongs(arena, NESTED_BLOCK));
+            long blocks = Math.ceilDiv(x.elements(), how.blockSize());
+            parts.put(Part.VALUES, Tensor.allocate(scratch, DType.U8, Math.ceilDiv(x.elements(), 2L)));
+            parts.put(Part.SCALES, Tensor.allocate(scratch, doubly ? DType.U8 : DType.F32, blocks));
+            parts.put(Part.QUANT_MAP, Tensor.allocate(scratch, DType.F32, 16));
+            parts.put(Part.BLOCK_SIZE, Tensor.ofLongs(scratch, how.blockSize()));
+            if (doubly) {
+                parts.put(Part.NESTED_SCALES, Tensor.allocate(scratch, DType.F32, Math.ceilDiv(blocks, (long)
+                        NESTED_BLOCK)));
+                parts.put(Part.NESTED_QUANT_MAP, Tensor.allocate(scratch, DType.F32, 256));
+                parts.put(Part.NESTED_OFFSET, Tensor.ofFloats(scratch, offset));
+                parts.put(Part.NESTED_BLOCK_SIZE, Tensor.ofLongs(scratch, NESTED_BLOCK));
+                quantize.givenOffset();
             }
+        } else {
+            parts.put(Part.VALUES, Tensor.allocate(scratch, DType.I8, x.shape()));
+            parts.put(Part.SCALES, Tensor.allocate(scratch, DType.F32, x.size(0)));
         }
-        TensorReport.Meter meter = new TensorReport.Meter();
-        try (Arena scratch = Arena.ofShared()) {
-            Tensor x = Tensor.allocate(scratch, DType.F32, shape.getFirst(), shape.getLast());
-            values.read(name, 0, x);
-            values.release(name);
-            Quantize.Builder quantize =
-                    Quantize.builder(scratch).scheme(scheme()).x(x);
-            parts.forEach(quantize::part);
-            try {
-                QuantizeOps.forward(queue, quantize.build());
-            } catch (NumericException e) {
-                throw new FormatException(
-                        "tensor " + name + " cannot be stored as " + how.type() + ": " + e.getMessage(), e);
-            }
-            measure(x, meter, queue);
+        parts.forEach(quantize::part);
+        try {
+            QuantizeOps.forward(queue, quantize.build());
+        } catch (NumericException e) {
+            throw new FormatException(
+                    "tensor " + name + " cannot be stored as " + how.type() + ": " + e.getMessage(), e);
         }
-        long bytes = specs().keySet().stream().mapToLong(TensorSpec::bytes).sum();
-        return meter.report(name, how.type().name(), shape, bytes);
+        return parts;
     }
 
-    /** LLM.int8 takes float16: bitsandbytes rounds to it whatever the weight is. */
-    private Tensor half(Tensor x, Arena scratch) throws FormatException {
-        return Tensor.of(GgufQuantization.dense(DType.F16, x, scratch, name), DType.F16, x.shape());
-    }
-
-    private void measure(Tensor x, TensorReport.Meter meter, Queue queue) {
-        Weight.Builder builder = Weight.builder(scheme(), x.size(0), x.size(1));
-        parts.forEach(builder::part);
-        try (Weight weight = builder.borrow(queue.device());
-                Arena scratch = Arena.ofShared()) {
-            long step = Math.max(1, (1L << 20) / x.size(1));
-            for (long from = 0; from < x.size(0); from += step) {
-                long to = Math.min(x.size(0), from + step);
-                Tensor out = Tensor.allocate(scratch, DType.F32, to - from, x.size(1));
-                DequantizeOps.forward(
-                        queue,
-                        Dequantize.builder(scratch)
-                                .weight(weight)
-                                .rowBegin(from)
-                                .out(out)
-                                .build());
-                meter.add(x.rows(from, to).data(), out.data());
-            }
-        }
-    }
-
-    /** Returns the bytes of one of the tensors, once the weight is quantized. */
-    MemorySegment data(TensorSpec spec, Part part) {
-        if (part == Part.BLOCK_SIZE) {
-            return MemorySegment.ofArray(how.type().is4Bit() ? paddedState((int) spec.bytes()) : new byte[1]);
-        }
+    private static MemorySegment data(Map<Part, Tensor> parts, Part part) {
         Tensor tensor = parts.get(part);
         if (tensor == null) {
-            throw new IllegalStateException(spec.name() + " is written before its weight is quantized");
+            throw new IllegalStateException("no " + part);
         }
         return tensor.data();
+    }
+
+    /** Adds in the order and precision of the kernel that quantizes a whole weight, so that the mean has the same bits. */
+    private void addScales(MemorySegment scales) {
+        for (long i = 0; i < scales.byteSize() / Float.BYTES; i++) {
+            sum += Widening.get(scales, i);
+        }
+    }
+
+    private void keep(Map<Part, Tensor> parts) {
+        if (!how.type().is4Bit()) {
+            return;
+        }
+        map = data(parts, Part.QUANT_MAP).toArray(ValueLayout.JAVA_BYTE);
+        if (nested()) {
+            nestedMap = data(parts, Part.NESTED_QUANT_MAP).toArray(ValueLayout.JAVA_BYTE);
+            nestedScales.writeBytes(data(parts, Part.NESTED_SCALES).toArray(ValueLayout.JAVA_BYTE));
+        }
+    }
+
+    private void measure(Tensor x, Map<Part, Tensor> parts, TensorReport.Meter meter, Queue queue, Arena scratch) {
+        Weight.Builder builder = Weight.builder(scheme(), x.size(0), x.size(1));
+        parts.forEach(builder::part);
+        Tensor out = Tensor.allocate(scratch, DType.F32, x.shape());
+        try (Weight weight = builder.borrow(queue.device())) {
+            DequantizeOps.forward(
+                    queue, Dequantize.builder(scratch).weight(weight).out(out).build());
+        }
+        meter.add(x.data(), out.data());
     }
 
     private Scheme scheme() {
@@ -173,8 +261,7 @@ final class BitsAndBytesTensors implements AutoCloseable {
     }
 
     private byte[] paddedState(int size) {
-        Tensor offset = parts.get(Part.NESTED_OFFSET);
-        byte[] state = state(offset == null ? 0 : offset.getFloat(0));
+        byte[] state = state();
         if (state.length > size) {
             throw new IllegalStateException("the quant_state of " + name + " takes " + state.length + " bytes");
         }
@@ -183,7 +270,7 @@ final class BitsAndBytesTensors implements AutoCloseable {
         return padded;
     }
 
-    private byte[] state(float offset) {
+    private byte[] state() {
         Map<String, Object> state = new LinkedHashMap<>();
         state.put("quant_type", quantType());
         state.put("blocksize", how.blockSize());
@@ -201,10 +288,5 @@ final class BitsAndBytesTensors implements AutoCloseable {
             state.put("nested_offset", (double) offset);
         }
         return new PythonJson(true, null, ", ", ": ", false).write(state).getBytes(StandardCharsets.UTF_8);
-    }
-
-    @Override
-    public void close() {
-        arena.close();
     }
 }

@@ -66,6 +66,48 @@ final class GgufConfig {
                 file.path(), json, config.rope(json.get("head_dim").intValue()));
     }
 
+    /**
+     * Returns the config.json that the model would have.
+     *
+     * @throws FormatException also if its frequencies cannot be said there
+     */
+    static Map<String, Object> toHuggingFace(GgufFile file) throws FormatException {
+        ModelConfig config = read(file);
+        ModelFamily family = FAMILIES.getOrDefault(config.modelType(), ModelFamily.LLAMA);
+        ObjectNode json = new GgufConfig(file, config.modelType()).json(family);
+        json.put("model_type", family.modelType);
+        json.put("hidden_act", "silu");
+        // What the tensors that are not quantized become, unless they are asked to be of another type.
+        json.put("torch_dtype", "float32");
+        json.put("rope_theta", config.rope().theta());
+        if (config.rope() instanceof Rope.Linear linear) {
+            json.putObject("rope_scaling").put("rope_type", "linear").put("factor", linear.factor());
+        } else if (config.rope() instanceof Rope.Divided divided) {
+            Rope.Llama3 llama3 = llama3(file, config, divided);
+            json.putObject("rope_scaling")
+                    .put("rope_type", "llama3")
+                    .put("factor", llama3.factor())
+                    .put("low_freq_factor", llama3.lowFreqFactor())
+                    .put("high_freq_factor", llama3.highFreqFactor())
+                    .put("original_max_position_embeddings", llama3.originalContext());
+        }
+        return Json.toMap(json);
+    }
+
+    /** The file has divisors and not what they were made from: they are found again if they are those of a released model. */
+    private static Rope.Llama3 llama3(GgufFile file, ModelConfig config, Rope.Divided divided) throws FormatException {
+        for (double factor : new double[] {8, 16, 32}) {
+            Rope.Llama3 known = new Rope.Llama3(divided.theta(), factor, 1, 4, 8192);
+            if (GgufModelMetadata.divisors(known, config.headDim()).equals(divided.divisors())) {
+                return known;
+            }
+        }
+        throw new FormatException(
+                file.path() + ": tensor " + ROPE_DIVISORS + " divides the frequencies as no Llama 3 does"
+                        + " that is known here (factor 8, 16 or 32 of 8192 positions), and config.json has no other way to say it;"
+                        + " use the model in Hugging Face's layout, or write a GGUF file");
+    }
+
     private ObjectNode json(ModelFamily family) throws FormatException {
         refuseTheRest();
         long heads = count("attention.head_count");

@@ -58,6 +58,14 @@ public final class GgufMetadata {
         }
     }
 
+    /** Puts an array of floats. */
+    public void f32s(String key, float[] values) {
+        array(key, F32, values.length);
+        for (float value : values) {
+            put32(Float.floatToRawIntBits(value));
+        }
+    }
+
     int count() {
         return keys.size();
     }

@@ -4,18 +4,20 @@ import java.io.IOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 
 /** The metadata that llama.cpp needs of a model. Source: ggml's {@code docs/gguf.md} and llama.cpp's converter. */
 final class GgufModelMetadata {
-    /** llama.cpp's {@code enum llama_ftype}. */
-    private static final Map<GgmlType, Integer> FILE_TYPES = Map.of(
+    /** llama.cpp's {@code enum llama_ftype} of the types that are written. */
+    static final Map<GgmlType, Integer> FILE_TYPES = Map.of(
             GgmlType.F32, 0,
             GgmlType.F16, 1,
             GgmlType.Q4_0, 2,
             GgmlType.Q4_1, 3,
             GgmlType.Q8_0, 7,
+            GgmlType.Q5_0, 8,
             GgmlType.Q4_K, 14,
             GgmlType.Q6_K, 18,
             GgmlType.BF16, 32);
@@ -69,20 +71,25 @@ final class GgufModelMetadata {
 
     /** Returns what each frequency is divided by, float32. */
     static byte[] ropeDivisors(ModelConfig config) {
-        if (config.rope() instanceof Rope.Divided(double theta, List<Float> known)) {
-            ByteBuffer copy = ByteBuffer.allocate(known.size() * Float.BYTES).order(ByteOrder.LITTLE_ENDIAN);
-            known.forEach(copy::putFloat);
-            return copy.array();
-        }
-        if (!(config.rope() instanceof Rope.Llama3 rope)) {
-            throw new IllegalArgumentException("the frequencies of " + config.rope() + " are not divided one by one");
-        }
-        int count = config.headDim() / 2;
-        ByteBuffer divisors = ByteBuffer.allocate(count * Float.BYTES).order(ByteOrder.LITTLE_ENDIAN);
+        List<Float> divisors = switch (config.rope()) {
+            case Rope.Divided divided -> divided.divisors();
+            case Rope.Llama3 rope -> divisors(rope, config.headDim());
+            default ->
+                throw new IllegalArgumentException(
+                        "the frequencies of " + config.rope() + " are not divided one by one");
+        };
+        ByteBuffer bytes = ByteBuffer.allocate(divisors.size() * Float.BYTES).order(ByteOrder.LITTLE_ENDIAN);
+        divisors.forEach(bytes::putFloat);
+        return bytes.array();
+    }
+
+    /** Returns what Llama 3's scaling divides each frequency by, as llama.cpp's converter computes it. */
+    static List<Float> divisors(Rope.Llama3 rope, int headDim) {
+        List<Float> divisors = new ArrayList<>();
         double longest = rope.originalContext() / rope.lowFreqFactor();
         double shortest = rope.originalContext() / rope.highFreqFactor();
-        for (int i = 0; i < count; i++) {
-            double wavelength = 2 * Math.PI * Math.pow(rope.theta(), 2.0 * i / config.headDim());
+        for (int i = 0; i < headDim / 2; i++) {
+            double wavelength = 2 * Math.PI * Math.pow(rope.theta(), 2.0 * i / headDim);
             double divisor;
             if (wavelength < shortest) {
                 divisor = 1;
@@ -93,8 +100,8 @@ final class GgufModelMetadata {
                         / (rope.highFreqFactor() - rope.lowFreqFactor());
                 divisor = 1 / ((1 - smooth) / rope.factor() + smooth);
             }
-            divisors.putFloat((float) divisor);
+            divisors.add((float) divisor);
         }
-        return divisors.array();
+        return divisors;
     }
 }

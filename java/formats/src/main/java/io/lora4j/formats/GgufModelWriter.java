@@ -2,6 +2,7 @@ package io.lora4j.formats;
 
 import io.lora4j.kernels.DType;
 import io.lora4j.kernels.Queue;
+import io.lora4j.kernels.Scheme;
 import io.lora4j.kernels.Tensor;
 import java.io.IOException;
 import java.lang.foreign.Arena;
@@ -17,8 +18,11 @@ import java.util.Map;
  * names, rows of Llama's query and key projections interleaved, no output tensor where it is tied.
  *
  * <p>Matrices get the type asked for. As llama-quantize has it, vectors stay F32, and the output head, or the embedding where it is
- * tied, gets Q6_K unless Q8_0 or a dense type was asked for. Rows that are no whole blocks of 256 get Q8_0, and rows that are no whole
- * blocks of 32 get F16; each tensor's report says what it got.
+ * tied, gets Q6_K unless Q8_0 or a dense type was asked for. Where rows are no whole blocks of 256, Q4_K becomes Q5_0 and Q6_K Q8_0; where
+ * they are no whole blocks of 32 either, F16. Each tensor's report says what it got.
+ *
+ * <p>A model can also keep the types that its matrices have. Either way a quantized matrix that is not changed and keeps its type is
+ * copied byte for byte.
  */
 public final class GgufModelWriter {
     private static final String ROPE_FREQS = "rope_freqs.weight";
@@ -29,15 +33,17 @@ public final class GgufModelWriter {
     private final ModelConfig config;
     private final Queue queue;
     private final GgmlType type;
+    private final boolean like;
     /** Hugging Face's names by the file's. */
     private final Map<String, String> origin = new LinkedHashMap<>();
 
     private final List<TensorReport> reports = new ArrayList<>();
 
-    private GgufModelWriter(ModelValues values, GgmlType type, Queue queue) {
+    private GgufModelWriter(ModelValues values, GgmlType type, boolean like, Queue queue) {
         this.values = values;
         this.config = values.config();
         this.type = type;
+        this.like = like;
         this.queue = queue;
     }
 
@@ -45,8 +51,8 @@ public final class GgufModelWriter {
      * Writes a file whole or not at all.
      *
      * @param file the file to create or replace
-     * @param dir the folder with the tokenizer's files
-     * @param type F32, F16, BF16, Q4_0, Q4_1, Q8_0, Q4_K or Q6_K
+     * @param dir the folder with the tokenizer's files, or the GGUF file that has it
+     * @param type F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q8_0, Q4_K or Q6_K
      * @param name the model's name, {@code general.name}
      * @param check looks at the file when it is complete but does not have its name yet
      * @throws FormatException if the model or its tokenizer cannot be expressed, or a value is not finite
@@ -54,28 +60,48 @@ public final class GgufModelWriter {
     public static List<TensorReport> write(
             Path file, ModelValues values, Path dir, GgmlType type, String name, Queue queue, ModelWriter.Check check)
             throws IOException {
-        GgufMetadata metadata = GgufModelMetadata.of(values.config(), dir, type, name);
-        GgufModelWriter writer = new GgufModelWriter(values, type, queue);
-        GgufWriter.write(file, metadata, writer.plan(), writer::write, whole -> check.accept(whole, writer.reports));
-        return List.copyOf(writer.reports);
+        return new GgufModelWriter(values, type, false, queue).write(file, dir, name, check);
     }
 
-    private List<GgufTensor> plan() {
+    /**
+     * Writes a file whose matrices have the types that they are stored in.
+     *
+     * @param type for matrices that are changed and of a type that is not written, and for the file as a whole
+     */
+    public static List<TensorReport> likeSource(
+            Path file, ModelValues values, Path dir, GgmlType type, String name, Queue queue, ModelWriter.Check check)
+            throws IOException {
+        return new GgufModelWriter(values, type, true, queue).write(file, dir, name, check);
+    }
+
+    private List<TensorReport> write(Path file, Path dir, String name, ModelWriter.Check check) throws IOException {
+        GgufMetadata metadata = GgufModelMetadata.of(config, dir, type, name);
+        GgufWriter.write(file, metadata, plan(), this::write, whole -> check.accept(whole, reports));
+        return List.copyOf(reports);
+    }
+
+    private List<GgufTensor> plan() throws FormatException {
         List<GgufTensor> tensors = new ArrayList<>();
         if (GgufModelMetadata.hasRopeDivisors(config)) {
             tensors.add(new GgufTensor(ROPE_FREQS, GgmlType.F32, List.of(config.headDim() / 2L)));
         }
-        config.expectedTensors().forEach((name, shape) -> {
-            String ggufName = GgufNames.tensor(name);
-            origin.put(ggufName, name);
-            tensors.add(new GgufTensor(ggufName, type(name, shape), shape));
-        });
+        for (Map.Entry<String, List<Long>> tensor : config.expectedTensors().entrySet()) {
+            String ggufName = GgufNames.tensor(tensor.getKey());
+            origin.put(ggufName, tensor.getKey());
+            tensors.add(new GgufTensor(ggufName, type(tensor.getKey(), tensor.getValue()), tensor.getValue()));
+        }
         return tensors;
     }
 
-    private GgmlType type(String name, List<Long> shape) {
+    private GgmlType type(String name, List<Long> shape) throws FormatException {
         if (shape.size() == 1) {
             return GgmlType.F32;
+        }
+        if (like) {
+            GgmlType stored = stored(name);
+            if (!values.isChanged(name) || GgufModelMetadata.FILE_TYPES.containsKey(stored)) {
+                return stored;
+            }
         }
         boolean head = name.equals(HEAD) || (name.equals(EMBEDDING) && config.tieWordEmbeddings());
         boolean finer = head && type.blockSize > 1 && type != GgmlType.Q8_0;
@@ -84,7 +110,21 @@ public final class GgufModelWriter {
         if (columns % wanted.blockSize == 0) {
             return wanted;
         }
-        return columns % GgmlType.Q8_0.blockSize == 0 ? GgmlType.Q8_0 : GgmlType.F16;
+        // As llama-quantize falls back where blocks do not fit.
+        GgmlType fallback = switch (wanted) {
+            case Q4_K -> GgmlType.Q5_0;
+            case Q6_K -> GgmlType.Q8_0;
+            default -> GgmlType.F16;
+        };
+        return columns % fallback.blockSize == 0 ? fallback : GgmlType.F16;
+    }
+
+    private GgmlType stored(String name) throws FormatException {
+        StoredWeight stored = values.stored(name);
+        String type = stored.scheme() == Scheme.DENSE
+                ? stored.values().dtype().name()
+                : stored.scheme().name();
+        return GgmlType.valueOf(type.replace("GGUF_", ""));
     }
 
     private void write(GgufTensor tensor, TensorSink sink) throws IOException {
@@ -94,6 +134,12 @@ public final class GgufModelWriter {
         }
         String name = origin.getOrDefault(tensor.name(), tensor.name());
         int headDim = GgufNames.interleaved(config, name.substring(0, name.lastIndexOf('.')));
+        if (tensor.type().blockSize > 1 && !values.isChanged(name) && isStoredAs(tensor.type(), name)) {
+            copy(values.stored(name).values(), headDim, sink);
+            values.release(name);
+            reports.add(new TensorReport(tensor.name(), tensor.type().name(), tensor.shape(), tensor.bytes(), 0, 0));
+            return;
+        }
         TensorReport.Meter meter = new TensorReport.Meter();
         RowBuffer.forEach(values, name, tensor.shape(), Math.max(1, headDim), (from, rows) -> {
             try (Arena arena = Arena.ofShared()) {
@@ -106,6 +152,23 @@ public final class GgufModelWriter {
             }
         });
         reports.add(meter.report(tensor.name(), tensor.type().name(), tensor.shape(), tensor.bytes()));
+    }
+
+    private boolean isStoredAs(GgmlType wanted, String name) throws FormatException {
+        return values.stored(name).scheme() == GgufQuantization.scheme(wanted);
+    }
+
+    /** Writes rows of blocks. */
+    private static void copy(Tensor rows, int headDim, TensorSink sink) throws IOException {
+        MemorySegment data = rows.data();
+        if (headDim == 0) {
+            sink.accept(data);
+            return;
+        }
+        long bytes = data.byteSize() / rows.size(0);
+        for (long place = 0; place < rows.size(0); place++) {
+            sink.accept(data.asSlice(GgufNames.row(place, headDim) * bytes, bytes));
+        }
     }
 
     private static Tensor interleave(Tensor rows, int headDim, Arena arena) {

@@ -7,21 +7,25 @@ import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.regex.Pattern;
 import org.jspecify.annotations.Nullable;
 import tools.jackson.databind.JsonNode;
 import tools.jackson.databind.node.ObjectNode;
 
 /**
- * A tokenizer as llama.cpp wants it in a model's metadata: byte-level BPE ({@code tokenizer.ggml.model} gpt2), its tokens with their
- * types, merges, special tokens and the chat template. What tokenizer.json does that llama.cpp would not do is refused, for the tokens
+ * A tokenizer as llama.cpp wants it in a model's metadata: byte-level BPE ({@code tokenizer.ggml.model} gpt2) or {@linkplain
+ * GgufSentencePieceMetadata SentencePiece} (llama), its tokens with their types, merges or scores, special tokens and the chat template. What tokenizer.json does that llama.cpp would not do is refused, for the tokens
  * would be others. Source: gguf-py's vocabulary code.
  */
 final class GgufTokenizerMetadata {
     private static final String PREFIX = "tokenizer.ggml.";
     private static final int NORMAL = 1;
+    private static final int UNKNOWN = 2;
     private static final int CONTROL = 3;
     private static final int USER_DEFINED = 4;
     private static final int UNUSED = 5;
+    private static final int BYTE = 6;
+    private static final Pattern BYTE_TOKEN = Pattern.compile("<0x[0-9A-F]{2}>");
 
     private static final String CONTRACTION = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|";
     private static final String REST = "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
@@ -49,22 +53,25 @@ final class GgufTokenizerMetadata {
 
     static void put(GgufMetadata m, ModelConfig config, Path dir) throws IOException {
         GgufTokenizerMetadata tokenizer = new GgufTokenizerMetadata(TokenizerFiles.read(dir));
-        m.string(PREFIX + "model", "gpt2");
-        m.string(PREFIX + "pre", tokenizer.split());
-        tokenizer.putTokens(m, config.vocabSize());
-        m.strings(PREFIX + "merges", tokenizer.merges());
+        boolean pieces = GgufSentencePieceMetadata.is(tokenizer.json);
+        m.string(PREFIX + "model", pieces ? "llama" : "gpt2");
+        m.string(PREFIX + "pre", pieces ? "default" : tokenizer.split());
+        tokenizer.putTokens(m, config.vocabSize(), pieces);
+        if (!pieces) {
+            m.strings(PREFIX + "merges", tokenizer.merges());
+        }
         tokenizer.putSpecial(m, config);
         if (tokenizer.files.template() != null) {
             m.string("tokenizer.chat_template", tokenizer.files.template());
         }
     }
 
-    private String split() throws FormatException {
+    /** Returns the model; the parts of one that llama.cpp has not are refused. */
+    private JsonNode model() throws FormatException {
         JsonNode model = json.path("model");
         String type = model.path("type").stringValue("BPE");
-        if (!type.equals("BPE") || model.path("byte_fallback").booleanValue(false)) {
-            throw error("model is " + type + (type.equals("BPE") ? " with byte_fallback (SentencePiece)" : "")
-                    + "; written to GGUF is byte-level BPE");
+        if (!type.equals("BPE")) {
+            throw error("model is " + type + "; written to GGUF is BPE, byte-level or SentencePiece's");
         }
         for (String other : List.of("dropout", "continuing_subword_prefix", "end_of_word_suffix")) {
             JsonNode value = model.path(other);
@@ -74,6 +81,11 @@ final class GgufTokenizerMetadata {
                 throw error("model." + other + " is " + value + "; llama.cpp has none");
             }
         }
+        return model;
+    }
+
+    private String split() throws FormatException {
+        JsonNode model = model();
         String steps = steps();
         String name = SPLITS.get(steps);
         if (name == null) {
@@ -119,7 +131,7 @@ final class GgufTokenizerMetadata {
         };
     }
 
-    private void putTokens(GgufMetadata m, int rows) throws FormatException {
+    private void putTokens(GgufMetadata m, int rows, boolean pieces) throws FormatException {
         String[] tokens = new String[rows];
         int[] types = new int[rows];
         Arrays.fill(types, UNUSED);
@@ -142,7 +154,38 @@ final class GgufTokenizerMetadata {
             tokens[id] = tokens[id] == null ? "[PAD" + id + "]" : tokens[id];
         }
         m.strings(PREFIX + "tokens", List.of(tokens));
+        if (pieces) {
+            putScores(m, List.of(tokens), types);
+        }
         m.i32s(PREFIX + "token_type", types);
+    }
+
+    /** Bytes and the unknown token, which byte-level BPE does not have, get their types here. */
+    private void putScores(GgufMetadata m, List<String> tokens, int[] types) throws FormatException {
+        String unknown = model().path("unk_token").stringValue("");
+        boolean[] mergeable = new boolean[types.length];
+        for (int id = 0; id < types.length; id++) {
+            if (tokens.get(id).equals(unknown)) {
+                types[id] = UNKNOWN;
+            } else if (types[id] == NORMAL && BYTE_TOKEN.matcher(tokens.get(id)).matches()) {
+                types[id] = BYTE;
+            }
+            mergeable[id] = types[id] == NORMAL;
+        }
+        if (unknown.isEmpty() || !tokens.contains(unknown)) {
+            throw error("model.unk_token is missing or not among the tokens; llama.cpp needs it for SentencePiece");
+        }
+        for (JsonNode added : json.path("added_tokens").values()) {
+            for (String flag : List.of("single_word", "lstrip", "rstrip")) {
+                if (added.path(flag).booleanValue(false)) {
+                    throw error(
+                            "added token " + added.path("content") + " has " + flag + ", which llama.cpp does not do");
+                }
+            }
+        }
+        GgufSentencePieceMetadata pieces = new GgufSentencePieceMetadata(file.toString(), json);
+        m.f32s(PREFIX + "scores", pieces.scores(tokens, mergeable));
+        m.bool(PREFIX + "add_space_prefix", pieces.addsSpace());
     }
 
     private List<String> merges() throws FormatException {

@@ -1,24 +1,28 @@
 package io.lora4j.formats;
 
-import io.lora4j.kernels.Axpby;
-import io.lora4j.kernels.AxpbyOps;
 import io.lora4j.kernels.DType;
-import io.lora4j.kernels.Lora;
-import io.lora4j.kernels.LoraOps;
 import io.lora4j.kernels.Queue;
 import io.lora4j.kernels.Tensor;
-import io.lora4j.kernels.Weight;
 import java.io.IOException;
-import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.util.Map;
 
 /**
- * The weights of a model with an adapter merged into them: W + s·(B·A), in float32, made when rows are read. Nothing of the merged
+ * The weights of a model with an adapter merged into them, or taken out of them: W ± s·(B·A), in float32, made when rows are read. Nothing of the merged
  * model is kept.
  */
 public final class MergedValues implements ModelValues {
     private final ModelValues base;
     private final PeftAdapter adapter;
+    private final int sign;
     private final Queue queue;
+
+    private MergedValues(ModelValues base, PeftAdapter adapter, int sign, Queue queue) {
+        this.base = base;
+        this.adapter = adapter;
+        this.sign = sign;
+        this.queue = queue;
+    }
 
     /**
      * Merges.
@@ -27,9 +31,17 @@ public final class MergedValues implements ModelValues {
      * @param adapter fits the base; see {@link PeftAdapter#requireFits}
      */
     public MergedValues(ModelValues base, PeftAdapter adapter, Queue queue) {
-        this.base = base;
-        this.adapter = adapter;
-        this.queue = queue;
+        this(base, adapter, 1, queue);
+    }
+
+    /**
+     * Takes an adapter out of a base, W − s·(B·A): what PiSSA and LoftQ train against.
+     *
+     * @param base closed with this
+     * @param adapter its modules are the base's, maybe not all of those that its config names
+     */
+    public static MergedValues less(ModelValues base, PeftAdapter adapter, Queue queue) {
+        return new MergedValues(base, adapter, -1, queue);
     }
 
     @Override
@@ -45,36 +57,31 @@ public final class MergedValues implements ModelValues {
     @Override
     public void read(String name, long from, Tensor out) throws IOException {
         base.read(name, from, out);
-        LoraWeights w = name.endsWith(".weight")
-                ? adapter.modules().get(name.substring(0, name.length() - ".weight".length()))
-                : null;
-        if (w == null) {
-            return;
+        String module = module(name);
+        LoraWeights w = adapter.modules().get(module);
+        if (w != null) {
+            LowRankUpdate.add(queue, w, sign * adapter.config().scaling(module), from, out);
         }
-        String module = name.substring(0, name.length() - ".weight".length());
-        try (Arena arena = Arena.ofShared()) {
-            Tensor a = Tensor.of(w.a(), DType.F32, w.rank(), w.inFeatures());
-            Tensor b = Tensor.of(w.b(), DType.F32, w.outFeatures(), w.rank());
-            Tensor update = Tensor.allocate(arena, DType.F32, out.shape());
-            try (Weight weight = Weight.borrow(queue.device(), a)) {
-                // The backward product dY·W of a layer is B·A.
-                LoraOps.backward(
-                        queue,
-                        Lora.builder(arena)
-                                .x(out) // Only its shape matters without an adapter.
-                                .projection(weight)
-                                .dy(b.rows(from, from + out.size(0)))
-                                .dx(update)
-                                .build());
-            }
-            Axpby add = Axpby.builder(arena)
-                    .alpha(Tensor.ofFloats(arena, (float) adapter.config().scaling(module)))
-                    .beta(Tensor.ofFloats(arena, 1))
-                    .x(update)
-                    .y(out)
-                    .build();
-            AxpbyOps.forward(queue, add);
-        }
+    }
+
+    /** Returns the module whose weight a tensor is, or a name that no module has. */
+    private static String module(String name) {
+        return name.endsWith(".weight") ? name.substring(0, name.length() - ".weight".length()) : "";
+    }
+
+    @Override
+    public StoredWeight stored(String name) throws FormatException {
+        return base.stored(name);
+    }
+
+    @Override
+    public boolean isChanged(String name) {
+        return adapter.modules().containsKey(module(name)) || base.isChanged(name);
+    }
+
+    @Override
+    public Map<TensorInfo, MemorySegment> tensors(String name) throws FormatException {
+        return base.tensors(name);
     }
 
     @Override

@@ -8,6 +8,7 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.stream.Stream;
 
 /**
@@ -55,10 +56,7 @@ public final class ModelFolder {
             AtomicFile.Check check)
             throws IOException {
         AtomicDirectory.write(target, dir -> {
-            for (String name : SIDE_FILES) {
-                copy(source.resolve(name), dir.resolve(name));
-            }
-            copyTemplates(source.resolve(TEMPLATES), dir.resolve(TEMPLATES));
+            writeSideFiles(source, dir);
             json(dir.resolve("config.json"), config);
             writeTensors(dir, tensors, body);
             check.accept(dir);
@@ -84,8 +82,33 @@ public final class ModelFolder {
         return files;
     }
 
-    /** Returns the contents of a model's config.json. */
+    /** Writes the files of tokenizer, generation and licence; those of a GGUF file are made from its metadata. */
+    static void writeSideFiles(Path source, Path dir) throws IOException {
+        Optional<Path> gguf = Checkpoint.gguf(source);
+        if (gguf.isPresent()) {
+            try (GgufFile file = GgufFile.open(gguf.get())) {
+                GgufTokenizer tokenizer = new GgufTokenizer(file);
+                json(dir.resolve("tokenizer.json"), Json.toMap(tokenizer.json()));
+                Map<String, Object> config = Json.toMap(tokenizer.config());
+                config.put("tokenizer_class", "PreTrainedTokenizerFast");
+                json(dir.resolve("tokenizer_config.json"), config);
+            }
+            return;
+        }
+        for (String name : SIDE_FILES) {
+            copy(source.resolve(name), dir.resolve(name));
+        }
+        copyTemplates(source.resolve(TEMPLATES), dir.resolve(TEMPLATES));
+    }
+
+    /** Returns the contents of a model's config.json, or those that the metadata of a GGUF file come to. */
     static Map<String, Object> config(Path dir) throws IOException {
+        Optional<Path> gguf = Checkpoint.gguf(dir);
+        if (gguf.isPresent()) {
+            try (GgufFile file = GgufFile.open(gguf.get())) {
+                return GgufConfig.toHuggingFace(file);
+            }
+        }
         return Json.toMap(Json.readObject(dir.resolve("config.json")));
     }
 

@@ -8,9 +8,11 @@ import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
+import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.TreeSet;
 import org.jspecify.annotations.Nullable;
 
 /**
@@ -88,6 +90,20 @@ public final class ModelWeights implements AutoCloseable {
         return new StoredWeight(scheme, rows, info.shape().getLast(), Map.of(Part.VALUES, values));
     }
 
+    /** Returns the tensors that {@link #matrix} is made of, with their bytes as they lie in the file. */
+    public Map<TensorInfo, MemorySegment> tensors(String module) throws FormatException {
+        Map<TensorInfo, MemorySegment> tensors = new LinkedHashMap<>();
+        for (String name : names(module)) {
+            tensors.put(checkpoint.tensor(name), checkpoint.data(name));
+        }
+        return tensors;
+    }
+
+    private Set<String> names(String module) throws FormatException {
+        QuantizedLayer quantized = quantized(module);
+        return quantized == null ? Set.of(module + ".weight") : new TreeSet<>(quantized.names());
+    }
+
     private @Nullable QuantizedLayer quantized(String name) throws FormatException {
         Quantization quantization = config.quantization();
         ModelModule module = modules.get(name);
@@ -118,8 +134,7 @@ public final class ModelWeights implements AutoCloseable {
 
     /** Lets the pages of a module's tensors leave memory; reading them again reads the file again. */
     public void unload(String module) throws FormatException {
-        QuantizedLayer quantized = quantized(module);
-        for (String tensor : quantized == null ? Set.of(module + ".weight") : quantized.names()) {
+        for (String tensor : names(module)) {
             checkpoint.unload(tensor);
         }
     }

@@ -212,13 +212,59 @@ public record PeftAdapter(AdapterConfig config, Map<String, LoraWeights> modules
     }
 
     private void writeFiles(Path dir) throws IOException {
+        SafetensorsWriter.write(dir.resolve(FILE_NAME), tensors(), Map.of());
+        AtomicFile.write(dir.resolve(AdapterConfig.FILE_NAME), config.toJson());
+    }
+
+    /** Returns the factors under the names that they have in the file: A, then B, of each module. */
+    public List<NamedTensor> tensors() {
         List<NamedTensor> tensors = new ArrayList<>();
         modules.forEach((name, w) -> {
             long rank = w.rank();
             tensors.add(new NamedTensor(PREFIX + name + A, DType.F32, List.of(rank, w.inFeatures()), w.a()));
             tensors.add(new NamedTensor(PREFIX + name + B, DType.F32, List.of(w.outFeatures(), rank), w.b()));
         });
-        SafetensorsWriter.write(dir.resolve(FILE_NAME), tensors, Map.of());
-        AtomicFile.write(dir.resolve(AdapterConfig.FILE_NAME), config.toJson());
+        return tensors;
+    }
+
+    /**
+     * Returns the adapter whose update is this one's less another's, of twice the rank: A is [A; A₀] and B is [B, −B₀]. An adapter that
+     * was trained on a base less another's update says so what it makes of the base itself, bit for bit the same factors. PEFT does the
+     * same with {@code path_initial_model_for_weight_conversion}.
+     *
+     * @param other has the same config and modules
+     * @param arena owns the factors
+     */
+    public PeftAdapter minus(PeftAdapter other, Arena arena) {
+        Map<String, LoraWeights> differences = new LinkedHashMap<>();
+        modules.forEach((name, w) -> {
+            LoraWeights w0 = other.modules.get(name);
+            if (w0 == null || w0.rank() != w.rank()) {
+                throw new IllegalArgumentException("the other adapter has another " + name);
+            }
+            differences.put(name, w.minus(w0, arena));
+        });
+        return new PeftAdapter(config.withTwiceTheRank(), differences);
+    }
+
+    /**
+     * Returns what {@link #minus} was made of: the adapter, and the one that was taken from it.
+     *
+     * @param of the config of both
+     * @param arena owns the factors
+     * @throws IllegalArgumentException if the ranks are not twice those of the config
+     */
+    public List<PeftAdapter> split(AdapterConfig of, Arena arena) {
+        Map<String, LoraWeights> first = new LinkedHashMap<>();
+        Map<String, LoraWeights> second = new LinkedHashMap<>();
+        modules.forEach((name, w) -> {
+            if (w.rank() != 2 * of.rank(name)) {
+                throw new IllegalArgumentException(
+                        "the rank of " + name + " is " + w.rank() + ", not twice " + of.rank(name));
+            }
+            first.put(name, w.half(false, arena));
+            second.put(name, w.half(true, arena));
+        });
+        return List.of(new PeftAdapter(of, first), new PeftAdapter(of, second));
     }
 }

@@ -12,6 +12,7 @@ import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.nio.file.Path;
+import java.util.Map;
 import org.jspecify.annotations.Nullable;
 
 /** The weights of a model as they are stored, dense or quantized, decoded where rows are read. */
@@ -87,13 +88,14 @@ public final class StoredValues implements ModelValues {
         }
     }
 
-    /**
-     * Returns a matrix as it is stored, valid until another one is read.
-     *
-     * @throws FormatException if there is no such matrix
-     */
+    @Override
     public StoredWeight stored(String name) throws FormatException {
         return matrix(name);
+    }
+
+    @Override
+    public Map<TensorInfo, MemorySegment> tensors(String name) throws FormatException {
+        return weights.tensors(name.substring(0, name.length() - ".weight".length()));
     }
 
     private boolean isVector(String name) throws FormatException {

@@ -212,6 +212,7 @@ class GgufModelTest {
             assertThat(tokenizer.decode(tokenizer.encode("the fox 😀", true), true))
                     .isEqualTo("the fox 😀");
         }
+        throughAFolder(dir.resolve("kind.gguf"));
         assertThat(compared).isGreaterThan(200);
         List<String> longer = new ArrayList<>(tokens.values());
         longer.set(400, "a".repeat(513));
@@ -220,6 +221,56 @@ class GgufModelTest {
                 "tokenizer.ggml.tokens has 513 characters at 400; expected at most 512");
         refusedTokenizer(
                 builder.put("tokenizer.ggml.scores", List.of(1.0)), "tokenizer.ggml.scores is not a list of 501");
+    }
+
+    /** The tokenizer of the folder that the file becomes, and that of the file which the folder becomes, do the same. */
+    private void throughAFolder(Path file) throws IOException {
+        Path folder = Files.createDirectory(dir.resolve("folder"));
+        ModelFolder.writeSideFiles(file, folder);
+        Files.writeString(folder.resolve("config.json"), """
+                {"architectures": ["LlamaForCausalLM"], "vocab_size": 501, "hidden_size": 64, "num_attention_heads": 4}
+                """);
+        Path back = dir.resolve("back.gguf");
+        GgufWriter.write(back, tokenizerMetadata(folder), List.of(), (tensor, sink) -> {}, whole -> {});
+        String json = Files.readString(folder.resolve("tokenizer.json"));
+        String[][] changes = {
+            {"\"type\": \"Prepend\"", "\"type\": \"Append\"", "writes spaces by"},
+            {"\"fuse_unk\": true,", "\"fuse_unk\": true, \"dropout\": 0.1,", "model.dropout is 0.1"},
+            {"\"merges\": \\[\\s*\\[[^]]*\\],", "\"merges\": [", "but llama.cpp would"},
+        };
+        for (String[] change : changes) {
+            String changed = json.replaceFirst(change[0], change[1]);
+            assertThat(changed).as(change[0]).isNotEqualTo(json);
+            Files.writeString(folder.resolve("tokenizer.json"), changed);
+            assertThatThrownBy(() -> tokenizerMetadata(folder))
+                    .isInstanceOf(FormatException.class)
+                    .hasMessageContaining(change[2]);
+        }
+        Files.writeString(folder.resolve("tokenizer.json"), json);
+        JsonNode texts = TestData.json("tokenizers/kinds.json").get("texts");
+        try (Tokenizer first = Tokenizer.open(file);
+                Tokenizer second = Tokenizer.open(folder);
+                Tokenizer third = Tokenizer.open(back);
+                GgufFile before = GgufFile.open(file);
+                GgufFile after = GgufFile.open(back)) {
+            for (JsonNode text : texts.values()) {
+                int[] ids = first.encode(text.stringValue(), true);
+                assertThat(second.encode(text.stringValue(), true)).isEqualTo(ids);
+                assertThat(third.encode(text.stringValue(), true)).isEqualTo(ids);
+            }
+            for (String key : List.of("model", "tokens", "token_type", "bos_token_id", "eos_token_id")) {
+                assertThat(after.values().get("tokenizer.ggml." + key))
+                        .as(key)
+                        .isEqualTo(before.values().get("tokenizer.ggml." + key));
+            }
+            assertThat(after.values()).containsEntry("tokenizer.ggml.add_space_prefix", true);
+        }
+    }
+
+    private static GgufMetadata tokenizerMetadata(Path folder) throws IOException {
+        GgufMetadata metadata = new GgufMetadata();
+        GgufTokenizerMetadata.put(metadata, ModelConfig.read(folder), folder);
+        return metadata;
     }
 
     private static int[] ints(JsonNode array) {
