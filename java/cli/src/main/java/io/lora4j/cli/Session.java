@@ -1,13 +1,13 @@
 package io.lora4j.cli;
 
 import io.lora4j.formats.Tokenizer;
-import io.lora4j.kernels.Compute;
 import io.lora4j.kernels.Device;
 import io.lora4j.kernels.Queue;
 import io.lora4j.train.Sources;
 import io.lora4j.train.model.Adapter;
 import io.lora4j.train.model.FourBit;
 import io.lora4j.train.model.LlamaModel;
+import io.lora4j.train.model.ModelForm;
 import io.lora4j.train.model.WeightMode;
 import java.io.IOException;
 import java.nio.file.Path;
@@ -59,7 +59,9 @@ final class Session implements AutoCloseable {
         Device device = push(resources, Device.cpu());
         Queue queue = push(resources, threads == 0 ? Queue.create(device) : Queue.create(device, threads));
         tokenizer = push(resources, Tokenizer.open(modelDir));
-        model = push(resources, LlamaModel.open(modelDir, queue, WeightMode.PACK, fourBit.orElse(null), Compute.F32));
+        model = push(
+                resources,
+                LlamaModel.open(modelDir, queue, ModelForm.of(WeightMode.PACK).withFourBit(fourBit.orElse(null))));
         adapter = adapterDir.isPresent() ? push(resources, Adapter.load(model, adapterDir.get(), false)) : null;
         opened.addAll(resources);
     }

@@ -69,12 +69,13 @@ final class ForeignOptions {
         only(List.of(NONE), linear, "bias", "modules_to_save", "lora_modules_to_save", "target_parameters");
         only(List.of(NONE), linear, "lora_target_parameters", "trainable_token_indices", "layer_replication");
         only(List.of(OFF), linear, "lora_bias", "fan_in_fan_out", "ensure_weight_tying");
-        only(List.of("true"), "A begins uniform and B zero, PEFT's default", "init_lora_weights");
+        only(List.of(NONE, "{}"), "LoftQ's options are loftq_iter and load_in_4bit", "loftq_config");
+        only(List.of("4"), "LoftQ quantizes to 4 bits", "loftq_bits");
         only(List.of(NONE), "this variant of LoRA is not built", "arrow_config", "kasa_config", "velora_config");
         only(List.of(NONE), "this variant of LoRA is not built", "monteclora_config", "alora_invocation_tokens");
         only(List.of(NONE), "Megatron is not used", "megatron_config");
         only(List.of(NONE), "the layers of every supported model are found without it", "layers_pattern");
-        without("the variant is not built", "loftq_config", "eva_config", "corda_config", "lora_ga_config");
+        without("the variant is not built", "eva_config", "corda_config", "lora_ga_config");
         without("the variant is not built", "qalora_group_size", "megatron_core", "runtime_config");
         without("PEFT's own bookkeeping", "auto_mapping", "inference_mode", "peft_version");
         only(List.of(NONE), "the option is model_name_or_path", "base_model_name_or_path");

@@ -17,6 +17,7 @@ final class OptionRules {
         checkEvaluation(settings);
         checkAdapter(settings);
         LoadOptions.fourBit(settings);
+        InitOptions.check(settings);
         if (TrainOptions.isResumed(settings) && settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR)) {
             throw new OptionException(
                     "options resume_from_checkpoint and overwrite_output_dir exclude each other: the one"
@@ -119,7 +120,8 @@ final class OptionRules {
                 TrainOptions.LAYERS_TO_TRANSFORM,
                 TrainOptions.USE_RSLORA,
                 TrainOptions.RANK_PATTERN,
-                TrainOptions.ALPHA_PATTERN)) {
+                TrainOptions.ALPHA_PATTERN,
+                InitOptions.INIT_LORA_WEIGHTS)) {
             if (settings.isSet(option)) {
                 throw new OptionException(
                         "option " + option.name() + ": an adapter that is trained further keeps its own; remove"

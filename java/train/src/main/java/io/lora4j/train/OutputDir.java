@@ -6,6 +6,7 @@ import io.lora4j.formats.AtomicFile;
 import io.lora4j.formats.PeftAdapter;
 import io.lora4j.train.checkpoint.Chain;
 import io.lora4j.train.checkpoint.CheckpointStore;
+import io.lora4j.train.checkpoint.Fingerprint;
 import io.lora4j.train.checkpoint.MetricsLog;
 import io.lora4j.train.checkpoint.OptimizerFile;
 import io.lora4j.train.checkpoint.RunIdentity;
@@ -14,7 +15,9 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.stream.Stream;
 
@@ -95,7 +98,9 @@ final class OutputDir {
         }
         boolean ran = Files.exists(dir.resolve(MetricsLog.FILE_NAME))
                 || !checkpoints.list().isEmpty();
-        Optional<Path> replaced = files(dir).stream().filter(Files::exists).findFirst();
+        Optional<Path> replaced = Stream.concat(files(dir).stream(), Stream.of(dir.resolve(RunStart.BASE)))
+                .filter(Files::exists)
+                .findFirst();
         if (!ran && replaced.isPresent()) {
             throw notOfARun(replaced.get());
         }
@@ -152,7 +157,20 @@ final class OutputDir {
             }
             Files.deleteIfExists(dir.resolve(MetricsLog.FILE_NAME));
             Files.deleteIfExists(dir.resolve(Chain.FILE_NAME));
+            if (Files.exists(dir.resolve(RunStart.BASE))) {
+                AtomicDirectory.delete(dir.resolve(RunStart.BASE));
+            }
         }
+    }
+
+    /** Returns the files of the base that is the run's own, by their path from here; none if it trains on another's. */
+    Map<String, Fingerprint> baseFiles() throws IOException {
+        Map<String, Fingerprint> files = new LinkedHashMap<>();
+        if (Files.exists(dir.resolve(RunStart.BASE))) {
+            CheckpointStore.fingerprints(dir.resolve(RunStart.BASE))
+                    .forEach((name, fingerprint) -> files.put(RunStart.BASE + "/" + name, fingerprint));
+        }
+        return files;
     }
 
     /** Writes the adapter with the tokenizer that it was trained with, and the template if it was not the model's own. */
@@ -167,13 +185,13 @@ final class OutputDir {
     }
 
     /** Binds the adapter and what goes with it to the run's chain; the last thing that a run does. */
-    Chain seal(Chain chain, int step, int totalSteps) throws IOException {
+    Chain seal(Chain chain, int step, int totalSteps, Map<String, Fingerprint> base) throws IOException {
         List<String> names = files(dir).stream()
                 .filter(Files::exists)
                 .map(file -> file.getFileName().toString())
                 .sorted()
                 .toList();
-        return checkpoints.seal(chain, step, totalSteps, names);
+        return checkpoints.seal(chain, step, totalSteps, names, base);
     }
 
     /**

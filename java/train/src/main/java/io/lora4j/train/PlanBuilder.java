@@ -29,6 +29,8 @@ final class PlanBuilder {
     private static final int PREVIEWED_ROWS = 3;
     /** Values, gradients, two moments, and the copy that a save makes. */
     private static final int ADAPTER_BUFFERS = 5;
+    /** What an adapter began with that was taken out of the base, and a save's copy of it and of both together. */
+    private static final int DIFFERENCE_BUFFERS = 3;
     /** Bounds of the kernels' workspace: logits of a chunk of tokens, and packed panels. */
     private static final long LOGITS = 48L << 20;
 
@@ -125,9 +127,14 @@ final class PlanBuilder {
 
     /** A new adapter as the options say, or an existing one's own config, whose dropout alone may be another. */
     private AdapterConfig adapterConfig(Optional<Path> resumeFrom) throws IOException {
-        String base = sources.model().name();
-        String revision = sources.model().revision();
-        Optional<Path> existing = resumeFrom.or(sources::adapter);
+        boolean own = InitOptions.writesBase(settings);
+        String base = own
+                ? settings.get(TrainOptions.OUTPUT_DIR).resolve(RunStart.BASE).toString()
+                : sources.model().name();
+        String revision = own ? null : sources.model().revision();
+        // What is written of an adapter that changed the base is not what is trained.
+        boolean begun = InitOptions.init(settings).changesBase();
+        Optional<Path> existing = begun ? Optional.empty() : resumeFrom.or(sources::adapter);
         if (existing.isEmpty()) {
             Map<String, Integer> ranks = new LinkedHashMap<>();
             settings.get(TrainOptions.RANK_PATTERN).forEach((name, rank) -> ranks.put(name, rank.intValue()));
@@ -146,22 +153,22 @@ final class PlanBuilder {
                     revision,
                     "CAUSAL_LM");
         }
-        AdapterConfig own = AdapterConfig.read(existing.get());
+        AdapterConfig read = AdapterConfig.read(existing.get());
         boolean other = resumeFrom.isEmpty() && settings.isSet(TrainOptions.LORA_DROPOUT);
         return new AdapterConfig(
-                own.rank(),
-                own.loraAlpha(),
-                other ? settings.get(TrainOptions.LORA_DROPOUT) : own.loraDropout(),
-                own.targetModules(),
-                own.excludeModules(),
-                own.rankPattern(),
-                own.alphaPattern(),
-                own.useRslora(),
-                own.layersToTransform(),
-                own.layersPattern(),
+                read.rank(),
+                read.loraAlpha(),
+                other ? settings.get(TrainOptions.LORA_DROPOUT) : read.loraDropout(),
+                read.targetModules(),
+                read.excludeModules(),
+                read.rankPattern(),
+                read.alphaPattern(),
+                read.useRslora(),
+                read.layersToTransform(),
+                read.layersPattern(),
                 base,
                 revision,
-                own.taskType());
+                read.taskType());
     }
 
     /** Returns the learning rates of a run with these settings. */
@@ -189,7 +196,7 @@ final class PlanBuilder {
     }
 
     /** The files' bytes; of those of linear layers that are quantized while they are loaded, what is left of them. */
-    private long weightBytes(ModelConfig model) throws IOException {
+    private long weightBytes(ModelConfig model, AdapterConfig adapter) throws IOException {
         long files = 0;
         for (Path file : RunIdentity.baseFiles(modelDir)) {
             files += Files.size(file);
@@ -199,7 +206,7 @@ final class PlanBuilder {
         }
         Optional<FourBit> fourBit = LoadOptions.fourBit(settings);
         if (fourBit.isEmpty()) {
-            return files;
+            return InitOptions.init(settings).changesBase() ? withResiduals(model, adapter, files) : files;
         }
         long linear = 0;
         long quantized = 0;
@@ -212,6 +219,16 @@ final class PlanBuilder {
         }
         double rest = 1 - (double) linear / model.parameters();
         return (long) (rest * files) + quantized;
+    }
+
+    /** What an adapter is taken out of is held in float32, or with bf16 in that. */
+    private long withResiduals(ModelConfig model, AdapterConfig adapter, long files) throws FormatException {
+        long values = 0;
+        for (ModelModule module : adapter.targets(model.modules())) {
+            values += module.outFeatures() * module.inFeatures();
+        }
+        double rest = 1 - (double) values / model.parameters();
+        return (long) (rest * files) + values * (settings.get(TrainOptions.BF16) ? 2 : Float.BYTES);
     }
 
     private MemoryPlan memory(
@@ -228,11 +245,12 @@ final class PlanBuilder {
                 tokens = Math.max(tokens, batch.tokens());
             }
         }
-        long weights = weightBytes(model);
+        long weights = weightBytes(model, adapter);
         long logits = Math.min(LOGITS, Math.min(tokens, LOGITS_ROWS) * (long) model.vocabSize() * Float.BYTES);
         Map<String, Long> parts = new LinkedHashMap<>();
         parts.put("weights", weights);
-        long buffers = ADAPTER_BUFFERS * parameters * Float.BYTES;
+        boolean difference = InitOptions.init(settings).changesBase() && !InitOptions.writesBase(settings);
+        long buffers = (ADAPTER_BUFFERS + (difference ? DIFFERENCE_BUFFERS : 0)) * parameters * Float.BYTES;
         parts.put("adapter, gradients, optimizer, copy", buffers);
         parts.put("activations (" + tokens + " tokens)", activations);
         parts.put("logits chunk and workspace", logits + PANELS);

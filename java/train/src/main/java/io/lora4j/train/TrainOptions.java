@@ -294,6 +294,8 @@ public final class TrainOptions {
                     USE_RSLORA,
                     RANK_PATTERN,
                     ALPHA_PATTERN,
+                    InitOptions.INIT_LORA_WEIGHTS,
+                    InitOptions.LOFTQ_ITER,
                     PER_DEVICE_TRAIN_BATCH_SIZE,
                     GRADIENT_ACCUMULATION_STEPS,
                     LEARNING_RATE,

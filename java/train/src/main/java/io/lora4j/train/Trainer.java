@@ -1,13 +1,11 @@
 package io.lora4j.train;
 
-import io.lora4j.formats.PeftAdapter;
 import io.lora4j.kernels.Device;
 import io.lora4j.kernels.Queue;
 import io.lora4j.train.checkpoint.Chain;
 import io.lora4j.train.checkpoint.CheckpointStore;
 import io.lora4j.train.checkpoint.Fingerprint;
 import io.lora4j.train.checkpoint.MetricsLog;
-import io.lora4j.train.checkpoint.OptimizerFile;
 import io.lora4j.train.checkpoint.RunIdentity;
 import io.lora4j.train.checkpoint.TrainerState;
 import io.lora4j.train.data.BatchPlan;
@@ -17,9 +15,7 @@ import io.lora4j.train.model.Adapter;
 import io.lora4j.train.model.BatchLoss;
 import io.lora4j.train.model.Evaluator;
 import io.lora4j.train.model.LlamaModel;
-import io.lora4j.train.model.WeightMode;
 import java.io.IOException;
-import java.lang.foreign.Arena;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Clock;
@@ -159,38 +155,24 @@ public final class Trainer {
                 : null;
         try (Device device = Device.cpu();
                 Queue queue = Queue.create(device, settings.get(TrainOptions.THREADS));
-                LlamaModel model = LlamaModel.open(
-                        sources.model().dir(),
-                        queue,
-                        WeightMode.PACK,
-                        LoadOptions.fourBit(settings).orElse(null),
-                        TrainOptions.compute(settings));
-                Adapter adapter = openAdapter(model, plan, sources)) {
-            int done = saved == null ? 0 : saved.chain().step();
-            output.prepare(done, settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR));
+                RunStart start = RunStart.open(plan, sources, queue, output.path(), this::prepare)) {
+            LlamaModel model = start.model();
+            Adapter adapter = start.adapter();
             try (TrainingStep step = new TrainingStep(model, adapter, settings);
-                    MetricsLog log = MetricsLog.open(output.path(), done)) {
-                return new Run(model, adapter, step, log, listener, chain, evalData).from(done);
+                    MetricsLog log = MetricsLog.open(output.path(), done())) {
+                Map<String, Fingerprint> base = output.baseFiles();
+                return new Run(model, adapter, step, log, listener, chain, evalData, base).from(done());
             }
         }
     }
 
-    /** Returns the adapter that a run's next step begins with: a new one, one to go on with, or a checkpoint's with its optimizer. */
-    static Adapter openAdapter(LlamaModel model, TrainPlan plan, Sources sources) throws IOException {
-        Path from = plan.resumeFrom().or(sources::adapter).orElse(null);
-        if (from == null) {
-            return Adapter.create(model, plan.adapter(), plan.settings().get(TrainOptions.SEED));
-        }
-        Adapter adapter;
-        try (Arena copies = Arena.ofConfined()) {
-            PeftAdapter peft = new PeftAdapter(
-                    plan.adapter(), PeftAdapter.read(from, copies).modules());
-            adapter = Adapter.of(model, peft, from.toString(), true);
-        }
-        if (plan.resumeFrom().isPresent()) {
-            OptimizerFile.read(from, adapter);
-        }
-        return adapter;
+    /** The step that the run goes on from, 0 for a new one. */
+    private int done() {
+        return saved == null ? 0 : saved.chain().step();
+    }
+
+    private void prepare() throws IOException {
+        output.prepare(done(), settings.get(TrainOptions.OVERWRITE_OUTPUT_DIR));
     }
 
     /** A run under way. */
@@ -203,6 +185,7 @@ public final class Trainer {
         private final Metrics.Window window;
         private final BestModel best;
         private final @Nullable Fingerprint evalData;
+        private final Map<String, Fingerprint> base;
         private final BatchPlan batches = plan.batches();
 
         private Chain chain;
@@ -214,7 +197,8 @@ public final class Trainer {
                 MetricsLog log,
                 TrainListener listener,
                 Chain chain,
-                @Nullable Fingerprint evalData) {
+                @Nullable Fingerprint evalData,
+                Map<String, Fingerprint> base) {
             this.model = model;
             this.adapter = adapter;
             this.step = step;
@@ -222,6 +206,7 @@ public final class Trainer {
             this.listener = listener;
             this.chain = chain;
             this.evalData = evalData;
+            this.base = base;
             Map<String, Double> progress =
                     saved == null ? Map.of() : saved.state().progress();
             this.window = new Metrics.Window(progress);
@@ -262,7 +247,7 @@ public final class Trainer {
                 if (loadsBest && best.step().isPresent()) {
                     output.takeAdapterOf(output.best(best.step().getAsInt()));
                 }
-                chain = output.seal(chain, now, total);
+                chain = output.seal(chain, now, total, base);
             }
             try (Stream<Path> files = Files.list(output.path())) {
                 return new TrainResult(
@@ -323,7 +308,7 @@ public final class Trainer {
                     evalData,
                     Path.of("").toAbsolutePath().toString());
             chain = output.checkpoints()
-                    .save(state, chain, plan.totalSteps(), OutputDir.checkpointBody(adapter), protectedSteps());
+                    .save(state, chain, plan.totalSteps(), OutputDir.checkpointBody(adapter), base, protectedSteps());
             Path checkpoint = output.checkpoints().path(now);
             listener.onSave(now, checkpoint);
             return checkpoint;

@@ -12,9 +12,8 @@ import io.lora4j.train.checkpoint.OptimizerFile;
 import io.lora4j.train.checkpoint.TrainerState;
 import io.lora4j.train.data.BatchPlan;
 import io.lora4j.train.model.Adapter;
-import io.lora4j.train.model.LlamaModel;
-import io.lora4j.train.model.WeightMode;
 import java.io.IOException;
+import java.lang.foreign.Arena;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.ZonedDateTime;
@@ -150,22 +149,16 @@ public final class Verifier {
                     + ", expected 0 or the step of a checkpoint, and that of a later one; there are " + steps());
         }
         Chain chain = checkpoints.get(to).chain();
-        Optional<Path> start = from == 0 ? Optional.empty() : Optional.of(run.resolve("checkpoint-" + from));
+        Optional<Path> checkpoint = from == 0 ? Optional.empty() : Optional.of(run.resolve("checkpoint-" + from));
         ZonedDateTime clock = ZonedDateTime.parse(chain.identity().clock());
-        TrainPlan plan = new PlanBuilder(settings, sources).build(start, clock);
+        TrainPlan plan = new PlanBuilder(settings, sources).build(checkpoint, clock);
         plan.memory().requireFits();
         TreeMap<Integer, Schedule> schedules = schedules(chain, plan);
         BatchPlan batches = plan.batches();
         try (Device device = Device.cpu();
                 Queue queue = Queue.create(device, settings.get(TrainOptions.THREADS));
-                LlamaModel model = LlamaModel.open(
-                        sources.model().dir(),
-                        queue,
-                        WeightMode.PACK,
-                        LoadOptions.fourBit(settings).orElse(null),
-                        TrainOptions.compute(settings));
-                Adapter adapter = Trainer.openAdapter(model, plan, sources);
-                TrainingStep training = new TrainingStep(model, adapter, settings)) {
+                RunStart start = RunStart.open(plan, sources, queue, run);
+                TrainingStep training = new TrainingStep(start.model(), start.adapter(), settings)) {
             int stepsPerEpoch = batches.stepsPerEpoch();
             BatchPlan.Epoch epoch = batches.epoch(from / stepsPerEpoch);
             for (int done = from; done < to; done++) {
@@ -177,7 +170,7 @@ public final class Verifier {
                 training.run(step, learningRate, epoch.step(done % stepsPerEpoch));
                 onStep.accept(step);
             }
-            return differences(run.resolve("checkpoint-" + to), adapter);
+            return differences(run.resolve("checkpoint-" + to), start.adapter());
         }
     }
 
@@ -195,8 +188,10 @@ public final class Verifier {
 
     private static List<String> differences(Path checkpoint, Adapter adapter) throws IOException {
         List<String> differences = new ArrayList<>();
-        differences.addAll(OptimizerFile.differences(
-                checkpoint.resolve(PeftAdapter.FILE_NAME), OptimizerFile.parameters(adapter)));
+        try (Arena copies = Arena.ofConfined()) {
+            differences.addAll(OptimizerFile.differences(
+                    checkpoint.resolve(PeftAdapter.FILE_NAME), OptimizerFile.parameters(adapter, copies)));
+        }
         differences.addAll(
                 OptimizerFile.differences(checkpoint.resolve(OptimizerFile.FILE_NAME), OptimizerFile.moments(adapter)));
         return differences;

@@ -79,13 +79,21 @@ public final class CheckpointStore {
      * @param chain the links up to the checkpoint before it
      * @param totalSteps steps of the whole run
      * @param body writes the other files
+     * @param beside what else the checkpoint depends on, by its path from the output directory
      * @param needed steps whose checkpoints stay, as the new one does, even if these are more than are to be kept
      * @return the chain with the checkpoint's link
      * @throws FormatException if the disk is full; then the older checkpoints are as they were
      */
-    public Chain save(TrainerState state, Chain chain, int totalSteps, AtomicDirectory.Body body, Set<Integer> needed)
+    public Chain save(
+            TrainerState state,
+            Chain chain,
+            int totalSteps,
+            AtomicDirectory.Body body,
+            Map<String, Fingerprint> beside,
+            Set<Integer> needed)
             throws IOException {
         Map<String, Fingerprint> files = new LinkedHashMap<>();
+        beside.forEach((name, fingerprint) -> files.put("../" + name, fingerprint));
         Path metrics = outputDir.resolve(MetricsLog.FILE_NAME);
         if (Files.exists(metrics)) {
             files.put("../" + MetricsLog.FILE_NAME, Fingerprint.of(metrics));
@@ -159,7 +167,7 @@ public final class CheckpointStore {
     }
 
     /** Returns the fingerprints of all files of a folder. */
-    static Map<String, Fingerprint> fingerprints(Path dir) throws IOException {
+    public static Map<String, Fingerprint> fingerprints(Path dir) throws IOException {
         List<Path> files;
         try (Stream<Path> entries = Files.list(dir)) {
             files = entries.sorted().toList();
@@ -177,9 +185,11 @@ public final class CheckpointStore {
      * @param step the step that the run ended with
      * @param totalSteps steps of the whole run
      * @param names the files that belong to the adapter
+     * @param beside what else it depends on, by its path from the output directory
      */
-    public Chain seal(Chain chain, int step, int totalSteps, List<String> names) throws IOException {
-        Map<String, Fingerprint> files = new LinkedHashMap<>();
+    public Chain seal(Chain chain, int step, int totalSteps, List<String> names, Map<String, Fingerprint> beside)
+            throws IOException {
+        Map<String, Fingerprint> files = new LinkedHashMap<>(beside);
         for (String name : names) {
             files.put(name, Fingerprint.of(outputDir.resolve(name)));
         }

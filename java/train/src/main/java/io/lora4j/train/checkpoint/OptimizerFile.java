@@ -73,10 +73,17 @@ public final class OptimizerFile {
         return moments;
     }
 
-    /** Returns the parameters of an adapter by the names that PEFT's file has for them. */
-    public static Map<String, Tensor> parameters(Adapter adapter) {
+    /**
+     * Returns what is written down of an adapter by the names that PEFT's file has.
+     *
+     * @param copies owns it
+     */
+    public static Map<String, Tensor> parameters(Adapter adapter, Arena copies) {
         Map<String, Tensor> parameters = new LinkedHashMap<>();
-        adapter.parameterList().forEach(parameter -> parameters.put(parameter.name(), parameter.value()));
+        for (NamedTensor tensor : adapter.toPeft(copies).tensors()) {
+            long[] shape = tensor.shape().stream().mapToLong(Long::longValue).toArray();
+            parameters.put(tensor.name(), Tensor.of(tensor.data(), DType.F32, shape));
+        }
         return parameters;
     }
 

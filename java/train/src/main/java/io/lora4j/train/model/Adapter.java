@@ -37,6 +37,8 @@ public final class Adapter implements AutoCloseable {
     private final Tensor parameters;
     private final Tensor[] training;
     private final Arena arena;
+    /** What the base is less of, in this adapter's memory. */
+    private @Nullable PeftAdapter less;
 
     private Adapter(ModelConfig model, AdapterConfig config, DType dtype, boolean trainable) throws FormatException {
         List<ModelModule> targets = config.targets(model.modules());
@@ -156,6 +158,22 @@ public final class Adapter implements AutoCloseable {
     }
 
     /**
+     * Takes over an adapter that is trained on a base less another one ({@link ModelForm#less}). What is written down is their difference:
+     * an adapter of twice the rank for the base itself.
+     *
+     * @param less has the same config and modules
+     * @throws FormatException if an adapter is of another base model
+     */
+    public static Adapter ofDifference(LlamaModel model, PeftAdapter peft, PeftAdapter less, String where)
+            throws FormatException {
+        Adapter adapter = of(model, peft, where, true);
+        Map<String, LoraWeights> copies = new LinkedHashMap<>();
+        less.modules().forEach((name, w) -> copies.put(name, w.copy(adapter.arena)));
+        adapter.less = new PeftAdapter(less.config(), copies);
+        return adapter;
+    }
+
+    /**
      * Reads an adapter in PEFT's layout.
      *
      * @param dir a directory with {@code adapter_config.json} and {@code adapter_model.safetensors}
@@ -179,7 +197,7 @@ public final class Adapter implements AutoCloseable {
         }
     }
 
-    /** Returns the parameters in PEFT's terms: the adapter's own memory, or where that is not float32 copies that {@code copies} owns. */
+    /** Returns what is written down, in PEFT's terms: the adapter's own memory, or copies that {@code copies} owns. */
     public PeftAdapter toPeft(Arena copies) {
         Map<String, LoraWeights> modules = new LinkedHashMap<>();
         for (LoraLinear linear : linears) {
@@ -189,7 +207,8 @@ public final class Adapter implements AutoCloseable {
                     linear.module(),
                     new LoraWeights(linear.rank(), a.size(1), b.size(0), float32(copies, a), float32(copies, b)));
         }
-        return new PeftAdapter(writtenConfig(), modules);
+        PeftAdapter trained = new PeftAdapter(writtenConfig(), modules);
+        return less == null ? trained : trained.minus(less, copies);
     }
 
     private static MemorySegment float32(Arena arena, Tensor from) {

@@ -1,5 +1,6 @@
 package io.lora4j.train.model;
 
+import io.lora4j.formats.BitsAndBytes;
 import io.lora4j.formats.StoredWeight;
 import io.lora4j.kernels.DType;
 import io.lora4j.kernels.Part;
@@ -10,6 +11,7 @@ import io.lora4j.kernels.Scheme;
 import io.lora4j.kernels.Tensor;
 import java.lang.foreign.Arena;
 import java.util.EnumMap;
+import java.util.List;
 import java.util.Map;
 
 /**
@@ -45,9 +47,20 @@ public record FourBit(Type type, boolean doubleQuant) {
         return Math.ceilDiv(values, 2) + scales;
     }
 
-    /** @param owner owns the parts */
-    StoredWeight quantize(Queue queue, StoredWeight dense, Arena owner) {
-        long values = Math.multiplyExact(dense.rows(), dense.cols());
+    /** Returns how bitsandbytes writes such layers down. */
+    public BitsAndBytes toBitsAndBytes(String computeType) {
+        BitsAndBytes.Type written = type == Type.NF4 ? BitsAndBytes.Type.NF4 : BitsAndBytes.Type.FP4;
+        return new BitsAndBytes(written, BLOCK, doubleQuant, computeType, List.of());
+    }
+
+    /**
+     * Quantizes a matrix.
+     *
+     * @param dense [N, K], F32, F16 or BF16
+     * @param owner owns the parts
+     */
+    StoredWeight quantize(Queue queue, Tensor dense, Arena owner) {
+        long values = dense.elements();
         long blocks = Math.ceilDiv(values, BLOCK);
         Map<Part, Tensor> parts = new EnumMap<>(Part.class);
         parts.put(Part.VALUES, Tensor.allocate(owner, DType.U8, Math.ceilDiv(values, 2)));
@@ -59,9 +72,9 @@ public record FourBit(Type type, boolean doubleQuant) {
             parts.put(Part.NESTED_OFFSET, Tensor.allocate(owner, DType.F32, 1));
             parts.put(Part.NESTED_BLOCK_SIZE, Tensor.ofLongs(owner, NESTED_BLOCK));
         }
-        Quantize.Builder quantize = Quantize.builder(owner).scheme(type.scheme).x(dense.values());
+        Quantize.Builder quantize = Quantize.builder(owner).scheme(type.scheme).x(dense);
         parts.forEach(quantize::part);
         QuantizeOps.forward(queue, quantize.build());
-        return new StoredWeight(type.scheme, dense.rows(), dense.cols(), parts);
+        return new StoredWeight(type.scheme, dense.size(0), dense.size(1), parts);
     }
 }

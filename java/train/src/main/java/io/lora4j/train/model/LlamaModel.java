@@ -4,7 +4,6 @@ import io.lora4j.formats.AdapterConfig;
 import io.lora4j.formats.FormatException;
 import io.lora4j.formats.ModelConfig;
 import io.lora4j.formats.ModelWeights;
-import io.lora4j.kernels.Compute;
 import io.lora4j.kernels.DType;
 import io.lora4j.kernels.Isa;
 import io.lora4j.kernels.NumericException;
@@ -39,15 +38,14 @@ public final class LlamaModel implements AutoCloseable {
     private final Slab.Block memory = new Slab.Block();
     private final Operations ops;
 
-    private LlamaModel(ModelWeights files, Queue queue, WeightMode mode, @Nullable FourBit fourBit, Compute compute)
-            throws FormatException {
+    private LlamaModel(ModelWeights files, Queue queue, ModelForm form) throws FormatException {
         this.config = files.config();
         this.queue = queue;
         this.real = queue.device().info().isa() == Isa.REF64 ? DType.F64 : DType.F32;
-        this.weights = new LlamaWeights(files, queue, mode, fourBit, compute);
-        this.mapped = mode == WeightMode.BORROW ? files : null;
+        this.weights = new LlamaWeights(files, queue, form);
+        this.mapped = form.mode() == WeightMode.BORROW ? files : null;
         this.rotary = new RotaryTable(config, real);
-        this.ops = new Operations(queue, config, compute);
+        this.ops = new Operations(queue, config, form.compute());
     }
 
     /**
@@ -58,23 +56,20 @@ public final class LlamaModel implements AutoCloseable {
      * @throws FormatException if a file is missing or damaged, or config and weights do not belong together
      */
     public static LlamaModel open(Path dir, Queue queue, WeightMode mode) throws IOException {
-        return open(dir, queue, mode, null, Compute.F32);
+        return open(dir, queue, ModelForm.of(mode));
     }
 
     /**
      * Opens a model as {@link #open(Path, Queue, WeightMode)}, in another form.
      *
-     * @param fourBit how its linear layers are quantized; null if they stay as they are stored
-     * @param compute the precision of its products; with {@link Compute#BF16} matrices that are packed are rounded to bf16
-     * @throws FormatException also if the model is quantized already
+     * @throws FormatException also if the form needs a dense model and it is quantized
      */
-    public static LlamaModel open(Path dir, Queue queue, WeightMode mode, @Nullable FourBit fourBit, Compute compute)
-            throws IOException {
+    public static LlamaModel open(Path dir, Queue queue, ModelForm form) throws IOException {
         ModelWeights files = ModelWeights.open(dir);
         boolean kept = false;
         try {
-            LlamaModel model = new LlamaModel(files, queue, mode, fourBit, compute);
-            kept = mode == WeightMode.BORROW;
+            LlamaModel model = new LlamaModel(files, queue, form);
+            kept = form.mode() == WeightMode.BORROW;
             return model;
         } finally {
             if (!kept) {

@@ -1,11 +1,14 @@
 package io.lora4j.train.model;
 
 import io.lora4j.formats.FormatException;
+import io.lora4j.formats.LoraWeights;
+import io.lora4j.formats.LowRankUpdate;
 import io.lora4j.formats.ModelConfig;
 import io.lora4j.formats.ModelWeights;
 import io.lora4j.formats.StoredWeight;
-import io.lora4j.kernels.Compute;
+import io.lora4j.kernels.DType;
 import io.lora4j.kernels.NumericException;
+import io.lora4j.kernels.Part;
 import io.lora4j.kernels.Queue;
 import io.lora4j.kernels.Scheme;
 import io.lora4j.kernels.Tensor;
@@ -13,6 +16,8 @@ import io.lora4j.kernels.Weight;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
+import java.util.Objects;
 import org.jspecify.annotations.Nullable;
 
 /** The frozen weights of a model, checked against its config. Matrices stay where {@link WeightMode} says; vectors are copied. */
@@ -35,7 +40,7 @@ final class LlamaWeights implements AutoCloseable {
             keyNorm = qkNorm ? all.vector(block + ".self_attn.k_norm.weight") : null;
             for (Projection projection : Projection.values()) {
                 String module = projection.module(index);
-                weights[projection.ordinal()] = all.matrix(module, all.fourBit);
+                weights[projection.ordinal()] = all.matrix(module, all.form.fourBit());
                 if (all.files.has(module + ".bias")) {
                     biases[projection.ordinal()] = all.vector(module + ".bias");
                 }
@@ -59,24 +64,15 @@ final class LlamaWeights implements AutoCloseable {
 
     private final ModelWeights files;
     private final Queue queue;
-    private final WeightMode mode;
-    private final @Nullable FourBit fourBit;
-    private final Compute compute;
+    private final ModelForm form;
     private final Arena arena = Arena.ofShared();
     private final List<Weight> opened = new ArrayList<>();
 
-    /**
-     * @param fourBit how dense linear layers are quantized; null if they stay as they are
-     * @param compute what packed dense matrices are laid out for
-     */
-    LlamaWeights(ModelWeights files, Queue queue, WeightMode mode, @Nullable FourBit fourBit, Compute compute)
-            throws FormatException {
+    LlamaWeights(ModelWeights files, Queue queue, ModelForm form) throws FormatException {
         ModelConfig config = files.config();
         this.files = files;
         this.queue = queue;
-        this.mode = mode;
-        this.fourBit = fourBit;
-        this.compute = compute;
+        this.form = form;
         try {
             embedding = matrix("model.embed_tokens", null);
             for (int layer = 0; layer < config.numHiddenLayers(); layer++) {
@@ -91,16 +87,21 @@ final class LlamaWeights implements AutoCloseable {
     }
 
     private Weight matrix(String module, @Nullable FourBit quantized) throws FormatException {
-        boolean pack = mode == WeightMode.PACK;
+        boolean pack = form.mode() == WeightMode.PACK;
         try (Arena sources = Arena.ofShared()) {
             Arena owner = pack ? sources : arena;
             StoredWeight stored = files.matrix(module, owner);
+            LoraWeights less =
+                    form.less() == null ? null : form.less().modules().get(module);
+            if (less != null) {
+                stored = less(module, stored, less, owner);
+            }
             if (quantized != null) {
-                stored = quantized.quantize(queue, requireDense(module, stored), owner);
+                stored = quantized.quantize(queue, dense(module, stored, "load_in_4bit"), owner);
             }
             Weight weight = pack ? pack(stored) : stored.weight().borrow(queue.device());
             opened.add(weight);
-            if (pack || quantized != null) {
+            if (pack || quantized != null || less != null) {
                 files.unload(module); // The copy replaces the file's pages in memory.
             }
             return weight;
@@ -114,15 +115,25 @@ final class LlamaWeights implements AutoCloseable {
 
     private Weight pack(StoredWeight stored) {
         Weight.Builder weight = stored.weight();
-        return (stored.scheme() == Scheme.DENSE ? weight.compute(compute) : weight).pack(queue);
+        return (stored.scheme() == Scheme.DENSE ? weight.compute(form.compute()) : weight).pack(queue);
     }
 
-    private StoredWeight requireDense(String module, StoredWeight stored) throws FormatException {
+    private Tensor dense(String module, StoredWeight stored, String option) throws FormatException {
         if (stored.scheme() != Scheme.DENSE) {
             throw new FormatException(files.path() + ": tensor " + module + ".weight is quantized already ("
-                    + stored.scheme() + "); load_in_4bit is for dense models: remove the option");
+                    + stored.scheme() + "); " + option + " is for dense models: remove the option");
         }
-        return stored;
+        return stored.values();
+    }
+
+    private StoredWeight less(String module, StoredWeight stored, LoraWeights update, Arena owner)
+            throws FormatException {
+        Tensor source = dense(module, stored, "init_lora_weights");
+        Tensor rest = Tensor.allocate(owner, DType.F32, source.shape());
+        rest.copyFrom(source);
+        LowRankUpdate.add(
+                queue, update, -Objects.requireNonNull(form.less()).config().scaling(module), 0, rest);
+        return new StoredWeight(Scheme.DENSE, stored.rows(), stored.cols(), Map.of(Part.VALUES, rest));
     }
 
     private Tensor vector(String name) throws FormatException {

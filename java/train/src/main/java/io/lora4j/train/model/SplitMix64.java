@@ -29,6 +29,17 @@ final class SplitMix64 {
         return (float) ((2 * unit - 1) * bound);
     }
 
+    /** Fills with numbers that are normally distributed but for their tails: sums of twelve uniform ones, which take no logarithm. */
+    void gaussian(double[] out) {
+        for (int i = 0; i < out.length; i++) {
+            double sum = 0;
+            for (int k = 0; k < 12; k++) {
+                sum += (next() >>> 11) * 0x1p-53;
+            }
+            out[i] = sum - 6;
+        }
+    }
+
     private static long mix(long z) {
         z = (z ^ (z >>> 30)) * 0xbf58476d1ce4e5b9L;
         z = (z ^ (z >>> 27)) * 0x94d049bb133111ebL;

@@ -52,6 +52,7 @@ class CheckpointStoreTest {
                 chain,
                 12,
                 to -> AtomicFile.write(to.resolve("adapter"), new byte[] {1, 2, (byte) step}),
+                Map.of(),
                 Set.of());
     }
 
@@ -87,7 +88,7 @@ class CheckpointStoreTest {
     @Test
     void replacesACheckpointOfTheSameStep() throws Exception {
         save(3);
-        store.save(state(3), start, 12, to -> AtomicFile.write(to.resolve("other"), new byte[1]), Set.of());
+        store.save(state(3), start, 12, to -> AtomicFile.write(to.resolve("other"), new byte[1]), Map.of(), Set.of());
         assertThat(names(dir)).containsExactly("checkpoint-3");
         assertThat(names(dir.resolve("checkpoint-3"))).containsExactly("chain.json", "other", "trainer_state.json");
     }
@@ -103,6 +104,7 @@ class CheckpointStoreTest {
                             AtomicFile.write(to.resolve("adapter"), new byte[9]);
                             throw new IOException("No space left on device");
                         },
+                        Map.of(),
                         Set.of()))
                 .isInstanceOf(FormatException.class)
                 .hasMessageContaining("no space left");
@@ -117,12 +119,19 @@ class CheckpointStoreTest {
         Assumptions.assumeTrue(mounted, "mounting a small tmpfs needs root");
         try {
             CheckpointStore small = new CheckpointStore(mount, 2);
-            small.save(state(1), start, 12, to -> AtomicFile.write(to.resolve("adapter"), new byte[8]), Set.of());
+            small.save(
+                    state(1),
+                    start,
+                    12,
+                    to -> AtomicFile.write(to.resolve("adapter"), new byte[8]),
+                    Map.of(),
+                    Set.of());
             assertThatThrownBy(() -> small.save(
                             state(2),
                             start,
                             12,
                             to -> AtomicFile.write(to.resolve("adapter"), new byte[100_000]),
+                            Map.of(),
                             Set.of()))
                     .isInstanceOf(FormatException.class)
                     .hasMessageContaining("no space left");

@@ -4,7 +4,6 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 
 import io.lora4j.formats.FormatException;
-import io.lora4j.kernels.Compute;
 import io.lora4j.kernels.Device;
 import io.lora4j.kernels.Isa;
 import io.lora4j.kernels.Queue;
@@ -57,7 +56,8 @@ class LoadIn4BitTest {
         Batch batch = batch(numbers);
         try (Device device = Device.cpu();
                 Queue queue = Queue.create(device, 2);
-                LlamaModel model = LlamaModel.open(TINY, queue, WeightMode.PACK, fourBit(run), Compute.F32);
+                LlamaModel model = LlamaModel.open(
+                        TINY, queue, ModelForm.of(WeightMode.PACK).withFourBit(fourBit(run)));
                 Adapter adapter = Adapter.load(model, GOLDEN.resolve("adapter"), true);
                 TestModels.Optimizer optimizer = new TestModels.Optimizer(model, adapter, 2e-3, 0.01)) {
             assertThat(expected.get("losses").size()).isEqualTo(20);
@@ -87,7 +87,8 @@ class LoadIn4BitTest {
                 try (Device device = Device.cpu(isa);
                         Queue queue = Queue.create(device, 2);
                         Arena arena = Arena.ofConfined();
-                        LlamaModel model = LlamaModel.open(TINY, queue, mode, new FourBit(type, true), Compute.F32)) {
+                        LlamaModel model =
+                                LlamaModel.open(TINY, queue, ModelForm.of(mode).withFourBit(new FourBit(type, true)))) {
                     float[] now =
                             model.logits(batch, null, batch.lastRows(), arena).toFloatArray();
                     assertThat(now).isEqualTo(logits == null ? now : logits);
@@ -106,7 +107,8 @@ class LoadIn4BitTest {
         Path nf4 = ROOT.resolve("java/train/src/test/resources/io/lora4j/train/model/families/nf4");
         try (Device device = Device.cpu();
                 Queue queue = Queue.create(device, 1)) {
-            assertThatThrownBy(() -> LlamaModel.open(nf4, queue, WeightMode.PACK, fourBit("nf4"), Compute.F32))
+            assertThatThrownBy(() -> LlamaModel.open(
+                            nf4, queue, ModelForm.of(WeightMode.PACK).withFourBit(fourBit("nf4"))))
                     .isInstanceOf(FormatException.class)
                     .hasMessageContaining("tensor model.layers.0.self_attn.q_proj.weight is quantized already (NF4);"
                             + " load_in_4bit is for dense models");
