@@ -70,7 +70,9 @@ def main():
         for question in QUESTIONS:
             lines.append(f"| {question} | {ask(question)} | {ask(question, '--adapter', out)} |")
             print(lines[-1], flush=True)
-        args.out.write_text("\n".join(lines) + "\n")
+        # What others have written below stays.
+        below = args.out.read_text().partition("\n# ")[2] if args.out.exists() else ""
+        args.out.write_text("\n".join(lines) + "\n" + (f"\n# {below}" if below else ""))
 
 
 if __name__ == "__main__":
