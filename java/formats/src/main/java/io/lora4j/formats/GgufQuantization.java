@@ -46,7 +46,10 @@ final class GgufQuantization {
                             .part(Part.VALUES, blocks)
                             .build());
         } catch (NumericException e) {
-            throw new FormatException("tensor " + tensor + " cannot be stored as " + type + ": " + e.getMessage(), e);
+            throw new FormatException(
+                    "tensor " + tensor + " cannot be stored as " + type + ": " + e.getMessage()
+                            + "; BF16 and F32 hold every finite value",
+                    e);
         }
         return blocks.data();
     }
