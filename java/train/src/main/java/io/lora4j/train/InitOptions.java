@@ -10,9 +10,9 @@ public final class InitOptions {
             LoraInit.DEFAULT,
             "true: A begins uniform and B zero. pissa: both begin with the largest singular values of the weight, which are taken"
                     + " out of the base; the adapter is written for the base as it is, with twice the rank. pissa_niter_N: the"
-                    + " same from N rounds of a rough decomposition, for large models. loftq, with load_in_4bit: both begin with"
-                    + " what quantization loses. With load_in_4bit the base that the adapter belongs to is written beside it, in"
-                    + " base_model of output_dir.",
+                    + " same from N rounds of a rougher decomposition, as PEFT has it; it is not faster. loftq, with"
+                    + " load_in_4bit: both begin with what quantization loses. With load_in_4bit the base that the adapter"
+                    + " belongs to is written beside it, in base_model of output_dir.",
             given -> LoraInit.of(given.toString()));
     public static final Option<Integer> LOFTQ_ITER = Option.ofInt(
             "loftq_iter",
