@@ -150,7 +150,11 @@ public final class ModelWriter {
             for (TensorInfo tensor : tensors) {
                 plan(new TensorSpec(tensor.name(), tensor.dtype(), tensor.shape()), (spec, sink) -> {
                     sink.accept(copied(name, spec));
-                    return spec.name().equals(last) ? report : null;
+                    if (!spec.name().equals(last)) {
+                        return null;
+                    }
+                    values.release(name);
+                    return report;
                 });
             }
             return;

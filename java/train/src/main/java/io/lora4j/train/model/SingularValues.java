@@ -14,13 +14,14 @@ record SingularValues(double[] values, double[][] left, double[][] right) {
     /** As the vectors come from eigenvalues σ², numbers below this part of the largest σ are rounding. */
     private static final double NOTHING = 1e-7;
 
-    /** Half the digits of a float32, the type of the result, to spare. */
+    /** Two digits beyond those of a float32, which is what becomes of the vectors. */
     private static final double TOLERANCE = 1e-9;
 
     /**
      * Computes all there is of the {@code rank} largest, by Lanczos bidiagonalization with full reorthogonalization (Golub and Kahan
      * 1965; Golub, Luk and Overton 1981), which goes on until the vectors are singular vectors to 9 digits. A matrix of a flat spectrum
-     * takes as many steps as its smaller side, and is then decomposed whole.
+     * takes as many steps as its smaller side, and is then decomposed whole. Of values that are equal to the last digit, which trained
+     * weights do not have, some may be passed over for smaller ones.
      *
      * @param name starts the random numbers: the same name gives the same bits
      * @throws IllegalArgumentException if the rank is larger than the matrix
@@ -30,7 +31,7 @@ record SingularValues(double[] values, double[][] left, double[][] right) {
         // As many steps as there are columns leave nothing, if there are not more of them than rows.
         if (w.columns() > w.rows()) {
             SingularValues turned = of(new Transposed(w), rank, name);
-            return new SingularValues(turned.values, turned.right, turned.left).signed();
+            return new SingularValues(turned.values, /* left= */ turned.right, /* right= */ turned.left).signed();
         }
         int most = w.columns();
         Bidiagonal lanczos = new Bidiagonal(w, new SplitMix64(0, name));
