@@ -4,7 +4,7 @@
 #     java      lora4j with a small Java runtime: OUT/{lora4j,jre/,classes/}; there: OUT/lora4j train …
 #     tests     needs java; the C tests, the Java tests and what runs them: OUT/{run-tests,tests/,test-data/}
 #     gpu       needs java; the benchmarks of the GPU, from C++, through Java and of the peers: OUT/{run-bench,gpu_lora,lib/,bench/,jmh/}
-#     kernels   the benchmarks of the CPU, with OpenBLAS and oneDNN: OUT/{run-bench,kernel_bench,bf16_bench,lib/,bench/}
+#     kernels   the benchmarks of the CPU, with OpenBLAS and oneDNN: OUT/{run-bench,kernel_bench,lib/,bench/}
 # Without a part: java, tests and gpu. Where nvcc is (cmake/install-nvcc.sh), classes/ holds liblora4j_cuda.so as the jars do. On the host:
 #     OUT/run-tests --help        OUT/run-bench --help
 set -euo pipefail
@@ -116,7 +116,7 @@ pack_gpu() {
 }
 
 pack_kernels() {
-  bench kernel_bench bf16_bench
+  bench kernel_bench
 }
 
 rm -rf "$out"/{lib,bench}

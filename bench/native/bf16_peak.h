@@ -1,4 +1,4 @@
-// What the bf16 instructions of a core do at most: operands in registers, independent sums. FLOP of `steps` rounds.
+// What the bf16 instructions of a core do at most: operands in registers, independent sums.
 #pragma once
 
 #include "cpu/amx_bf16/tmul.h"
@@ -7,10 +7,10 @@
 
 #include <cstdint>
 
-namespace l4j_bench {
+const double kTmulFlops = 4.0 * 2 * 16 * 16 * 32; // of a round
 
 // TDPBF16PS on four tiles of C, two of A, two of B. The process needs the permission that l4j_device_open asks Linux for.
-inline double peak_tmul(int64_t steps) {
+inline void tmul(int64_t rounds) {
     tile_config config = {};
     config.palette = 1;
     for (int t = 0; t < 8; t++) {
@@ -28,26 +28,24 @@ inline double peak_tmul(int64_t steps) {
     tile_load(5, values, 64);
     tile_load(6, values, 64);
     tile_load(7, values, 64);
-    for (int64_t i = 0; i < steps; i++) {
+    for (int64_t i = 0; i < rounds; i++) {
         tile_multiply(0, 4, 6);
         tile_multiply(1, 4, 7);
         tile_multiply(2, 5, 6);
         tile_multiply(3, 5, 7);
     }
     tile_release();
-    return 4.0 * 2 * 16 * 16 * 32 * static_cast<double>(steps);
 }
 
-__attribute__((target("avx512f,avx512bf16"))) inline double peak_vdpbf16(int64_t steps) {
+const double kVdpbf16Flops = 24.0 * 64;
+
+__attribute__((target("avx512f,avx512bf16"))) inline void vdpbf16(int64_t rounds) {
     __m512 acc[24];
     __m512bh x = (__m512bh)_mm512_set1_epi32(0x3F7F3F7F), y = (__m512bh)_mm512_set1_epi32(0x3A833A83);
     for (__m512 &a : acc) a = _mm512_setzero_ps();
-    for (int64_t i = 0; i < steps; i++) {
+    for (int64_t i = 0; i < rounds; i++) {
 #pragma GCC unroll 24
         for (int j = 0; j < 24; j++) acc[j] = _mm512_dpbf16_ps(acc[j], x, y);
     }
     for (__m512 &a : acc) asm volatile("" ::"v"(a));
-    return 24.0 * 64 * static_cast<double>(steps);
 }
-
-} // namespace l4j_bench

@@ -54,6 +54,14 @@ int32_t dtype_of(const std::string &name) {
     throw std::invalid_argument("found '" + name + "', expected f32, bf16 or f16");
 }
 
+int32_t compute_of(const Spec &spec) {
+    std::string name = spec.word("compute", "f32");
+    if (name == "f32") return L4J_COMPUTE_F32;
+    if (name == "bf16") return L4J_COMPUTE_BF16;
+    if (name == "int8") return L4J_COMPUTE_INT8;
+    throw std::invalid_argument(spec.text() + ": compute is '" + name + "', expected f32, bf16 or int8");
+}
+
 double bytes_of(int32_t dtype) { return dtype == L4J_F32 ? 4 : 2; }
 
 std::shared_ptr<void> random_values(int32_t dtype, int64_t count, float scale) {
@@ -119,6 +127,9 @@ WeightHandle random_weight(const Spec &spec, int64_t rows, int64_t cols) {
     options.struct_size = sizeof options;
     options.scheme = parts->scheme;
     options.mode = layout == "packed" ? L4J_WEIGHT_PACK : L4J_WEIGHT_BORROW;
+    // Quantized weights are packed alike for every compute.
+    bool tiles = parts->scheme == L4J_SCHEME_DENSE && layout == "packed" && compute_of(spec) == L4J_COMPUTE_BF16;
+    options.compute = tiles ? L4J_COMPUTE_BF16 : L4J_COMPUTE_F32;
     options.rows = rows;
     options.cols = cols;
     options.part_count = static_cast<int32_t>(parts->roles.size());
@@ -134,5 +145,6 @@ WeightHandle random_weight(const Spec &spec, int64_t rows, int64_t cols) {
 double weight_bytes(const Spec &spec, int64_t rows, int64_t cols) {
     std::string name = spec.word("weight", "f32");
     if (int32_t scheme = scheme_of(name)) return random_parts(scheme, rows, cols).bytes;
-    return bytes_of(dtype_of(name)) * static_cast<double>(rows * cols);
+    bool tiles = spec.word("layout", "rows") == "packed" && compute_of(spec) == L4J_COMPUTE_BF16;
+    return bytes_of(tiles ? L4J_BF16 : dtype_of(name)) * static_cast<double>(rows * cols);
 }

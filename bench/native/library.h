@@ -23,6 +23,7 @@ l4j_queue *queue(int threads); // one for each number of threads, made once
 std::shared_ptr<void> random_values(int32_t dtype, int64_t count, float scale = 1);
 
 int32_t dtype_of(const std::string &name); // f32, bf16, f16
+int32_t compute_of(const Spec &spec);      // key compute: f32 (default), bf16, int8
 double bytes_of(int32_t dtype);
 
 // Tensors that live as long as this does.
@@ -37,7 +38,7 @@ private:
 
 using WeightHandle = std::shared_ptr<l4j_weight>;
 // Weights [rows, cols] of random values. Keys: weight (f32, bf16, f16 or a format of quantized.cpp; default f32), layout (rows, packed;
-// default rows).
+// default rows), compute (what it is packed for).
 WeightHandle random_weight(const Spec &spec, int64_t rows, int64_t cols);
 double weight_bytes(const Spec &spec, int64_t rows, int64_t cols);
 

@@ -1,17 +1,16 @@
 // What the machine can do at most, on as many threads as the kernels have. Family limit; key what:
 //   fma     fused multiply-adds in registers; isa=avx2 or avx512, default the tier of the device
-//   tmul    products of bf16 tiles in registers (AMX)
+//   bf16    products of bf16 in registers, by the instruction that L4J_COMPUTE_BF16 uses on the device: TDPBF16PS or VDPBF16PS
 //   read    a pass over more memory than the caches hold (mib, default 256, of all threads together)
 //   copy    the same, copied with stores that pass the caches by; bytes are those read and those written
 #include <benchmark/benchmark.h>
 #include <immintrin.h>
 #include <sched.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include <stdexcept>
 #include <thread>
 
+#include "bf16_peak.h"
 #include "library.h"
 #include "work.h"
 
@@ -37,40 +36,6 @@ __attribute__((target("avx512f"))) void fma_avx512() {
         for (int j = 0; j < 24; j++) acc[j] = _mm512_fmadd_ps(acc[j], x, y);
     }
     for (__m512 &a : acc) benchmark::DoNotOptimize(a);
-}
-
-// Four tiles of sums, two of each factor: what a product keeps in registers.
-__attribute__((target("amx-tile,amx-bf16"))) void tmul() {
-    struct alignas(64) {
-        uint8_t palette = 1, start_row = 0, reserved[14] = {};
-        uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-        uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-    } config;
-    alignas(64) static const uint16_t ones[16 * 32] = {};
-    _tile_loadconfig(&config);
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
-    _tile_loadd(4, ones, 64);
-    _tile_loadd(5, ones, 64);
-    _tile_loadd(6, ones, 64);
-    _tile_loadd(7, ones, 64);
-    for (int64_t i = 0; i < kSteps / 10; i++) {
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-    _tile_release();
-}
-
-void permit_amx() {
-    const long kRequest = 0x1023, kTileData = 18; // ARCH_REQ_XCOMP_PERM
-    if (syscall(SYS_arch_prctl, kRequest, kTileData) != 0) {
-        throw std::runtime_error(
-            "limit/what=tmul: this CPU or operating system has no AMX (arch_prctl refused the tiles)");
-    }
 }
 
 __attribute__((target("avx2"))) void read_all(const char *from, size_t bytes) {
@@ -117,11 +82,23 @@ void on_threads(int threads, const std::function<void(int)> &work) {
     sched_setaffinity(0, sizeof allowed, &allowed);
 }
 
-Work arithmetic(int threads, void (*loop)(), double flops) {
+Work arithmetic(int threads, const std::function<void()> &loop, double flops) {
     Work work;
     work.flops = threads * flops;
     work.run = [=] { on_threads(threads, [loop](int) { loop(); }); };
     return work;
+}
+
+Work bf16_arithmetic(const Spec &spec, int threads) {
+    int32_t isa = device_info().bf16_isa; // where it is AMX, the device has asked Linux for the tiles
+    if (isa == L4J_ISA_AMX_BF16)
+        return arithmetic(
+            threads, [] { tmul(kSteps / 10); }, kTmulFlops * (kSteps / 10));
+    if (isa == L4J_ISA_AVX512_BF16)
+        return arithmetic(
+            threads, [] { vdpbf16(kSteps); }, kVdpbf16Flops * kSteps);
+    throw std::invalid_argument(spec.text() +
+                                ": the device has no instruction for products of bf16, or a cap forbids it");
 }
 
 } // namespace
@@ -135,12 +112,9 @@ Work make_limit(const Spec &spec) {
         if (isa == "avx512") return arithmetic(threads, fma_avx512, 24.0 * 32 * kSteps);
         throw std::invalid_argument(spec.text() + ": isa is '" + isa + "', expected avx2 or avx512");
     }
-    if (what == "tmul") {
-        permit_amx();
-        return arithmetic(threads, tmul, 4.0 * 2 * 16 * 16 * 32 * (kSteps / 10));
-    }
+    if (what == "bf16") return bf16_arithmetic(spec, threads);
     if (what != "read" && what != "copy") {
-        throw std::invalid_argument(spec.text() + ": what is '" + what + "', expected fma, tmul, read or copy");
+        throw std::invalid_argument(spec.text() + ": what is '" + what + "', expected fma, bf16, read or copy");
     }
     size_t part = (static_cast<size_t>(spec.number("mib", 256)) << 20) / static_cast<size_t>(threads) & ~size_t{4095};
     auto from = random_values(L4J_F32, static_cast<int64_t>(part / 4 * static_cast<size_t>(threads)) + 1024);

@@ -93,6 +93,7 @@ std::string quoted(const std::string &text) {
 std::string info() {
     l4j_device_info device = device_info();
     return std::string("{\"cpu\": ") + quoted(device.cpu_name) + ", \"isa\": " + quoted(device.isa_name) +
+           ", \"bf16_isa\": " + std::to_string(device.bf16_isa) +
            ", \"threads\": " + std::to_string(device.logical_cpus) + ", \"lora4j\": " + quoted(l4j_build_info()) +
            ", \"openblas\": " + quoted(openblas_about()) + ", \"onednn\": " + quoted(onednn_about()) + "}";
 }

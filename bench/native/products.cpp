@@ -22,9 +22,6 @@ struct LoraCall {
     double flops_frozen = 0, flops_rank = 0, bytes = 0; // of one direction
 
     LoraCall(const Spec &spec, int64_t M, int64_t K, const std::vector<int64_t> &widths, int64_t R, double p) {
-        std::string compute = spec.word("compute", "f32");
-        if (compute != "f32" && compute != "int8")
-            throw std::invalid_argument(spec.text() + ": compute is '" + compute + "', expected f32 or int8");
         size_t G = widths.size();
         double m = static_cast<double>(M), k = static_cast<double>(K);
         for (int64_t N : widths) {
@@ -50,7 +47,7 @@ struct LoraCall {
         call.projection_count = static_cast<int32_t>(G);
         call.adapter_count = R > 0;
         call.dropout_p = static_cast<float>(p);
-        call.compute = compute == "int8" ? L4J_COMPUTE_INT8 : L4J_COMPUTE_F32;
+        call.compute = compute_of(spec);
         call.x = make({M, K});
         call.dx = make({M, K});
         call.y = y.data();
@@ -116,7 +113,7 @@ Work lora_work(const Spec &spec, int64_t M, int64_t K, const std::vector<int64_t
 
 } // namespace
 
-// Keys: op (nt: Y = X·Wᵀ; nn: dX = dY·W), m, k, n; weight, layout, copies; compute (f32; int8: nt with GGUF weights).
+// Keys: op (nt: Y = X·Wᵀ; nn: dX = dY·W), m, k, n; weight, layout, copies; compute (f32; bf16; int8: nt with GGUF weights).
 Work make_product(const Spec &spec) {
     std::string op = spec.word("op");
     if (op != "nt" && op != "nn") throw std::invalid_argument(spec.text() + ": op is '" + op + "', expected nt or nn");
@@ -125,7 +122,7 @@ Work make_product(const Spec &spec) {
 }
 
 // Keys: m, k, n (several for a group: n=576,192,192), r (0: no adapter), p (dropout), pass (forward, backward, both); weight,
-// layout, copies.
+// layout, copies, compute.
 Work make_lora(const Spec &spec) {
     return lora_work(spec, spec.number("m"), spec.number("k"), spec.numbers("n"), spec.number("r"), spec.real("p", 0),
                      spec.word("pass", "both"));

@@ -92,17 +92,20 @@ def elementwise(machine, quick):
 
 
 def scaling(machine, quick):
-    counts = [t for t in (1, 2, 4, 8, 16, 32, 64) if t <= machine.threads]
-    shape, entries, threads = "gemm/op=nt/m=512/k=4096/n=4096", {}, {}
-    for t in counts:
-        one = {f"ours {t}": ("native", f"{shape}/who=ours"), f"torch {t}": ("torch", shape), f"limit {t}": ("native", "limit/what=fma")}
-        if "amx_bf16" in machine.flags or "avx512_bf16" in machine.flags:
-            one[f"torch bf16 {t}"] = ("torch", f"{shape}/dtype=bf16")
-        if "amx_bf16" in machine.flags and machine.isa != "avx2":
-            one[f"TMUL limit {t}"] = ("native", "limit/what=tmul")
-        entries.update(one)
-        threads.update({label: t for label in one})
-    yield Case("nt 512x4096x4096", entries, threads=threads, counts=counts)
+    """One shape on more and more threads, in fp32 and, where the CPU has an instruction for it, in bf16."""
+    counts = [t for t in (1, 2, 4, 8, 16, 32, 64) if t < machine.threads] + [machine.threads]
+    bf16 = machine.isa != "avx2" and machine.flags & {"amx_bf16", "avx512_bf16"}
+    for op in ("nt", "nn"):
+        chosen = counts if op == "nt" and not quick else sorted({counts[0], counts[-1]})
+        shape, entries, threads = f"gemm/op={op}/m=512/k=4096/n=4096", {}, {}
+        for t in chosen:
+            one = {f"ours {t}": ("native", f"{shape}/who=ours"), f"torch {t}": ("torch", shape), f"limit {t}": ("native", "limit/what=fma")}
+            if bf16:
+                one |= {f"ours bf16 {t}": ("native", f"{shape}/who=ours/layout=packed/compute=bf16"), f"torch bf16 {t}": ("torch", f"{shape}/dtype=bf16"),
+                        f"bf16 limit {t}": ("native", "limit/what=bf16")}
+            entries.update(one)
+            threads.update({label: t for label in one})
+        yield Case(f"{op} 512x4096x4096", entries, threads=threads, counts=chosen, op=op, amx="amx_bf16" in machine.flags, cores=machine.cores())
 
 
 SECTIONS = {"gemm": gemm, "lora": lora, "attention": attention, "loss": loss, "elementwise": elementwise, "scaling": scaling}

@@ -16,9 +16,11 @@ def rate(entry, unit):
 
 
 def limit_of(case, label):
-    """The entry of the limit that stands beside an entry: 'limit', or 'limit 8' beside 'ours 8'."""
+    """The entry of the limit that stands beside an entry: 'limit', 'limit 8' beside 'ours 8', 'bf16 limit 8' beside 'ours bf16 8'."""
     count = label.rsplit(" ", 1)[-1]
-    return case["entries"].get(f"limit {count}" if count.isdigit() else "limit", {})
+    if not count.isdigit():
+        return case["entries"].get("limit", {})
+    return case["entries"].get(f"bf16 limit {count}" if " bf16 " in label else f"limit {count}", {})
 
 
 def share(case, label):
@@ -123,20 +125,21 @@ def generate(lines, cases):
 
 def scaling(lines, cases):
     for case in cases:
-        counts = case["counts"]
-        most = counts[-1]
+        op, most, cores = case["op"], case["counts"][-1], case["cores"]
         if most > 2 and time(case, "ours 1") and time(case, f"ours {most}"):
-            efficiency = time(case, "ours 1") / (most * time(case, f"ours {most}"))
-            lines.at_least("6", f"parallel efficiency on {most} threads, M = 512, 4096²", [(efficiency, "")], 0.8, PERCENT)
+            efficiency = time(case, "ours 1") / (cores * time(case, f"ours {most}"))
+            lines.at_least("6", f"{op}: parallel efficiency, {most} threads on {cores} cores by the system's word, M = 512, 4096²", [(efficiency, "")], 0.8, PERCENT)
             peak = share(case, f"ours {most}") / share(case, "ours 1") if share(case, f"ours {most}") and share(case, "ours 1") else None
-            lines.at_least("6", f"the same, of the FMA peak's own scaling to {most} threads", [(peak, "")], 0.8, PERCENT)
-        if time(case, f"torch {most}") and time(case, f"ours {most}"):
-            lines.at_least("6", f"fp32 beside torch, {most} threads", [(time(case, f"torch {most}") / time(case, f"ours {most}"), "")], 1.1, TIMES)
-        amx, limit = case["entries"].get(f"ours amx {most}", {}), case["entries"].get(f"TMUL limit {most}", {})
-        if amx.get("median") and limit.get("median"):
-            if time(case, f"torch bf16 {most}"):
-                lines.at_least("6", f"amx-bf16 beside torch bf16, {most} threads", [(time(case, f"torch bf16 {most}") / amx["median"], "")], 1.2, TIMES)
-            lines.at_least("6", f"amx-bf16, of our own TMUL loop, {most} threads", [(rate(amx, "flops") / rate(limit, "flops"), "")], 0.45, PERCENT)
+            lines.at_least("6", f"{op}: the same, of the FMA peak's own scaling to {most} threads", [(peak, "")], 0.8, PERCENT)
+        beside(lines, case, f"{op}: fp32 beside torch, {most} threads", f"torch {most}", f"ours {most}", 1.1)
+        beside(lines, case, f"{op}: bf16 beside torch's, {most} threads", f"torch bf16 {most}", f"ours bf16 {most}", 1.2)
+        if case["amx"]:
+            lines.at_least("6", f"{op}: bf16, of our own TMUL loop, {most} threads", [(share(case, f"ours bf16 {most}"), "")], 0.45, PERCENT)
+
+
+def beside(lines, case, what, peer, ours, goal):
+    if time(case, peer) and time(case, ours):
+        lines.at_least("6", what, [(time(case, peer) / time(case, ours), "")], goal, TIMES)
 
 
 def java(lines, cases):
@@ -148,12 +151,15 @@ def java(lines, cases):
     lines.at_most("bindings", f"the same, geometric mean of {len(ratios)}", [(geometric_mean(ratios), "")], 1.01, TIMES)
 
 
+SECTIONS = {"gemm": gemm, "lora": lora, "step": step, "generate": generate, "scaling": scaling, "java": java}
+
+
 def judge(sections):
     lines = Lines()
     for name, section in sections.items():
         cases = section["cases"]
         if name in ("attention", "loss", "elementwise"):
             kernels(lines, name, cases)
-        elif name in globals() and name != "judge":
-            globals()[name](lines, cases)
+        elif name in SECTIONS:
+            SECTIONS[name](lines, cases)
     return sorted(lines, key=lambda goal: goal[0])

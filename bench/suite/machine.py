@@ -24,6 +24,14 @@ class Machine:
         # OpenBLAS 0.3.21 does not know newer AMD processors and would take its AVX2 kernels there.
         return {"OPENBLAS_CORETYPE": "SkylakeX"} if "avx512f" in self.flags and "AMD" in self.name else {}
 
+    def cores(self):
+        """Physical cores behind the threads, as far as the system tells: a virtual machine may call each hyperthread a core."""
+        siblings = set()
+        for cpu in os.sched_getaffinity(0):
+            file = pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+            siblings.add(file.read_text().strip() if file.exists() else cpu)
+        return min(self.threads, len(siblings))
+
     def slug(self):
         """File name of the results: a virtual machine often tells the brand only, the model tells the core."""
         return re.sub(r"[^a-z0-9]+", "-", f"{self.name} {self.model}".lower().replace("(r)", "").replace("(tm)", "").replace("family ", "f").replace("model ", "m")).strip("-")
