@@ -58,6 +58,8 @@ typedef struct l4j_tile_piece {
  */
 typedef struct l4j_tile_kernel {
     bool quads, whole;
+    int64_t
+        pass; /* tiles of a contraction that a run should take: the panels of B that it reads again and again stay in L1 */
     void (*begin)(void); /* each thread before its first tile; NULL = nothing to do */
     void (*end)(void);
     void (*run)(int rows, int panels, const l4j_tile_piece *pieces, int count, const float *start, int64_t start_stride,

@@ -37,14 +37,14 @@ static inline void amx_fetch(const uint16_t *tile) {
             const uint16_t *a = pieces[q].a, *b = pieces[q].b;                                                    \
             const int64_t a_panel = pieces[q].a_panel, b_panel = pieces[q].b_panel, ahead = pieces[q].ahead;      \
             for (int64_t t = pieces[q].tiles; t > 0; t--, a += L4J_TILE, b += L4J_TILE) {                         \
-                tile_load(4, a, ROW);                                                                             \
                 tile_load(6, b, ROW);                                                                             \
+                if (two_panels) tile_load(7, b + b_panel, ROW);                                                   \
+                tile_load(4, a, ROW);                                                                             \
+                if (two_rows) tile_load(5, a + a_panel, ROW);                                                     \
                 if (ahead) amx_fetch(b + ahead);                                                                  \
                 if (ahead && two_panels) amx_fetch(b + b_panel + ahead);                                          \
                 tile_multiply(0, 4, 6);                                                                           \
-                if (two_panels) tile_load(7, b + b_panel, ROW);                                                   \
                 if (two_panels) tile_multiply(1, 4, 7);                                                           \
-                if (two_rows) tile_load(5, a + a_panel, ROW);                                                     \
                 if (two_rows) tile_multiply(2, 5, 6);                                                             \
                 if (two_rows && two_panels) tile_multiply(3, 5, 7);                                               \
             }                                                                                                     \
@@ -68,4 +68,5 @@ static void amx_run(int rows, int panels, const l4j_tile_piece *pieces, int coun
     }
 }
 
-const l4j_tile_kernel l4j_tile_amx_bf16 = {.whole = true, .begin = amx_begin, .end = amx_end, .run = amx_run};
+const l4j_tile_kernel l4j_tile_amx_bf16 = {
+    .whole = true, .pass = 1 << 30, .begin = amx_begin, .end = amx_end, .run = amx_run};

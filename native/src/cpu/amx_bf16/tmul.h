@@ -1,5 +1,5 @@
 /*
- * The instructions on tile registers (Intel AMX-TILE and AMX-BF16). Written here because GCC's _tile_loadconfig names only eight bytes
+ * The instructions on tile registers (Intel AMX-TILE, AMX-BF16 and AMX-INT8). Written here because GCC's _tile_loadconfig names only eight bytes
  * of what it reads, so that the compiler drops stores to the others, and its _tile_loadd names none at all.
  */
 #ifndef L4J_TMUL_H
@@ -25,6 +25,8 @@ typedef struct tile_config {
 #define tile_store(t, to, stride) \
     __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" ::"r"(to), "r"((int64_t)(stride)) : "memory")
 #define tile_multiply(c, a, b) __asm__ volatile("tdpbf16ps %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::)
+/* Sums of products of signed bytes. */
+#define tile_multiply_bytes(c, a, b) __asm__ volatile("tdpbssd %%tmm" #b ", %%tmm" #a ", %%tmm" #c ::)
 #endif
 
 #endif

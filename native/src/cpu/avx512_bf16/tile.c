@@ -100,4 +100,4 @@ static void vdp_run(int rows, int panels, const l4j_tile_piece *pieces, int coun
     }
 }
 
-const l4j_tile_kernel l4j_tile_avx512_bf16 = {.quads = true, .run = vdp_run};
+const l4j_tile_kernel l4j_tile_avx512_bf16 = {.quads = true, .pass = 8, .run = vdp_run};

@@ -20,11 +20,10 @@
 
 enum {
     BF16_COLS = 2 * L4J_TILE_ROWS, /* columns, and rows, of what a kernel does at once */
-    BF16_KC = 8,                   /* tiles of a contraction that one pass takes: its panels of B stay in L1 */
-    BF16_GROUP = 128,              /* rows that one pass serves */
-    BF16_DEPTH =
-        128, /* tiles of a contraction that are done for all columns of an area: a group's part of A stays in L2 */
-    BF16_CLAIM = 64,                                                       /* columns that a thread packs at once */
+    BF16_STRIP = 128,              /* rows whose sums wait between two passes of a kernel */
+    BF16_GROUP = 128,              /* rows that B is read once for */
+    BF16_DEPTH = 128,              /* tiles of a stretch at most: a group's part of A, 1 MiB, stays in L2 */
+    BF16_CLAIM = 32,               /* columns that a thread packs at once */
     BF16_OWN = (BF16_DEPTH + BF16_DEPTH / 4) * L4J_TILE_STEPS * BF16_CLAIM /* values of them */
 };
 

@@ -92,9 +92,57 @@ static inline __m256i pack_natural(bool quads, __m256i places) {
     return quads ? _mm256_shufflehi_epi16(_mm256_shufflelo_epi16(places, 0x8D), 0x8D) : places;
 }
 
+#ifdef __AVX512BW__
+/* Eight rows of eight pairs of values, [k pair][n pair], to [n pair][k pair]; of each two pairs first the first values, then the second. */
+static inline void pack_turn_eight(uint16_t *out, const uint16_t *in) {
+    const __m512i pairs = _mm512_broadcast_i32x4(_mm_setr_epi8(0, 1, 4, 5, 2, 3, 6, 7, 8, 9, 12, 13, 10, 11, 14, 15));
+    __m512i r[8], t[8], u[8];
+    for (int i = 0; i < 8; i++) r[i] = _mm512_shuffle_epi8(_mm512_loadu_si512(in + i * 2 * L4J_TILE_ROWS), pairs);
+    for (int i = 0; i < 8; i += 2) {
+        t[i] = _mm512_unpacklo_epi64(r[i], r[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi64(r[i], r[i + 1]);
+    }
+    for (int i = 0; i < 4; i++) { /* lanes 0 and 2, then 1 and 3, of rows i % 2 of each four */
+        int a = i / 2 * 4 + i % 2;
+        u[i] = _mm512_shuffle_i64x2(t[a], t[a + 2], 0x88);
+        u[i + 4] = _mm512_shuffle_i64x2(t[a], t[a + 2], 0xDD);
+    }
+    for (int i = 0; i < 2; i++) { /* row 4q + 2h + i of the result: lane 2q + h of its pairs */
+        for (int h = 0; h < 2; h++) {
+            __m512i low = u[4 * h + i], high = u[4 * h + i + 2];
+            _mm512_storeu_si512(out + (2 * h + i) * 2 * L4J_TILE_ROWS, _mm512_shuffle_i64x2(low, high, 0x88));
+            _mm512_storeu_si512(out + (4 + 2 * h + i) * 2 * L4J_TILE_ROWS, _mm512_shuffle_i64x2(low, high, 0xDD));
+        }
+    }
+}
+
+/* What pack_turned does, for tiles whose pairs are steps that follow one another. */
+static void pack_turned_pairs(uint16_t *out, int64_t panel, const l4j_weight *w, int64_t n, int64_t k, int64_t cols) {
+    const uint16_t *data = w->data;
+    int64_t across = l4j_tiles(w->cols);
+    for (int64_t h = 0; h < 2; h++) {
+        int64_t tile = (n / L4J_TILE_ROWS + h) * across + k / L4J_TILE_STEPS;
+        for (int64_t j = 0; j < cols; j += L4J_TILE_ROWS) {
+            uint16_t *to = out + j / L4J_TILE_ROWS * panel + h * L4J_TILE / 2;
+            if (n + h * L4J_TILE_ROWS >= w->rows) {
+                memset(to, 0, sizeof(uint16_t) * L4J_TILE / 2);
+            } else {
+                pack_turn_eight(to, data + tile * L4J_TILE + j / L4J_TILE_ROWS * L4J_TILE / 2);
+            }
+        }
+    }
+}
+#endif
+
 /* Two tiles of B, 32 columns wide, with the steps [n, n + 32), from a weight in tiles along its columns: [k, k + 32). */
 static void pack_turned(uint16_t *out, int64_t panel, const l4j_weight *w, int64_t n, int64_t k, int64_t cols) {
     bool quads = w->layout == L4J_LAYOUT_QUAD_TILES;
+#ifdef __AVX512BW__
+    if (!quads) {
+        pack_turned_pairs(out, panel, w, n, k, cols);
+        return;
+    }
+#endif
     const uint16_t *data = w->data;
     int64_t across = l4j_tiles(w->cols);
     uint16_t rows[L4J_TILE_STEPS][L4J_TILE_STEPS]; /* [n][k] */
@@ -119,13 +167,23 @@ static void pack_turned(uint16_t *out, int64_t panel, const l4j_weight *w, int64
     }
 }
 
-enum { PACK_STEPS = 8 * L4J_TILE_STEPS };
+enum { PACK_STEPS = 8 * L4J_TILE_STEPS, PACK_AHEAD = 3 /* tiles, each in other pages than the one before */ };
+
+/* Asks for the rows [n, n + 32) of a weight in tiles, columns [k, k + cols). */
+static void pack_ask(const l4j_weight *w, int64_t n, int64_t k, int64_t cols) {
+    for (int64_t row = n; row < l4j_min64(n + L4J_TILE_STEPS, w->rows); row += L4J_TILE_ROWS) {
+        int64_t tile = row / L4J_TILE_ROWS * l4j_tiles(w->cols) + k / L4J_TILE_STEPS;
+        const uint16_t *at = (const uint16_t *)w->data + tile * L4J_TILE;
+        for (int64_t i = 0; i < l4j_tiles(cols) * L4J_TILE; i += 32) __builtin_prefetch(at + i, 0, 3);
+    }
+}
 
 void bf16_pack_b(uint16_t *out, int64_t panel, bool quads, const gemm_b *b, int64_t k, int64_t steps, int64_t n,
                  int64_t cols) {
     if (b->kind == GEMM_B_WEIGHT && l4j_in_tiles(b->weight)) {
-        for (int64_t j = 0; j < cols; j += L4J_TILE_STEPS) {
-            for (int64_t t = 0; t < l4j_tiles(steps); t++) {
+        for (int64_t t = 0; t < l4j_tiles(steps); t++) {
+            pack_ask(b->weight, k + (t + PACK_AHEAD) * L4J_TILE_STEPS, n, cols);
+            for (int64_t j = 0; j < cols; j += L4J_TILE_STEPS) {
                 pack_turned(out + j / L4J_TILE_ROWS * panel + t * L4J_TILE, panel, b->weight, k + t * L4J_TILE_STEPS,
                             n + j, l4j_min64(L4J_TILE_STEPS, cols - j));
             }

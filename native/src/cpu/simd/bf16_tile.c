@@ -69,4 +69,4 @@ static void fma_run(int rows, int panels, const l4j_tile_piece *pieces, int coun
     }
 }
 
-const l4j_tile_kernel bf16_tile_fma = {.run = fma_run};
+const l4j_tile_kernel bf16_tile_fma = {.pass = 8, .run = fma_run};

@@ -315,13 +315,12 @@ static void backward_run(void *context, int thread, int threads) {
     l4j_pool_barrier(team.shared.pool);
     for (int64_t m0 = 0, rows; m0 < args->x->shape[0]; m0 += rows) {
         rows = l4j_min64(task->chunk, args->x->shape[0] - m0);
-        int64_t begin, end;
-        l4j_partition(bf16_panels(rows), 1, thread, threads, &begin, &end);
-        for (int64_t i = begin; i < end; i++) {
-            backward_panel(task, m0, rows, i);
-            lora_draw(&task->kept, args, &task->ranks, 0, m0 + i * L4J_TILE_ROWS,
-                      m0 + l4j_min64((i + 1) * L4J_TILE_ROWS, rows));
-            if (args->dx && task->ranks.width && !task->lead) backward_start_dx(task, scratch, m0, rows, i);
+        int64_t begin, end, taken = gemm_begin(&team.shared);
+        while (gemm_claim(&team.shared, &taken, bf16_panels(rows), 1, &begin, &end)) {
+            backward_panel(task, m0, rows, begin);
+            lora_draw(&task->kept, args, &task->ranks, 0, m0 + begin * L4J_TILE_ROWS,
+                      m0 + l4j_min64(end * L4J_TILE_ROWS, rows));
+            if (args->dx && task->ranks.width && !task->lead) backward_start_dx(task, scratch, m0, rows, begin);
         }
         l4j_pool_barrier(team.shared.pool);
         if (args->dx) backward_dx(task, &team, m0, rows);

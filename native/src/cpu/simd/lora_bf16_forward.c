@@ -154,11 +154,11 @@ static void forward_chunk(const forward_task *task, bf16_team *team, float *acc,
     const l4j_lora *args = task->args;
     bool mixed = lora_run(&task->ranks, m0, m0 + rows) < m0 + rows;
     int64_t width = task->ranks.width, begin, end;
-    l4j_partition(bf16_panels(rows), 1, team->shared.thread, team->shared.threads, &begin, &end);
-    for (int64_t i = begin; i < end; i++) {
-        forward_panel(task, acc, masked, m0, rows, i);
+    int64_t taken = gemm_begin(&team->shared);
+    while (gemm_claim(&team->shared, &taken, bf16_panels(rows), 1, &begin, &end)) {
+        forward_panel(task, acc, masked, m0, rows, begin);
         gemm_a s = {acc, width, 1, NULL};
-        bf16_pack_a(task->s + i * bf16_panel(width), task->kernel->quads, &s, 0, L4J_TILE_ROWS, width);
+        bf16_pack_a(task->s + begin * bf16_panel(width), task->kernel->quads, &s, 0, L4J_TILE_ROWS, width);
     }
     l4j_pool_barrier(team->shared.pool);
     const float *bias = task->bias;
@@ -169,6 +169,7 @@ static void forward_chunk(const forward_task *task, bf16_team *team, float *acc,
     }
     l4j_pool_barrier(team->shared.pool);
     if (!mixed) return;
+    l4j_partition(bf16_panels(rows), 1, team->shared.thread, team->shared.threads, &begin, &end);
     unsigned callers = bf16_enter(task->kernel);
     for (int g = 0; g < args->projection_count; g++) {
         for (int64_t i = begin; i < end; i++) forward_low_rank(task, g, m0, rows, i);
