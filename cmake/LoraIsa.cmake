@@ -11,6 +11,7 @@ set(LORA4J_ISA_avx512_FLAGS -mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -m
 set(LORA4J_ISA_avx512_bf16_FLAGS ${LORA4J_ISA_avx512_FLAGS} -mavx512bf16)
 set(LORA4J_ISA_avx512_vnni_FLAGS ${LORA4J_ISA_avx512_FLAGS} -mavx512vnni)
 set(LORA4J_ISA_amx_bf16_FLAGS ${LORA4J_ISA_avx512_FLAGS}) # its tile instructions are assembly
+set(LORA4J_ISA_amx_int8_FLAGS ${LORA4J_ISA_avx512_FLAGS})
 
 # lora4j_objects(<name> SOURCES <files> [FLAGS <flags>] [DEFINITIONS <defs>] [INCLUDES <dirs>])
 # Compiles a group of sources into the object library lora4j_<name> and adds it to the library. A group without sources

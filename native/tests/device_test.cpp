@@ -24,6 +24,15 @@ int32_t best_bf16_isa(int32_t isa) {
     return has(flags, "avx512_bf16") ? L4J_ISA_AVX512_BF16 : isa;
 }
 
+// What the instructions for bytes make of a tier under a cap of the instructions for bf16.
+int32_t best_int8_isa(int32_t isa, int32_t cap) {
+    std::string flags = cpu_flags();
+    int32_t best = best_bf16_isa(isa), bf16 = std::min(cap, best);
+    if (bf16 < L4J_ISA_AVX512 || isa != L4J_ISA_AVX512) return std::min(cap, isa);
+    if ((bf16 == L4J_ISA_AVX512 && bf16 < best) || !has(flags, "avx512_vnni")) return L4J_ISA_AVX512;
+    return bf16 == L4J_ISA_AMX_BF16 && has(flags, "amx_int8") ? L4J_ISA_AMX_INT8 : L4J_ISA_AVX512_VNNI;
+}
+
 l4j_device_info query(int32_t max_isa) {
     l4j_device_options options = {};
     options.struct_size = sizeof options;
@@ -51,6 +60,7 @@ TEST(DeviceTest, BestTierIsWhatTheCpuHas) {
     if (!strstr(l4j_build_info(), " avx2")) expected = L4J_ISA_REF; // LORA4J_REF_ONLY, aarch64
     EXPECT_EQ(expected, query(L4J_ISA_AUTO).best_isa);
     EXPECT_EQ(best_bf16_isa(expected), query(L4J_ISA_AMX_BF16).bf16_isa);
+    EXPECT_EQ(best_int8_isa(expected, L4J_ISA_AMX_BF16), query(L4J_ISA_AUTO).int8_isa);
 }
 
 TEST(DeviceTest, OptionCapsTheTier) {
@@ -59,10 +69,21 @@ TEST(DeviceTest, OptionCapsTheTier) {
         l4j_device_info info = query(cap);
         EXPECT_EQ(std::min(cap, best), info.isa);
         EXPECT_EQ(std::min(cap, best_bf16_isa(best)), info.bf16_isa);
+        EXPECT_EQ(best_int8_isa(best, cap), info.int8_isa);
         EXPECT_STREQ(l4j::tier_name(info.isa), info.isa_name);
     }
     EXPECT_EQ(L4J_ISA_REF64, query(L4J_ISA_REF64).isa);
     EXPECT_EQ(L4J_ISA_REF64, query(L4J_ISA_REF64).bf16_isa);
+    EXPECT_EQ(L4J_ISA_REF64, query(L4J_ISA_REF64).int8_isa);
+    l4j_device_options options = {};
+    options.struct_size = sizeof options;
+    options.device_type = L4J_DEVICE_CPU;
+    l4j_device *device = nullptr;
+    l4j_error error = {};
+    for (int32_t named : {L4J_ISA_AVX512_VNNI, L4J_ISA_AMX_INT8}) { // by a device, and no caps
+        options.max_isa = named;
+        EXPECT_EQ(L4J_EINVAL, l4j_device_open(&options, &device, &error));
+    }
 }
 
 TEST(DeviceTest, EnvironmentCapsTheTier) {
@@ -81,6 +102,7 @@ TEST(DeviceTest, EnvironmentCapsTheTier) {
         l4j_device_info info = query(L4J_ISA_AUTO);
         EXPECT_EQ(best, info.isa) << cap.name;
         EXPECT_EQ(std::min(cap.isa, best_bf16_isa(best)), info.bf16_isa) << cap.name;
+        EXPECT_EQ(best_int8_isa(best, cap.isa), info.int8_isa) << cap.name;
     }
     setenv("LORA4J_MAX_ISA", "sse", 1);
     l4j_device *device = nullptr;

@@ -1,6 +1,7 @@
 // L4J_COMPUTE_INT8: exact sums of integers by an independent reading of the contract, the same bits on every tier, close to fp32.
 #include "quant_case.h"
 #include "tier_check.h"
+#include "tiles/tiles.h"
 
 #include <cmath>
 
@@ -16,6 +17,8 @@ struct Shape {
     bool bias;
 };
 
+std::vector<float> bias_of(const Shape &s) { return l4j::Random(22).floats(s.N); }
+
 // y of one projection; x as given, the rest from a fixed seed.
 Outputs forward(const Context &context, int32_t isa, const l4j_weight *weight, const Shape &s,
                 const std::vector<float> &values, int32_t compute = L4J_COMPUTE_INT8, l4j_status expected = L4J_OK,
@@ -26,7 +29,7 @@ Outputs forward(const Context &context, int32_t isa, const l4j_weight *weight, c
     x.fill(values);
     a.fill(random.floats(s.R * s.K));
     b.fill(random.floats(s.N * s.R));
-    bias.fill(random.floats(s.N));
+    bias.fill(bias_of(s));
     float scaling = 0.5f;
     l4j_lora args = {};
     args.struct_size = sizeof args;
@@ -85,7 +88,7 @@ TEST(Int8GpuTest, RefusedByName) {
 
 // Without a cap the device takes what instructions there are for bytes.
 TEST_P(Int8Test, InstructionsAgree) {
-    for (int64_t M : {1, 11}) {
+    for (int64_t M : {1, 11, 64, 101}) {
         const Shape s = {M, 70, 1280, 3, true};
         Parts parts = l4j::random_parts(GetParam().first, s.N, s.K, 6);
         std::vector<float> x = l4j::Random(7).floats(s.M * s.K);
@@ -95,6 +98,26 @@ TEST_P(Int8Test, InstructionsAgree) {
                                    forward(capped, L4J_ISA_AVX512, b.get(), s, x)[0].second.floats()));
     }
 }
+
+#if defined(L4J_TEST_TILES)
+// The kernel of AMX, its instructions in software, for all rows of a panel and for some; codes that lie in panels and in rows.
+TEST_P(Int8Test, TilesAgree) {
+    if (l4j::tiers().back() < L4J_ISA_AVX2) GTEST_SKIP() << "no AVX2, whose vectors the model uses";
+    const Shape shapes[] = {{16, 16, 256, 0, false}, {21, 37, 1280, 0, true}, {32, 20, 2304, 0, true}};
+    for (const Shape &s : shapes) {
+        Parts parts = l4j::random_parts(GetParam().first, s.N, s.K, 11);
+        std::vector<float> x = l4j::Random(12).floats(s.M * s.K);
+        for (int32_t mode : {L4J_WEIGHT_BORROW, L4J_WEIGHT_PACK}) {
+            Context context(L4J_ISA_AVX2);
+            l4j::QuantWeight weight(context, parts, mode);
+            std::vector<float> expected = forward(context, L4J_ISA_AVX2, weight.get(), s, x)[0].second.floats();
+            std::vector<float> bias = s.bias ? bias_of(s) : std::vector<float>(), y(expected.size());
+            tiles_int8(weight.get(), s.M, x.data(), s.bias ? bias.data() : nullptr, y.data());
+            EXPECT_TRUE(l4j::same_bits(y, expected)) << s.M << "x" << s.K << "x" << s.N << " mode " << mode;
+        }
+    }
+}
+#endif
 
 // x that is exactly representable in bytes: then nothing is rounded but the sums, and the decoded weight gives the same product.
 TEST_P(Int8Test, BytesAreExact) {

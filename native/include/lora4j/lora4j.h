@@ -140,8 +140,9 @@ typedef struct l4j_device l4j_device;
 typedef struct l4j_queue l4j_queue;
 typedef struct l4j_weight l4j_weight;
 
-/** ISA tiers of the CPU, in ascending order. Every tier gives the same bits. The last two add an instruction for products of
-    L4J_COMPUTE_BF16 to L4J_ISA_AVX512; below them such products run on fp32 multiply-adds, no faster than L4J_COMPUTE_F32. */
+/** ISA tiers of the CPU, in ascending order. Every tier gives the same bits. L4J_ISA_AVX512_BF16 and L4J_ISA_AMX_BF16 add an instruction
+    for products of L4J_COMPUTE_BF16 to L4J_ISA_AVX512; below them such products run on fp32 multiply-adds, no faster than
+    L4J_COMPUTE_F32. */
 enum {
     L4J_ISA_AUTO = 0,
     L4J_ISA_REF = 1,         /**< plain C, any CPU */
@@ -149,6 +150,10 @@ enum {
     L4J_ISA_AVX512 = 3,      /**< AVX-512 F, BW, DQ, VL */
     L4J_ISA_AVX512_BF16 = 4, /**< AVX512_BF16: VDPBF16PS */
     L4J_ISA_AMX_BF16 = 5,    /**< AMX-BF16: TDPBF16PS; Linux must have granted the process its tiles (arch_prctl) */
+    /* Instructions for products of L4J_COMPUTE_INT8; named by l4j_device_query, not caps: they are used unless a cap of L4J_ISA_AVX512 or
+       below (the first) or of L4J_ISA_AVX512_BF16 or below (the second) takes instructions from the processor. */
+    L4J_ISA_AVX512_VNNI = 6, /**< AVX512_VNNI: VPDPBUSD */
+    L4J_ISA_AMX_INT8 = 7,    /**< AMX-INT8: TDPBSSD where many rows and the format are worth it, else VPDPBUSD */
     L4J_ISA_REF64 =
         100, /**< the accuracy oracle: `ref` in fp64; activations, adapters and gradients are L4J_F64 tensors */
     L4J_ISA_CUDA = 200 /**< a GPU; named by l4j_device_query, not a cap */
@@ -159,7 +164,7 @@ typedef struct l4j_device_options {
     int32_t device_type; /**< L4J_DEVICE_CPU or L4J_DEVICE_CUDA */
     int32_t device_id;   /**< 0 on the CPU; the ordinal of the GPU as CUDA counts them */
     int32_t
-        max_isa; /**< cap of isa and bf16_isa of the CPU; L4J_ISA_AUTO takes the best, and is what a GPU has. The environment
+        max_isa; /**< cap of isa, bf16_isa and int8_isa of the CPU; L4J_ISA_AUTO takes the best, and is what a GPU has. The environment
                         variable LORA4J_MAX_ISA (ref|avx2|avx512|avx512-bf16|amx-bf16) caps further. */
     int64_t reserved[4];
 } l4j_device_options;
@@ -175,7 +180,7 @@ typedef struct l4j_device_info {
     char cpu_name[64];    /**< the processor's brand string */
     int64_t memory_bytes; /**< physical memory, or the cgroup's limit where that is lower; the memory of a GPU */
     int32_t bf16_isa;     /**< tier that runs the products of L4J_COMPUTE_BF16; `isa` where no instruction helps */
-    int32_t reserved0;
+    int32_t int8_isa;     /**< tier that runs the products of L4J_COMPUTE_INT8; `isa` where no instruction helps */
     int64_t reserved[3];
 } l4j_device_info;
 

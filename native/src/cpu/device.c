@@ -118,8 +118,8 @@ l4j_status l4j_device_open(const l4j_device_options *options, l4j_device **devic
         }
         asked = options->max_isa;
         if (asked != L4J_ISA_REF64 && (asked < L4J_ISA_AUTO || asked > L4J_ISA_AMX_BF16)) {
-            return l4j_fail(error, L4J_EINVAL, "device_open: options.max_isa is %d, expected an L4J_ISA_ constant",
-                            asked);
+            return l4j_fail(error, L4J_EINVAL,
+                            "device_open: options.max_isa is %d, expected a cap among the L4J_ISA_ constants", asked);
         }
     }
     L4J_TRY(isa_from_environment(&cap, error));
@@ -139,7 +139,10 @@ l4j_status l4j_device_open(const l4j_device_options *options, l4j_device **devic
     d->bf16_isa = d->isa == L4J_ISA_AVX512 ? best : d->isa;
     /* Not where a cap takes instructions away: L4J_ISA_AVX512 stands for what all such processors have. */
     bool capped = best < l4j_best_isa() && best == L4J_ISA_AVX512;
-    d->vnni = d->isa == L4J_ISA_AVX512 && !capped && l4j_has_avx512_vnni();
+    d->int8_isa = d->isa;
+    if (d->isa == L4J_ISA_AVX512 && !capped && l4j_has_avx512_vnni()) d->int8_isa = L4J_ISA_AVX512_VNNI;
+    if (d->bf16_isa == L4J_ISA_AMX_BF16 && d->int8_isa == L4J_ISA_AVX512_VNNI && l4j_has_amx_int8())
+        d->int8_isa = L4J_ISA_AMX_INT8;
     *device = d;
     return L4J_OK;
 }
@@ -169,6 +172,7 @@ l4j_status l4j_device_query(const l4j_device *device, l4j_device_info *info, l4j
         .logical_cpus = l4j_logical_cpus(),
         .memory_bytes = l4j_memory_bytes(),
         .bf16_isa = device->bf16_isa,
+        .int8_isa = device->int8_isa,
     };
     snprintf(info->isa_name, sizeof info->isa_name, "%s", device->kernels->name);
     l4j_cpu_name(info->cpu_name, sizeof info->cpu_name);

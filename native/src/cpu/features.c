@@ -52,6 +52,11 @@ bool l4j_has_avx512_vnni(void) {
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && c & (1u << 11);
 }
 
+bool l4j_has_amx_int8(void) {
+    uint32_t a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && d & (1u << 25);
+}
+
 void l4j_cpu_name(char *name, size_t capacity) {
     uint32_t r[12] = {0};
     for (uint32_t i = 0; i < 3; i++) {
@@ -66,6 +71,7 @@ void l4j_cpu_name(char *name, size_t capacity) {
 #else
 int32_t l4j_best_isa(void) { return L4J_ISA_REF; }
 bool l4j_has_avx512_vnni(void) { return false; }
+bool l4j_has_amx_int8(void) { return false; }
 void l4j_cpu_name(char *name, size_t capacity) { snprintf(name, capacity, "unknown"); }
 #endif
 

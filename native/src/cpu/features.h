@@ -10,6 +10,8 @@
 int32_t l4j_best_isa(void);
 /* Whether it has AVX512_VNNI; asked where the best tier is L4J_ISA_AVX512 or above. */
 bool l4j_has_avx512_vnni(void);
+/* Whether it has AMX-INT8; asked where the best tier is L4J_ISA_AMX_BF16. */
+bool l4j_has_amx_int8(void);
 /* Brand string of the processor. */
 void l4j_cpu_name(char *name, size_t capacity);
 /* CPUs that this process may use: affinity mask, then the cgroup's quota. At least 1. */

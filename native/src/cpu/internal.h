@@ -85,7 +85,7 @@ struct l4j_device {
     int32_t isa;
     int32_t best_isa;
     int32_t bf16_isa;    /* of the products of L4J_COMPUTE_BF16 */
-    bool vnni;           /* products of L4J_COMPUTE_INT8 may use AVX512_VNNI */
+    int32_t int8_isa;    /* of those of L4J_COMPUTE_INT8 */
     atomic_int children; /* queues, weights and blocks of memory alive */
 };
 

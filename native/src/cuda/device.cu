@@ -44,7 +44,7 @@ static l4j_status query(int32_t id, l4j_device_info *info, l4j_error *error) {
     info->struct_size = sizeof *info;
     info->device_type = L4J_DEVICE_CUDA;
     info->device_id = id;
-    info->isa = info->best_isa = info->bf16_isa = L4J_ISA_CUDA;
+    info->isa = info->best_isa = info->bf16_isa = info->int8_isa = L4J_ISA_CUDA;
     info->logical_cpus = properties.multiProcessorCount;
     info->memory_bytes = static_cast<int64_t>(properties.totalGlobalMem);
     snprintf(info->isa_name, sizeof info->isa_name, "sm_%d%d", properties.major, properties.minor);

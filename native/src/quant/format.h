@@ -14,19 +14,21 @@
  * Every GGUF block format: name in ggml, name of its decoder, values and bytes of a block; columns that share a scale, whether values
  * are code * d + m (1) or code * d (0), least and greatest code.
  */
-#define L4J_GGUF_FORMATS(F)                     \
+#define L4J_GGUF_SMALL_FORMATS(F)               \
     F(Q4_0, q4_0, 32, 18, 32, 0, -8, 7)         \
     F(Q4_1, q4_1, 32, 20, 32, 1, 0, 15)         \
     F(Q5_0, q5_0, 32, 22, 32, 0, -16, 15)       \
     F(Q5_1, q5_1, 32, 24, 32, 1, 0, 31)         \
     F(Q8_0, q8_0, 32, 34, 32, 0, -128, 127)     \
-    F(Q2_K, q2_k, 256, 84, 16, 1, 0, 3)         \
-    F(Q3_K, q3_k, 256, 110, 16, 0, -4, 3)       \
-    F(Q4_K, q4_k, 256, 144, 32, 1, 0, 15)       \
-    F(Q5_K, q5_k, 256, 176, 32, 1, 0, 31)       \
-    F(Q6_K, q6_k, 256, 210, 16, 0, -32, 31)     \
     F(IQ4_NL, iq4_nl, 32, 18, 32, 0, -127, 113) \
     F(MXFP4, mxfp4, 32, 17, 32, 0, -12, 12)
+#define L4J_GGUF_K_FORMATS(F)             \
+    F(Q2_K, q2_k, 256, 84, 16, 1, 0, 3)   \
+    F(Q3_K, q3_k, 256, 110, 16, 0, -4, 3) \
+    F(Q4_K, q4_k, 256, 144, 32, 1, 0, 15) \
+    F(Q5_K, q5_k, 256, 176, 32, 1, 0, 31) \
+    F(Q6_K, q6_k, 256, 210, 16, 0, -32, 31)
+#define L4J_GGUF_FORMATS(F) L4J_GGUF_SMALL_FORMATS(F) L4J_GGUF_K_FORMATS(F)
 
 /* Every other format: scheme, family that checks it. */
 #define L4J_OTHER_FORMATS(F)  \

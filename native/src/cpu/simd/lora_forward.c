@@ -42,7 +42,8 @@ static void forward_layout(l4j_arena *arena, int threads, const l4j_lora *args, 
     task->own = l4j_take(arena, sizeof(float) * (size_t)threads * GEMM_OWN_FLOATS);
     task->few = l4j_take(arena, M <= L4J_PANEL ? sizeof(float) * (size_t)((K + width) * L4J_PANEL) : 0);
     if (args->compute != L4J_COMPUTE_INT8) return;
-    int8_layout(arena, task->chunk, K, &task->bytes);
+    bool tiles = int8_in_tiles(args->weights, args->projection_count, task->chunk);
+    int8_layout(arena, task->chunk, K, tiles, &task->bytes);
     task->tiles = l4j_take(arena, sizeof(int8_tile) * (size_t)threads);
 }
 
@@ -177,7 +178,8 @@ static void forward_product(const forward_task *task, gemm_team *team, int g, co
                                       .b = lora_b(&args->b[one * args->projection_count + g], true)};
     }
     if (args->compute == L4J_COMPUTE_INT8) {
-        int8_product_of(w->device)(team, &task->bytes, rows, w, bias, p.c, p.ldc, &task->tiles[team->thread]);
+        int8_product_of(w->device, &task->bytes)(team, &task->bytes, rows, w, bias, p.c, p.ldc,
+                                                 &task->tiles[team->thread]);
         if (!rank) return;
         l4j_pool_barrier(team->pool);
         p.start = p.c;

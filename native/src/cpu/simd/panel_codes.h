@@ -42,6 +42,7 @@ static inline void panel_begin(panel_unit *u, const l4j_quant *quant, int64_t ro
     u->row = row;
     u->group = -1;
     u->block = NULL;
+    for (int i = 0; i < 2; i++) v16_store(u->whole[i], v16_zero());
 }
 static inline void panel_scale(panel_unit *u, v16 d) {
     v16_store(u->d[0], d);
@@ -174,14 +175,24 @@ static inline void panel_q8_0(panel_unit *u, const uint8_t *block, int unit) {
     panel_scale(u, panel_f16(block, 0));
 }
 
-static inline void panel_q2_k(panel_unit *u, const uint8_t *block, int unit) {
+/* Factors and minimums of a unit alone: m is what a code's product has too much. */
+static inline void panel_negate(panel_unit *u) {
+    for (int h = 0; h < 2; h++) v16_store(u->m[h], v16_neg(v16_load(u->m[h])));
+}
+static inline void panel_q2_k_scales(panel_unit *u, const uint8_t *block, int unit) {
     panel_whole(u, block, 80, 82);
     v16 d = v16_load(u->whole[0]), min = v16_load(u->whole[1]);
-    const uint8_t *qs = block + (16 + 32 * (unit / 4)) * L4J_PANEL;
-    for (int h = 0; h < 2; h++, qs += PANEL_HALF) {
+    for (int h = 0; h < 2; h++) {
         __m128i s = panel_bytes(block, 2 * unit + h);
         v16_store(u->d[h], v16_mul(d, v16_from_i8(panel_bits(s, 0, 15))));
-        v16_store(u->m[h], v16_neg(v16_mul(min, v16_from_i8(panel_bits(s, 4, 15)))));
+        v16_store(u->m[h], v16_mul(min, v16_from_i8(panel_bits(s, 4, 15))));
+    }
+}
+static inline void panel_q2_k(panel_unit *u, const uint8_t *block, int unit) {
+    const uint8_t *qs = block + (16 + 32 * (unit / 4)) * L4J_PANEL;
+    panel_q2_k_scales(u, block, unit);
+    panel_negate(u);
+    for (int h = 0; h < 2; h++, qs += PANEL_HALF) {
         PANEL_COLUMNS {
             c32 c = c32_load(qs + j * L4J_PANEL);
             c32_store(u->code + h * PANEL_HALF + j * L4J_PANEL, c32_bits_at(c, 2 * (unit % 4), 3));
@@ -189,17 +200,22 @@ static inline void panel_q2_k(panel_unit *u, const uint8_t *block, int unit) {
     }
 }
 
-static inline void panel_q3_k(panel_unit *u, const uint8_t *block, int unit) {
+static inline void panel_q3_k_scales(panel_unit *u, const uint8_t *block, int unit) {
     panel_whole(u, block, 108, 0);
     v16 d = v16_load(u->whole[0]);
-    const uint8_t *hmask = block, *qs = block + (32 + 32 * (unit / 4)) * L4J_PANEL;
-    for (int h = 0; h < 2; h++, qs += PANEL_HALF, hmask += PANEL_HALF) {
+    for (int h = 0; h < 2; h++) {
         int s = 2 * unit + h;
         __m128i low = panel_bytes(block, 96 + s % 8), high = panel_bytes(block, 104 + s % 4);
         low = s < 8 ? panel_bits(low, 0, 15) : panel_bits(low, 4, 15);
         high = _mm_and_si128(_mm_srl_epi16(high, _mm_cvtsi32_si128(2 * (s / 4))), _mm_set1_epi8(3));
         __m128i scale = _mm_sub_epi8(_mm_or_si128(low, _mm_slli_epi16(high, 4)), _mm_set1_epi8(32));
         v16_store(u->d[h], v16_mul(d, v16_from_i8(scale)));
+    }
+}
+static inline void panel_q3_k(panel_unit *u, const uint8_t *block, int unit) {
+    const uint8_t *hmask = block, *qs = block + (32 + 32 * (unit / 4)) * L4J_PANEL;
+    panel_q3_k_scales(u, block, unit);
+    for (int h = 0; h < 2; h++, qs += PANEL_HALF, hmask += PANEL_HALF) {
         PANEL_COLUMNS {
             c32 c = c32_bits_at(c32_load(qs + j * L4J_PANEL), 2 * (unit % 4), 3);
             c32 bit = c32_bits_at(c32_load(hmask + j * L4J_PANEL), unit, 1);
@@ -208,8 +224,8 @@ static inline void panel_q3_k(panel_unit *u, const uint8_t *block, int unit) {
     }
 }
 
-/* d and m of unit j, from the twelve bytes at byte 4 of Q4_K and Q5_K. */
-static inline void panel_k4_scale(panel_unit *u, const uint8_t *block, int j) {
+/* From the twelve bytes at byte 4 of Q4_K and Q5_K. */
+static inline void panel_q4_k_scales(panel_unit *u, const uint8_t *block, int j) {
     __m128i scale, min;
     panel_whole(u, block, 0, 2);
     if (j < 4) {
@@ -221,31 +237,38 @@ static inline void panel_k4_scale(panel_unit *u, const uint8_t *block, int j) {
         min = _mm_or_si128(panel_bits(low, 4, 15), _mm_slli_epi16(panel_bits(panel_bytes(block, 4 + j), 6, 3), 4));
     }
     panel_scale(u, v16_mul(v16_load(u->whole[0]), v16_from_i8(scale)));
-    panel_add(u, v16_neg(v16_mul(v16_load(u->whole[1]), v16_from_i8(min))));
+    panel_add(u, v16_mul(v16_load(u->whole[1]), v16_from_i8(min)));
 }
+
+#define panel_q5_k_scales panel_q4_k_scales
 
 static inline void panel_q4_k(panel_unit *u, const uint8_t *block, int unit) {
     const uint8_t *qs = block + (16 + 32 * (unit / 2)) * L4J_PANEL;
-    panel_k4_scale(u, block, unit);
+    panel_q4_k_scales(u, block, unit);
+    panel_negate(u);
     for (int j = 0; j < 2 * PANEL_HALF; j += 32)
         c32_store(u->code + j, c32_bits_at(c32_load(qs + j), 4 * (unit % 2), 15));
 }
 
 static inline void panel_q5_k(panel_unit *u, const uint8_t *block, int unit) {
     const uint8_t *qh = block + 16 * L4J_PANEL, *qs = block + (48 + 32 * (unit / 2)) * L4J_PANEL;
-    panel_k4_scale(u, block, unit);
+    panel_q5_k_scales(u, block, unit);
+    panel_negate(u);
     for (int j = 0; j < 2 * PANEL_HALF; j += 32) {
         c32 low = c32_bits_at(c32_load(qs + j), 4 * (unit % 2), 15), high = c32_bits_at(c32_load(qh + j), unit, 1);
         c32_store(u->code + j, c32_or(low, _mm256_slli_epi16(high, 4)));
     }
 }
 
-static inline void panel_q6_k(panel_unit *u, const uint8_t *block, int unit) {
-    int half = unit / 4, part = unit % 4;
-    const uint8_t *ql = block + (64 * half + 32 * (part % 2)) * L4J_PANEL, *qh = block + (128 + 32 * half) * L4J_PANEL;
+static inline void panel_q6_k_scales(panel_unit *u, const uint8_t *block, int unit) {
     panel_whole(u, block, 208, 0);
     v16 d = v16_load(u->whole[0]);
     for (int h = 0; h < 2; h++) v16_store(u->d[h], v16_mul(d, v16_from_i8(panel_bytes(block, 192 + 2 * unit + h))));
+}
+static inline void panel_q6_k(panel_unit *u, const uint8_t *block, int unit) {
+    int half = unit / 4, part = unit % 4;
+    const uint8_t *ql = block + (64 * half + 32 * (part % 2)) * L4J_PANEL, *qh = block + (128 + 32 * half) * L4J_PANEL;
+    panel_q6_k_scales(u, block, unit);
     for (int j = 0; j < 2 * PANEL_HALF; j += 32) {
         c32 low = c32_bits_at(c32_load(ql + j), 4 * (part / 2), 15), high = c32_bits_at(c32_load(qh + j), 2 * part, 3);
         c32_store(u->code + j, c32_less(c32_or(low, _mm256_slli_epi16(high, 4)), 32));

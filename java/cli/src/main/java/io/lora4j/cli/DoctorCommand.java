@@ -33,6 +33,7 @@ final class DoctorCommand extends TableCommand {
             report.put("isa", name(info.isa()));
             report.put("isa_best", name(info.bestIsa()));
             report.put("isa_bf16", name(info.bf16Isa()));
+            report.put("isa_int8", name(info.int8Isa()));
             report.put("cores", info.logicalCpus());
             report.put("memory_bytes", info.memoryBytes());
             working = true;

@@ -98,6 +98,7 @@ public final class Device implements AutoCloseable {
                             Isa.of(l4j_device_info.isa(info)),
                             Isa.of(l4j_device_info.best_isa(info)),
                             Isa.of(l4j_device_info.bf16_isa(info)),
+                            Isa.of(l4j_device_info.int8_isa(info)),
                             l4j_device_info.logical_cpus(info),
                             l4j_device_info.cpu_name(info).getString(0),
                             l4j_device_info.memory_bytes(info)),

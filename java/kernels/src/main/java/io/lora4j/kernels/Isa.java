@@ -18,6 +18,10 @@ public enum Isa {
     AVX512_BF16(4),
     /** {@link #AVX512} and AMX-BF16, for products of {@link Compute#BF16}. */
     AMX_BF16(5),
+    /** {@link #AVX512} and AVX512_VNNI, for products of {@link Compute#INT8}: what a device has, not a cap. */
+    AVX512_VNNI(6),
+    /** {@link #AVX512}, AVX512_VNNI and AMX-INT8, for products of {@link Compute#INT8}: what a device has, not a cap. */
+    AMX_INT8(7),
     /** The accuracy oracle: {@link #REF} in fp64; activations, adapters and gradients are {@link DType#F64} tensors. */
     REF64(100),
     /** A GPU: what a device is, not a cap. */

@@ -559,6 +559,24 @@ public class LoraNative extends LoraNative$shared {
     public static int L4J_ISA_AMX_BF16() {
         return L4J_ISA_AMX_BF16;
     }
+    private static final int L4J_ISA_AVX512_VNNI = (int)6L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ISA_AVX512_VNNI = 6
+     * }
+     */
+    public static int L4J_ISA_AVX512_VNNI() {
+        return L4J_ISA_AVX512_VNNI;
+    }
+    private static final int L4J_ISA_AMX_INT8 = (int)7L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ISA_AMX_INT8 = 7
+     * }
+     */
+    public static int L4J_ISA_AMX_INT8() {
+        return L4J_ISA_AMX_INT8;
+    }
     private static final int L4J_ISA_REF64 = (int)100L;
     /**
      * {@snippet lang=c :

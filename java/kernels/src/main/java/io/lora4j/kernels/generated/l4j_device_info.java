@@ -25,7 +25,7 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     char cpu_name[64];
  *     int64_t memory_bytes;
  *     int32_t bf16_isa;
- *     int32_t reserved0;
+ *     int32_t int8_isa;
  *     int64_t reserved[3];
  * }
  * }
@@ -47,7 +47,7 @@ public class l4j_device_info {
         MemoryLayout.sequenceLayout(64, LoraNative.C_CHAR).withName("cpu_name"),
         LoraNative.C_LONG.withName("memory_bytes"),
         LoraNative.C_INT.withName("bf16_isa"),
-        LoraNative.C_INT.withName("reserved0"),
+        LoraNative.C_INT.withName("int8_isa"),
         MemoryLayout.sequenceLayout(3, LoraNative.C_LONG).withName("reserved")
     ).withName("l4j_device_info");
 
@@ -564,48 +564,48 @@ public class l4j_device_info {
         struct.set(bf16_isa$LAYOUT, bf16_isa$OFFSET, fieldValue);
     }
 
-    private static final OfInt reserved0$LAYOUT = (OfInt)$LAYOUT.select(groupElement("reserved0"));
+    private static final OfInt int8_isa$LAYOUT = (OfInt)$LAYOUT.select(groupElement("int8_isa"));
 
     /**
      * Layout for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t int8_isa
      * }
      */
-    public static final OfInt reserved0$layout() {
-        return reserved0$LAYOUT;
+    public static final OfInt int8_isa$layout() {
+        return int8_isa$LAYOUT;
     }
 
-    private static final long reserved0$OFFSET = $LAYOUT.byteOffset(groupElement("reserved0"));
+    private static final long int8_isa$OFFSET = $LAYOUT.byteOffset(groupElement("int8_isa"));
 
     /**
      * Offset for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t int8_isa
      * }
      */
-    public static final long reserved0$offset() {
-        return reserved0$OFFSET;
+    public static final long int8_isa$offset() {
+        return int8_isa$OFFSET;
     }
 
     /**
      * Getter for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t int8_isa
      * }
      */
-    public static int reserved0(MemorySegment struct) {
-        return struct.get(reserved0$LAYOUT, reserved0$OFFSET);
+    public static int int8_isa(MemorySegment struct) {
+        return struct.get(int8_isa$LAYOUT, int8_isa$OFFSET);
     }
 
     /**
      * Setter for field:
      * {@snippet lang=c :
-     * int32_t reserved0
+     * int32_t int8_isa
      * }
      */
-    public static void reserved0(MemorySegment struct, int fieldValue) {
-        struct.set(reserved0$LAYOUT, reserved0$OFFSET, fieldValue);
+    public static void int8_isa(MemorySegment struct, int fieldValue) {
+        struct.set(int8_isa$LAYOUT, int8_isa$OFFSET, fieldValue);
     }
 
     private static final SequenceLayout reserved$LAYOUT = (SequenceLayout)$LAYOUT.select(groupElement("reserved"));
