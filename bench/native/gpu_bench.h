@@ -43,13 +43,15 @@ inline void *values(int64_t n, float scale) {
     return memory;
 }
 
-template <class T> T *scalar(T value) {
+// Values in the GPU's memory.
+template <class T> T *upload(const std::vector<T> &from) {
     void *memory;
-    must(l4j_memory_allocate(device, sizeof value, &memory, &failure));
-    must(l4j_memory_copy(queue, memory, &value, sizeof value, &failure));
+    must(l4j_memory_allocate(device, from.size() * sizeof(T), &memory, &failure));
+    must(l4j_memory_copy(queue, memory, from.data(), from.size() * sizeof(T), &failure));
     must(l4j_queue_synchronize(queue, &failure));
     return static_cast<T *>(memory);
 }
+template <class T> T *scalar(T value) { return upload(std::vector<T>{value}); }
 
 // A contiguous tensor.
 inline l4j_tensor tensor(void *data, int32_t dtype, std::initializer_list<int64_t> shape) {

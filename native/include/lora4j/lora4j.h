@@ -415,7 +415,10 @@ typedef struct l4j_numeric_status {
 
 enum {
     L4J_LORA_ACCUMULATE_GRADS = 1, /**< da and db are added to; otherwise they are overwritten */
-    L4J_LORA_ACCUMULATE_DX = 2     /**< dx is added to; otherwise it is overwritten */
+    L4J_LORA_ACCUMULATE_DX = 2,    /**< dx is added to; otherwise it is overwritten */
+    /** With segments on a GPU: the kernel may be chosen by the number of rows of the whole call, cuBLASLt among them. It is faster; a
+        row's y and dx may then have other bits in another batch. Without it no batch mate changes a bit. On the CPU none ever does. */
+    L4J_LORA_BATCH_DEPENDENT = 4
 };
 /**
  * A group of G projections that share their input x (a single one, q/k/v, gate/up), each with an optional low-rank adapter:

@@ -60,10 +60,12 @@ static l4j_status check_segments(const l4j_device *device, const char *op, const
 static l4j_status check_scalars(const l4j_device *device, const char *op, const l4j_lora *args, l4j_error *error) {
     L4J_TRY(l4j_check_struct(op, args->struct_size, sizeof *args, args->reserved, 8, error));
     if (args->reserved0) return l4j_fail(error, L4J_EINVAL, "%s: reserved0 is not zero", op);
-    if (args->flags & ~(uint32_t)(L4J_LORA_ACCUMULATE_GRADS | L4J_LORA_ACCUMULATE_DX)) {
+    uint32_t known = L4J_LORA_ACCUMULATE_GRADS | L4J_LORA_ACCUMULATE_DX | L4J_LORA_BATCH_DEPENDENT;
+    if (args->flags & ~known) {
         return l4j_fail(error, L4J_EINVAL,
-                        "%s: flags are 0x%x, expected L4J_LORA_ACCUMULATE_GRADS and L4J_LORA_ACCUMULATE_DX", op,
-                        args->flags);
+                        "%s: flags are 0x%x, expected L4J_LORA_ACCUMULATE_GRADS, L4J_LORA_ACCUMULATE_DX and "
+                        "L4J_LORA_BATCH_DEPENDENT",
+                        op, args->flags);
     }
     if (args->projection_count < 1 || args->projection_count > MAX_PROJECTIONS) {
         return l4j_fail(error, L4J_EINVAL, "%s: projection_count is %d, expected 1 to %d", op, args->projection_count,

@@ -41,6 +41,9 @@ struct Sorted {
     int32_t *chunk_count; /* [1] */
 };
 
+/* Which tiles of rows a kernel takes of a call with segments: all; those whose rows have one adapter, or none; the others. */
+enum TileRows : int32_t { kAllTiles, kTilesOfOne, kMixedTiles };
+
 struct LoraParams {
     View x, dx;
     int64_t M, K;
@@ -59,7 +62,8 @@ struct LoraParams {
         first; /* the columns of y or dx here are those from this one on (a multiple of 128) of adapters and masks */
     const float *row_scale; /* of dx, or NULL */
     bool low_rank_only;     /* without the base product, which is added later */
-    int64_t fold;           /* the contraction is summed in blocks of so many; 0 = one chain */
+    TileRows tiles;
+    int64_t fold; /* the contraction is summed in blocks of so many; 0 = one chain */
     Fault *fault;
     const Adapter *table; /* NULL: `few` */
     Adapter few[kFewAdapters];

@@ -38,10 +38,12 @@ static CublasProduct base_product(const LoraParams &p, int g, bool backward) {
 }
 
 /* Measured on an H100 (bench/results/h100-cuda.md): from 256 rows of wide layers on, cuBLASLt and a pass of ours over the output are
-   faster than ours alone. Several adapters stay with the kernels that give a row the same bits in every batch. */
+   faster than ours alone. Several adapters stay with the kernels that give a row the same bits in every batch, unless told otherwise. */
 static bool takes_cublas(const l4j_queue *queue, const LoraParams &p, const GemmChoice &c, int32_t dtype) {
     constexpr int64_t kRows = 256, kWidth = 1024;
-    if (!c.fast || c.multi || p.row_scale || p.M < kRows || p.K < kWidth || (c.backward && p.projections > 1))
+    bool invariant = p.segmented && !(p.flags & L4J_LORA_BATCH_DEPENDENT);
+    if (!c.fast || invariant || p.fold || p.row_scale || p.M < kRows || p.K < kWidth ||
+        (c.backward && p.projections > 1))
         return false;
     for (int g = 0; g < p.projections; g++) {
         const Projection &q = p.projection[g];

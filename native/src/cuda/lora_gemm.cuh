@@ -175,6 +175,14 @@ __global__ void __launch_bounds__(Tile::THREADS, RESIDENT) gemm_kernel(const __g
     int64_t in = tile - group * kRaster * nt;
     int64_t m0 = (group * kRaster + in % high) * Tile::BM, n0 = in / high * Tile::BN;
 
+    int own = 0; /* the adapter of all rows of the tile */
+    if (p.tiles != kAllTiles) {
+        own = row_adapter(p, m0);
+        bool same = true;
+        for (int r = threadIdx.x; r < Tile::BM && m0 + r < p.M; r += Tile::THREADS)
+            same &= row_adapter(p, m0 + r) == own;
+        if (static_cast<bool>(__syncthreads_and(same)) != (p.tiles == kTilesOfOne)) return;
+    }
     G gemm{p, reinterpret_cast<typename Tile::Value *>(raw), m0, n0, N};
     Tile acc;
     acc.clear();
@@ -192,7 +200,7 @@ __global__ void __launch_bounds__(Tile::THREADS, RESIDENT) gemm_kernel(const __g
         }
     } else {
         for (int g = first; g < end; g++) {
-            if (p.projection[g].width) gemm.term(acc, 0, g, nullptr);
+            if (p.projection[g].width && own >= 0) gemm.term(acc, own, g, nullptr);
         }
     }
     for (int g = first; g < end && !p.low_rank_only; g++) {
@@ -254,7 +262,20 @@ template <class T> cudaError_t launch_fast(const l4j_queue *queue, const LoraPar
     using Narrow = Block<T, 64, 32, 4, 1, 64, 6>;
     int64_t enough = (3 * c.multiprocessors + 3) / 4;
     bool deep = static_cast<size_t>(c.shared) >= Large::kShared;
-    if (p.low_rank_only) return launch_tiles<Low, false, true, 2>(queue, p, c); /* nothing but stores: many blocks */
+    if (p.low_rank_only && !p.segmented) {
+        return launch_tiles<Low, false, true, 2>(queue, p, c); /* nothing but stores: many blocks */
+    }
+    bool one_mask = !(c.backward && p.threshold && p.projections > 1);
+    if (p.segmented && one_mask && !p.fold && (p.low_rank_only || (deep && tiles<Medium>(p, c) >= enough))) {
+        /* Rows of long segments need no accumulators for each adapter, so they take the large tiles. */
+        LoraParams some = p;
+        some.tiles = kTilesOfOne;
+        cudaError_t status = p.low_rank_only                ? launch_tiles<Low, false, true, 2>(queue, some, c)
+                             : tiles<Large>(p, c) >= enough ? launch_tiles<Large, false, true, 1>(queue, some, c)
+                                                            : launch_tiles<Medium, false, true, 1>(queue, some, c);
+        some.tiles = kMixedTiles;
+        return status == cudaSuccess ? launch_tiles<Low, true, true, 1>(queue, some, c) : status;
+    }
     if (c.multi) {
         return tiles<Low>(p, c) >= enough / 2 ? launch_tiles<Low, true, true, 1>(queue, p, c)
                                               : launch_tiles<Small, true, true, 1>(queue, p, c);

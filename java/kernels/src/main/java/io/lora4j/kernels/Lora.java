@@ -111,6 +111,7 @@ public final class Lora extends Arguments {
         private Compute compute = Compute.F32;
         private boolean accumulateGrads;
         private boolean accumulateDx;
+        private boolean batchInvariant = true;
 
         private Builder(SegmentAllocator allocator) {
             this.allocator = allocator;
@@ -262,6 +263,15 @@ public final class Lora extends Arguments {
         /** Whether backward adds to dx instead of overwriting it; default false. */
         public Builder accumulateDx(boolean accumulate) {
             this.accumulateDx = accumulate;
+            return this;
+        }
+
+        /**
+         * Whether a row of a call with segments has the same bits in every batch; default true. Without it a GPU may choose the
+         * kernel by the number of rows of the whole call, which is faster. On the CPU it makes no difference.
+         */
+        public Builder batchInvariant(boolean batchInvariant) {
+            this.batchInvariant = batchInvariant;
             return this;
         }
 
@@ -439,7 +449,8 @@ public final class Lora extends Arguments {
 
         private int flags() {
             return (accumulateGrads ? LoraNative.L4J_LORA_ACCUMULATE_GRADS() : 0)
-                    | (accumulateDx ? LoraNative.L4J_LORA_ACCUMULATE_DX() : 0);
+                    | (accumulateDx ? LoraNative.L4J_LORA_ACCUMULATE_DX() : 0)
+                    | (batchInvariant ? 0 : LoraNative.L4J_LORA_BATCH_DEPENDENT());
         }
 
         private Projection current() {

@@ -2719,6 +2719,15 @@ public class LoraNative extends LoraNative$shared {
     public static int L4J_LORA_ACCUMULATE_DX() {
         return L4J_LORA_ACCUMULATE_DX;
     }
+    private static final int L4J_LORA_BATCH_DEPENDENT = (int)4L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_LORA_BATCH_DEPENDENT = 4
+     * }
+     */
+    public static int L4J_LORA_BATCH_DEPENDENT() {
+        return L4J_LORA_BATCH_DEPENDENT;
+    }
 
     private static class l4j_lora_forward_workspace {
         public static final FunctionDescriptor DESC = FunctionDescriptor.of(
