@@ -135,7 +135,9 @@ Work adamw(const Spec &spec, l4j_queue *q) {
                    call->lists[2].data(),
                    call->lists[3].data(),
                    &call->hyper,
-                   &call->norm};
+                   &call->norm,
+                   nullptr,
+                   nullptr};
     call->args.flags = L4J_ADAMW_ZERO_GRADS;
     call->args.group_count = 1;
     call->args.groups = &call->group;

@@ -35,7 +35,9 @@ struct Call {
                          tensors[2].data() + first,
                          tensors[3].data() + first,
                          &hyper[g],
-                         &norms[g]};
+                         &norms[g],
+                         nullptr,
+                         nullptr};
             hyper[g] = {1e-2 / static_cast<double>(g + 1), 0.9, 0.999, 1e-8, 0.01, max_grad_norm, 0.5, 0};
             first += sizes[g].size();
         }

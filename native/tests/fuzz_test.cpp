@@ -394,7 +394,7 @@ TEST(FuzzTest, Adamw) {
                          clip,
                          0.25,
                          1 + f.random.below(2000)};
-            groups[g] = {count, nullptr, nullptr, nullptr, nullptr, &hypers[g], &norms[g]};
+            groups[g] = {count, nullptr, nullptr, nullptr, nullptr, &hypers[g], &norms[g], nullptr, nullptr};
         }
         for (size_t g = 0; g < groups.size(); g++) {
             groups[g].params = lists[4 * g].data(), groups[g].grads = lists[4 * g + 1].data();

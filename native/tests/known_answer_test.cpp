@@ -200,7 +200,8 @@ TEST(KnownAnswerTest, Adamw) {
             Operand grad = operand({N}, random);
             hyper.step = step;
             double norm = 0;
-            l4j_adamw_group group = {1, param.get(), grad.get(), exp_avg.get(), exp_avg_sq.get(), &hyper, &norm};
+            l4j_adamw_group group = {1,      param.get(), grad.get(), exp_avg.get(), exp_avg_sq.get(),
+                                     &hyper, &norm,       nullptr,    nullptr};
             l4j_adamw args = {};
             args.struct_size = sizeof args;
             args.group_count = 1;

@@ -1,7 +1,7 @@
 // What the tests share: tiers, operands next to guard pages, poison, seeded values, comparisons.
 #pragma once
 
-#include "gpu.h"
+#include "gpu_run.h"
 
 #include <gtest/gtest.h>
 #include <lora4j/lora4j.h>

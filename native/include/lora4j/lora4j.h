@@ -64,7 +64,7 @@ extern "C" {
 
 /** Version of this ABI; the shared library's SONAME is L4J_ABI_MAJOR. While it is 0, L4J_ABI_MINOR must match too. */
 #define L4J_ABI_MAJOR 0
-#define L4J_ABI_MINOR 1
+#define L4J_ABI_MINOR 2
 #define L4J_ABI_VERSION (L4J_ABI_MAJOR * 1000 + L4J_ABI_MINOR)
 
 /* ------------------------------------------------------------------------------------------------ status and errors */
@@ -759,15 +759,30 @@ typedef struct l4j_adamw_hyper {
     int64_t step;         /**< 1 at the first update */
 } l4j_adamw_hyper;
 
-/** A group of parameters with its own settings: one adapter, usually. All tensors contiguous, of equal size per index. */
+enum { L4J_ADAMW_STATE_BLOCK = 256 /**< elements of 8-bit state that share a scale */ };
+
+/**
+ * A group of parameters with its own settings: one adapter, usually. All tensors contiguous, of equal size per index.
+ *
+ * The state of a tensor, exp_avgs[i] and exp_avg_sqs[i], is F32, or U8 with a scale for each block of 256 elements: 8-bit block-wise
+ * state (Dettmers et al. 2022; AdamW8bit of bitsandbytes). Code c stands for map[c] · scale; the map has the 256 values of the signed
+ * dynamic data type for exp_avgs, of the unsigned one for exp_avg_sqs (create_dynamic_map). A step decodes the state, computes in fp32,
+ * and stores the greatest magnitude of a block as its scale and for each element the code of the nearest value (of two, the lower).
+ * Zeros, codes and scales, are the state before the first step, as in F32. bitsandbytes keeps tensors of fewer than 4096 elements
+ * in F32; here the dtype says it.
+ */
 typedef struct l4j_adamw_group {
     int64_t tensor_count;
     const l4j_tensor *params;      /**< [tensor_count], updated */
     const l4j_tensor *grads;       /**< [tensor_count], zeroed afterwards when the flag says so */
-    const l4j_tensor *exp_avgs;    /**< [tensor_count], updated */
-    const l4j_tensor *exp_avg_sqs; /**< [tensor_count], updated */
+    const l4j_tensor *exp_avgs;    /**< [tensor_count], F32 or U8, updated */
+    const l4j_tensor *exp_avg_sqs; /**< [tensor_count], the same dtype, updated */
     const l4j_adamw_hyper *hyper;  /**< [1] */
     double *grad_norm;             /**< out [1]: ‖grad_scale · grads‖₂ before clipping; or NULL */
+    const l4j_tensor
+        *exp_avg_scales; /**< [tensor_count] of [ceil(elements / 256)], updated; data NULL where the state is
+                                           F32; NULL where all of it is */
+    const l4j_tensor *exp_avg_sq_scales; /**< [tensor_count], the same for exp_avg_sqs */
 } l4j_adamw_group;
 
 enum { L4J_ADAMW_ZERO_GRADS = 1 };

@@ -1,10 +1,12 @@
-/* What the tiers of adamw_step share: the scalars of a group, in fp64, and the walk over all blocks of all tensors. */
+/* What the tiers of adamw_step share: the scalars of a group, in fp64, the walk over all blocks of all tensors, the maps of 8-bit
+   state. */
 #ifndef L4J_ADAMW_H
 #define L4J_ADAMW_H
 
 #include "internal.h"
 
 #include <math.h>
+#include <string.h>
 
 enum { L4J_ADAMW_BLOCK = 4096 }; /* elements of a partial sum of the norm */
 
@@ -94,12 +96,23 @@ static inline l4j_adamw_factors l4j_adamw_prepare(const l4j_adamw *args, int64_t
                                .skip = bad >= 0};
 }
 
-/* Scratch: partial sums of all blocks, factors of all groups. */
+/* The values that the codes of 8-bit state stand for, ascending, and what lies between neighbours: fl((a + b) / 2). */
+typedef struct {
+    float value[256], middle[255];
+} l4j_adamw_map;
+
+static inline void l4j_adamw_fill_map(const uint32_t bits[256], l4j_adamw_map *map) {
+    memcpy(map->value, bits, sizeof map->value);
+    for (int i = 0; i < 255; i++) map->middle[i] = (map->value[i] + map->value[i + 1]) / 2;
+}
+
+/* Scratch: partial sums of all blocks, factors of all groups, maps of the two moments. */
 typedef struct {
     const l4j_adamw *args;
     l4j_pool *pool;
     double *partial;
     l4j_adamw_factors *factors;
+    l4j_adamw_map *maps;
 } l4j_adamw_task;
 
 static inline size_t l4j_adamw_layout(const l4j_adamw *args, void *workspace, l4j_adamw_task *task) {
@@ -107,6 +120,7 @@ static inline size_t l4j_adamw_layout(const l4j_adamw *args, void *workspace, l4
     task->args = args;
     task->partial = l4j_take(&arena, sizeof(double) * (size_t)l4j_adamw_all_blocks(args));
     task->factors = l4j_take(&arena, sizeof(l4j_adamw_factors) * (size_t)args->group_count);
+    task->maps = l4j_take(&arena, sizeof(l4j_adamw_map) * 2);
     return arena.used;
 }
 
@@ -119,6 +133,8 @@ static inline void l4j_adamw_run(l4j_adamw_task *task, int thread, int threads,
     l4j_adamw_each(task->args, begin, end, square_sum, task);
     l4j_pool_barrier(task->pool);
     if (thread == 0) {
+        l4j_adamw_fill_map(l4j_bitsandbytes_dynamic_map(), &task->maps[0]);
+        l4j_adamw_fill_map(l4j_bitsandbytes_unsigned_dynamic_map(), &task->maps[1]);
         const double *partial = task->partial;
         for (int64_t g = 0; g < task->args->group_count; g++) {
             task->factors[g] = l4j_adamw_prepare(task->args, g, partial);

@@ -1,6 +1,8 @@
 /* adamw_step: norms, factors and updates of all groups in three launches; the arithmetic and its order are the CPU's. */
 #include "operations.cuh"
 
+#include "quant/dynamic_map.h"
+
 namespace l4j {
 
 constexpr int kBlock = 4096; /* elements of a partial sum of the norm */
@@ -9,7 +11,9 @@ constexpr int kThreads = 256;
 constexpr int kEntries = 48; /* descriptors in one launch */
 
 struct AdamwTensor {
-    float *param, *grad, *exp_avg, *exp_avg_sq;
+    float *param, *grad;
+    void *exp_avg, *exp_avg_sq;                /* floats, or bytes where there are scales */
+    float *exp_avg_scales, *exp_avg_sq_scales; /* of 8-bit state, else NULL */
     int64_t elements, first_block;
     int32_t group, index; /* index in its group */
 };
@@ -140,21 +144,94 @@ __global__ void __launch_bounds__(kThreads) adamw_prepare_kernel(const __grid_co
     }
 }
 
+/* One element; the moments are read and become the new ones. */
+__device__ static void update(const AdamwFactors &f, float grad, float &param, float &m, float &v) {
+    float g = grad * f.grad_scale, q = param * f.decay;
+    m = __fmaf_rn(f.one_minus_beta1, g - m, m);
+    v = __fmaf_rn(g * g, f.one_minus_beta2, v * f.beta2);
+    float denominator = sqrtf(v) / f.sqrt_correction2 + f.epsilon;
+    param = __fmaf_rn(m / denominator, f.negative_step, q);
+}
+
+/* ---- 8-bit state ---- */
+
+constexpr int kStateBlock = L4J_ADAMW_STATE_BLOCK, kPerLane = kStateBlock / 32;
+__constant__ uint32_t kSignedMap[256] = {L4J_DYNAMIC_MAP}, kUnsignedMap[256] = {L4J_UNSIGNED_DYNAMIC_MAP};
+
+/* The values of codes, and what lies between neighbours; in shared memory, as lanes look at different ones. */
+struct AdamwMap {
+    float value[256], middle[256];
+
+    __device__ void load(const uint32_t *bits) {
+        for (int i = threadIdx.x; i < 256; i += kThreads) {
+            value[i] = __uint_as_float(bits[i]);
+            if (i < 255) middle[i] = (value[i] + __uint_as_float(bits[i + 1])) / 2.0f;
+        }
+    }
+    /* The number of middles that are below x. */
+    __device__ uint8_t code(float x) const {
+        int below = 0;
+#pragma unroll
+        for (int step = 128; step >= 1; step /= 2) below += x > middle[below + step - 1] ? step : 0;
+        return static_cast<uint8_t>(below);
+    }
+};
+
+/* The scale and the codes of a block, of which lane l of a warp has the elements l, l + 32, ... */
+__device__ static void encode(const AdamwMap &map, const float (&x)[kPerLane], int64_t count, uint8_t *codes,
+                              float *scale) {
+    int lane = threadIdx.x % 32;
+    float most = 0.0f;
+#pragma unroll
+    for (int j = 0; j < kPerLane; j++) most = fmaxf(most, fabsf(x[j])); /* passes over NaN, as the CPU does */
+    for (int d = 16; d >= 1; d /= 2) most = fmaxf(most, __shfl_xor_sync(0xFFFFFFFFu, most, d));
+    float divisor = most > 0.0f ? most : 1.0f;
+#pragma unroll
+    for (int j = 0; j < kPerLane; j++) {
+        if (lane + 32 * j < count) codes[lane + 32 * j] = map.code(x[j] / divisor);
+    }
+    if (lane == 0) *scale = most;
+}
+
+/* Elements [first, last) of a tensor with 8-bit state; a warp takes a block of it at a time. */
+__device__ static void update_coded(const AdamwTensor &t, const AdamwFactors &f, int64_t first, int64_t last) {
+    __shared__ AdamwMap maps[2];
+    maps[0].load(kSignedMap);
+    maps[1].load(kUnsignedMap);
+    __syncthreads();
+    int lane = threadIdx.x % 32;
+    for (int64_t i = first + threadIdx.x / 32 * kStateBlock; i < last; i += kThreads / 32 * kStateBlock) {
+        int64_t count = last - i < kStateBlock ? last - i : kStateBlock;
+        uint8_t *m_codes = static_cast<uint8_t *>(t.exp_avg) + i, *v_codes = static_cast<uint8_t *>(t.exp_avg_sq) + i;
+        float *m_scale = t.exp_avg_scales + i / kStateBlock, *v_scale = t.exp_avg_sq_scales + i / kStateBlock;
+        float m[kPerLane] = {}, v[kPerLane] = {}, old_m_scale = *m_scale, old_v_scale = *v_scale;
+#pragma unroll
+        for (int j = 0; j < kPerLane; j++) {
+            int at = lane + 32 * j;
+            if (at >= count) continue;
+            m[j] = maps[0].value[m_codes[at]] * old_m_scale;
+            v[j] = maps[1].value[v_codes[at]] * old_v_scale;
+            update(f, t.grad[i + at], t.param[i + at], m[j], v[j]);
+        }
+        __syncwarp(); /* all have read the scales */
+        encode(maps[0], m, count, m_codes, m_scale);
+        encode(maps[1], v, count, v_codes, v_scale);
+    }
+}
+
 __global__ void __launch_bounds__(kThreads) adamw_update_kernel(const __grid_constant__ AdamwParams p) {
     const AdamwTensor &t = tensor_of(p, blockIdx.x);
     const AdamwFactors f = p.factors[t.group];
     int64_t first = (blockIdx.x - t.first_block) * kBlock,
             last = first + kBlock < t.elements ? first + kBlock : t.elements;
+    bool coded = t.exp_avg_scales;
+    if (coded && !f.skip) {
+        update_coded(t, f, first, last);
+        __syncthreads();
+    }
+    float *exp_avg = static_cast<float *>(t.exp_avg), *exp_avg_sq = static_cast<float *>(t.exp_avg_sq);
     for (int64_t i = first + threadIdx.x; i < last; i += kThreads) {
-        if (!f.skip) {
-            float g = t.grad[i] * f.grad_scale, q = t.param[i] * f.decay;
-            float m = __fmaf_rn(f.one_minus_beta1, g - t.exp_avg[i], t.exp_avg[i]);
-            float v = __fmaf_rn(g * g, f.one_minus_beta2, t.exp_avg_sq[i] * f.beta2);
-            float denominator = sqrtf(v) / f.sqrt_correction2 + f.epsilon;
-            t.exp_avg[i] = m;
-            t.exp_avg_sq[i] = v;
-            t.param[i] = __fmaf_rn(m / denominator, f.negative_step, q);
-        }
+        if (!coded && !f.skip) update(f, t.grad[i], t.param[i], exp_avg[i], exp_avg_sq[i]);
         if (p.zero_grads) t.grad[i] = 0.0f;
     }
 }
@@ -211,10 +288,13 @@ static cudaError_t write_tables(l4j_queue *queue, const l4j_adamw *args, const A
     for (int64_t g = 0; g < args->group_count && status == cudaSuccess; g++) {
         const l4j_adamw_group &group = args->groups[g];
         for (int64_t t = 0; t < group.tensor_count && status == cudaSuccess; t++) {
+            bool coded = group.exp_avgs[t].dtype == L4J_U8;
             AdamwTensor entry = {static_cast<float *>(group.params[t].data),
                                  static_cast<float *>(group.grads[t].data),
-                                 static_cast<float *>(group.exp_avgs[t].data),
-                                 static_cast<float *>(group.exp_avg_sqs[t].data),
+                                 group.exp_avgs[t].data,
+                                 group.exp_avg_sqs[t].data,
+                                 coded ? static_cast<float *>(group.exp_avg_scales[t].data) : nullptr,
+                                 coded ? static_cast<float *>(group.exp_avg_sq_scales[t].data) : nullptr,
                                  elements(&group.params[t]),
                                  block,
                                  static_cast<int32_t>(g),

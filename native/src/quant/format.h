@@ -111,8 +111,9 @@ const l4j_gguf_format *l4j_gguf_format_of(int32_t scheme);
 
 /* The code book of NF4 or FP4, as fp32. */
 const float *l4j_bitsandbytes_map(int32_t scheme);
-/* The 256 values of the code book of double quantization, ascending, as bits of fp32. */
+/* The 256 values of the dynamic data type with a sign, the code book of double quantization, and without one; ascending, as bits of fp32. */
 const uint32_t *l4j_bitsandbytes_dynamic_map(void);
+const uint32_t *l4j_bitsandbytes_unsigned_dynamic_map(void);
 
 #define L4J_OPEN(family) l4j_status l4j_open_##family(const l4j_parts *parts, l4j_quant *quant, l4j_error *error)
 L4J_OPEN(bitsandbytes_4bit);

@@ -1,7 +1,9 @@
 /* adamw_step. */
-#include "../adamw.h"
 #include "../values.h"
 #include "real.h"
+
+#define ADAMW_REAL real
+#include "../adamw_update.h"
 
 static void adamw_square_sum(void *context, const l4j_adamw_piece *piece) {
     l4j_adamw_task *task = context;
@@ -14,15 +16,9 @@ static void adamw_square_sum(void *context, const l4j_adamw_piece *piece) {
     task->partial[piece->index] = lane[0];
 }
 
-static void adamw_update(void *context, const l4j_adamw_piece *piece) {
-    l4j_adamw_task *task = context;
-    const l4j_adamw_group *group = &task->args->groups[piece->group];
-    const l4j_adamw_factors *f = &task->factors[piece->group];
-    real *grad = (real *)group->grads[piece->tensor].data + piece->first;
-    real *param = (real *)group->params[piece->tensor].data + piece->first;
-    real *exp_avg = (real *)group->exp_avgs[piece->tensor].data + piece->first;
-    real *exp_avg_sq = (real *)group->exp_avg_sqs[piece->tensor].data + piece->first;
-    for (int64_t i = 0; i < piece->count && !f->skip; i++) {
+static void adamw_arithmetic_real(const l4j_adamw_factors *f, int64_t count, const real *grad, real *param,
+                                  real *exp_avg, real *exp_avg_sq) {
+    for (int64_t i = 0; i < count; i++) {
         real g = grad[i] * (real)f->grad_scale;
         real p = param[i] * (real)f->decay;
         real m = real_fma((real)f->one_minus_beta1, g - exp_avg[i], exp_avg[i]);
@@ -32,7 +28,10 @@ static void adamw_update(void *context, const l4j_adamw_piece *piece) {
         exp_avg_sq[i] = v;
         param[i] = real_fma(m / denominator, (real)f->negative_step, p);
     }
-    for (int64_t i = 0; i < piece->count && (task->args->flags & L4J_ADAMW_ZERO_GRADS); i++) grad[i] = 0;
+}
+
+static void adamw_update(void *context, const l4j_adamw_piece *piece) {
+    adamw_update_piece(context, piece, adamw_arithmetic_real);
 }
 
 static void adamw_task(void *context, int thread, int threads) {

@@ -1,7 +1,9 @@
 /* adamw_step: one pass over the gradients for the norms, one over everything. */
-#include "../adamw.h"
 #include "../values.h"
 #include "rows.h"
+
+#define ADAMW_REAL float
+#include "../adamw_update.h"
 
 /* Sixteen fp64 lanes in four registers. */
 static void adamw_square_sum(void *context, const l4j_adamw_piece *piece) {
@@ -25,15 +27,8 @@ static void adamw_square_sum(void *context, const l4j_adamw_piece *piece) {
     task->partial[piece->index] = lane[0];
 }
 
-static void adamw_update(void *context, const l4j_adamw_piece *piece) {
-    l4j_adamw_task *task = context;
-    const l4j_adamw_group *group = &task->args->groups[piece->group];
-    const l4j_adamw_factors *f = &task->factors[piece->group];
-    float *grad = (float *)group->grads[piece->tensor].data + piece->first;
-    float *param = (float *)group->params[piece->tensor].data + piece->first;
-    float *exp_avg = (float *)group->exp_avgs[piece->tensor].data + piece->first;
-    float *exp_avg_sq = (float *)group->exp_avg_sqs[piece->tensor].data + piece->first;
-    bool zero = task->args->flags & L4J_ADAMW_ZERO_GRADS;
+static void adamw_arithmetic_v16(const l4j_adamw_factors *f, int64_t count, const float *grad, float *param,
+                                 float *exp_avg, float *exp_avg_sq) {
     v16 grad_scale = v16_set1((float)f->grad_scale), decay = v16_set1((float)f->decay);
     v16 one_minus_beta1 = v16_set1((float)f->one_minus_beta1), beta2 = v16_set1((float)f->beta2);
     v16 one_minus_beta2 = v16_set1((float)f->one_minus_beta2), epsilon = v16_set1((float)f->epsilon);
@@ -49,16 +44,13 @@ static void adamw_update(void *context, const l4j_adamw_piece *piece) {
         rows_store(exp_avg + i, m, lanes);                                                                        \
         rows_store(exp_avg_sq + i, v, lanes);                                                                     \
         rows_store(param + i, v16_fma(v16_div(m, denominator), negative_step, p), lanes);                         \
-        if (zero) rows_store(grad + i, v16_zero(), lanes);                                                        \
     } while (0)
-#define ADAMW_ZERO(i, lanes) rows_store(grad + i, v16_zero(), lanes)
-    if (!f->skip) {
-        ROWS_EACH(piece->count, ADAMW_UPDATE);
-    } else if (zero) {
-        ROWS_EACH(piece->count, ADAMW_ZERO);
-    }
-#undef ADAMW_ZERO
+    ROWS_EACH(count, ADAMW_UPDATE);
 #undef ADAMW_UPDATE
+}
+
+static void adamw_update(void *context, const l4j_adamw_piece *piece) {
+    adamw_update_piece(context, piece, adamw_arithmetic_v16);
 }
 
 static void adamw_task(void *context, int thread, int threads) {

@@ -136,8 +136,7 @@ class OptionsTest {
 
     @Test
     void optionsOfOtherTools() {
-        assertThat(planned(
-                        "--report-to", "none", "--fp16=false", "--optim", "adamw_torch", "--dataloader_num_workers", 4))
+        assertThat(planned("--report-to", "none", "--fp16=false", "--dataloader_num_workers", 4))
                 .contains("none.jsonl: no such file");
         assertThat(planned("--fp16")).contains("option fp16: found true, which lora4j does not support");
         assertThat(planned("--dataset_name", "trl-lib/Capybara"))

@@ -10,7 +10,8 @@ import org.jspecify.annotations.Nullable;
 
 /**
  * Arguments of {@link AdamwOps}: groups of parameters, each with its own settings and its own norm; one adapter is one group
- * usually. Tensors are contiguous and F32, or F64 on {@link Isa#REF64}. The settings are read when the operation runs.
+ * usually. Tensors are contiguous and F32, or F64 on {@link Isa#REF64}; moments may be 8-bit codes. The settings are read when the
+ * operation runs.
  *
  * <p>Built once, run any number of times, by one thread at a time. The native struct lies in the allocator's memory; tensors are
  * kept reachable.
@@ -25,7 +26,7 @@ public final class Adamw extends Arguments {
         return new Builder(allocator);
     }
 
-    private record Parameter(Tensor value, Tensor grad, Tensor expAvg, Tensor expAvgSq) {}
+    private record Parameter(Tensor value, Tensor grad, AdamwMoment expAvg, AdamwMoment expAvgSq) {}
 
     private record Group(AdamwHyper hyper, @Nullable Tensor gradNorm, ArrayList<Parameter> parameters) {}
 
@@ -62,6 +63,19 @@ public final class Adamw extends Arguments {
          * @param expAvgSq average of their squares, updated; zeros before the first step
          */
         public Builder parameter(Tensor value, Tensor grad, Tensor expAvg, Tensor expAvgSq) {
+            return parameter(value, grad, AdamwMoment.of(expAvg), AdamwMoment.of(expAvgSq));
+        }
+
+        /**
+         * Adds a parameter to the current group. Both moments are held as numbers or both as 8-bit codes; in a group either may
+         * be the case from parameter to parameter.
+         *
+         * @param value updated
+         * @param grad of the same shape; read, and zeroed afterwards if {@link #zeroGrads} says so
+         * @param expAvg average of the gradients, updated
+         * @param expAvgSq average of their squares, updated
+         */
+        public Builder parameter(Tensor value, Tensor grad, AdamwMoment expAvg, AdamwMoment expAvgSq) {
             if (groups.isEmpty()) {
                 throw new IllegalStateException("start a group with group(hyper, gradNorm) first");
             }
@@ -93,7 +107,7 @@ public final class Adamw extends Arguments {
             }
             long groupBytes = l4j_adamw_group.layout().byteSize();
             ArgumentBlock block = new ArgumentBlock(
-                    allocator, "adamw", l4j_adamw.layout(), 4 * parameters, groupBytes * groups.size());
+                    allocator, "adamw", l4j_adamw.layout(), 6 * parameters, groupBytes * groups.size());
             MemorySegment struct = block.struct();
             MemorySegment array = block.array(groupBytes * groups.size());
             l4j_adamw.flags(struct, zeroGrads ? LoraNative.L4J_ADAMW_ZERO_GRADS() : 0);
@@ -112,19 +126,26 @@ public final class Adamw extends Arguments {
             MemorySegment grads = block.descriptors(count);
             MemorySegment expAvgs = block.descriptors(count);
             MemorySegment expAvgSqs = block.descriptors(count);
+            MemorySegment expAvgScales = block.descriptors(count);
+            MemorySegment expAvgSqScales = block.descriptors(count);
             for (int i = 0; i < count; i++) {
                 Parameter p = group.parameters.get(i);
                 long[] shape = p.value.shape();
+                long blocks = AdamwMoment.blocks(p.value.elements());
                 block.out(values, i, "params", p.value, shape);
                 block.out(grads, i, "grads", p.grad, shape);
-                block.out(expAvgs, i, "expAvgs", p.expAvg, shape);
-                block.out(expAvgSqs, i, "expAvgSqs", p.expAvgSq, shape);
+                block.out(expAvgs, i, "expAvgs", p.expAvg.values(), shape);
+                block.out(expAvgSqs, i, "expAvgSqs", p.expAvgSq.values(), shape);
+                block.out(expAvgScales, i, "expAvgScales", p.expAvg.scales(), blocks);
+                block.out(expAvgSqScales, i, "expAvgSqScales", p.expAvgSq.scales(), blocks);
             }
             l4j_adamw_group.tensor_count(struct, count);
             l4j_adamw_group.params(struct, values);
             l4j_adamw_group.grads(struct, grads);
             l4j_adamw_group.exp_avgs(struct, expAvgs);
             l4j_adamw_group.exp_avg_sqs(struct, expAvgSqs);
+            l4j_adamw_group.exp_avg_scales(struct, expAvgScales);
+            l4j_adamw_group.exp_avg_sq_scales(struct, expAvgSqScales);
             l4j_adamw_group.hyper(struct, block.view(group.hyper.bytes()));
             l4j_adamw_group.grad_norm(struct, block.outPointer("gradNorm", group.gradNorm, DType.F64, 1));
         }

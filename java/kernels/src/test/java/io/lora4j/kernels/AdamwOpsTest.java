@@ -128,6 +128,47 @@ class AdamwOpsTest {
         }
     }
 
+    /** Elements of a block that are all the same, and not negative, are codes for 1: 8 bits hold them exactly. */
+    @ParameterizedTest
+    @MethodSource("io.lora4j.kernels.Fixture#tiers")
+    void eightBitMomentsOfEqualElementsAreThoseOfFloats(Isa isa) {
+        try (Fixture f = new Fixture(isa)) {
+            int elements = 2 * AdamwMoment.BLOCK + 40;
+            Tensor floats = f.random(4, elements / 4);
+            Tensor coded = f.zeros(4, elements / 4);
+            coded.copyFrom(floats);
+            Tensor grad = f.zeros(4, elements / 4);
+            Tensor gradOfCoded = f.zeros(4, elements / 4);
+            Tensor m = f.zeros(4, elements / 4);
+            Tensor v = f.zeros(4, elements / 4);
+            AdamwMoment m8 = AdamwMoment.allocate8bit(f.memory, f.dtype, coded.shape());
+            AdamwMoment v8 = AdamwMoment.allocate8bit(f.memory, f.dtype, coded.shape());
+            assertThat(m8.bytes()).isEqualTo(elements + 3L * f.dtype.bytes());
+            AdamwHyper hyper = AdamwHyper.allocate(f.memory);
+            Adamw arguments = Adamw.builder(f.arena)
+                    .group(hyper, null)
+                    .parameter(floats, grad, m, v)
+                    .parameter(coded, gradOfCoded, m8, v8)
+                    .build();
+            float[] gradients = new float[elements];
+            for (long t = 1; t <= 3; t++) {
+                for (int i = 0; i < elements; i++) {
+                    gradients[i] = (float) (t * 0.37 + i / AdamwMoment.BLOCK);
+                }
+                grad.copyFrom(gradients);
+                gradOfCoded.copyFrom(gradients);
+                hyper.step(t);
+                AdamwOps.step(f.queue, arguments);
+            }
+            assertThat(coded.toDoubleArray()).isEqualTo(floats.toDoubleArray());
+            Tensor scales = m8.scales();
+            assertThat(scales).isNotNull();
+            for (int block = 0; block < 3; block++) {
+                assertThat(scales.getDouble(block)).isEqualTo(m.toDoubleArray()[block * AdamwMoment.BLOCK]);
+            }
+        }
+    }
+
     @Test
     void refusesWhatDoesNotFit() {
         try (Fixture f = new Fixture(Isa.REF)) {
@@ -138,6 +179,13 @@ class AdamwOpsTest {
                             .parameter(t, f.random(7), t, t)
                             .build())
                     .hasMessage("adamw.grads[0]: expected the shape [6], found F32[7]");
+            AdamwMoment short8 = AdamwMoment.allocate8bit(f.memory, DType.F32, 300);
+            Tensor longer = f.random(600);
+            assertThatThrownBy(() -> Adamw.builder(f.arena)
+                            .group(hyper, null)
+                            .parameter(longer, longer, new AdamwMoment(longer, short8.scales()), short8)
+                            .build())
+                    .hasMessage("adamw.expAvgSqs[0]: expected the shape [600], found U8[300]");
             assertThatThrownBy(() -> Adamw.builder(f.arena).parameter(t, t, t, t))
                     .isInstanceOf(IllegalStateException.class);
         }

@@ -85,7 +85,6 @@ final class ForeignOptions {
     }
 
     private void optimizer() {
-        only(List.of("adamw_torch", "adamw_torch_fused"), "AdamW with decoupled weight decay is what it has", "optim");
         only(List.of(NONE), "AdamW's numbers are options of their own", "optim_args", "optim_target_modules");
         only(List.of(NONE), "the schedules have no parameters but warm-up", "lr_scheduler_kwargs");
         only(List.of("0", "0.0"), "targets are not smoothed", "label_smoothing_factor");

@@ -27,8 +27,8 @@ import java.util.Optional;
 /** Makes the plan of a run: reads configs and data, touches no weight and writes nothing. */
 final class PlanBuilder {
     private static final int PREVIEWED_ROWS = 3;
-    /** Values, gradients, two moments, and the copy that a save makes. */
-    private static final int ADAPTER_BUFFERS = 5;
+    /** Values, gradients, and the copy that a save makes. */
+    private static final int ADAPTER_BUFFERS = 3;
     /** What an adapter began with that was taken out of the base, and a save's copy of it and of both together. */
     private static final int DIFFERENCE_BUFFERS = 3;
     /** Bounds of the kernels' workspace: logits of a chunk of tokens, and packed panels. */
@@ -250,7 +250,9 @@ final class PlanBuilder {
         Map<String, Long> parts = new LinkedHashMap<>();
         parts.put("weights", weights);
         boolean difference = InitOptions.init(settings).changesBase() && !InitOptions.writesBase(settings);
-        long buffers = (ADAPTER_BUFFERS + (difference ? DIFFERENCE_BUFFERS : 0)) * parameters * Float.BYTES;
+        long buffers = (ADAPTER_BUFFERS + (difference ? DIFFERENCE_BUFFERS : 0)) * parameters * Float.BYTES
+                + Adapter.momentBytes(
+                        model, adapter, settings.get(TrainOptions.OPTIM).state());
         parts.put("adapter, gradients, optimizer, copy", buffers);
         parts.put("activations (" + tokens + " tokens)", activations);
         parts.put("logits chunk and workspace", logits + PANELS);

@@ -14,6 +14,7 @@ import io.lora4j.train.model.FourBit;
 import io.lora4j.train.model.LlamaModel;
 import io.lora4j.train.model.LoraInit;
 import io.lora4j.train.model.LoraStart;
+import io.lora4j.train.model.OptimizerState;
 import io.lora4j.train.model.ModelForm;
 import io.lora4j.train.model.WeightMode;
 import java.io.IOException;
@@ -110,7 +111,7 @@ final class RunStart implements AutoCloseable {
             }
             String where = plan.resumeFrom().orElse(dir).toString();
             return with(LlamaModel.open(dir, queue, form.withLess(less)), model -> {
-                Adapter adapter = Adapter.ofDifference(model, begun, less, where);
+                Adapter adapter = Adapter.ofDifference(model, begun, less, where, state(plan));
                 return withMoments(adapter, plan);
             });
         }
@@ -144,7 +145,7 @@ final class RunStart implements AutoCloseable {
                 LlamaModel.open(base, queue, form),
                 model -> plan.resumeFrom().isPresent() || start == null
                         ? adapter(model, plan, sources)
-                        : Adapter.of(model, start.adapter(), base.toString(), true));
+                        : Adapter.of(model, start.adapter(), base.toString(), state(plan)));
     }
 
     private static void requireBaseOf(Path checkpoint, Path run) throws IOException {
@@ -166,13 +167,17 @@ final class RunStart implements AutoCloseable {
     private static Adapter adapter(LlamaModel model, TrainPlan plan, Sources sources) throws IOException {
         Path from = plan.resumeFrom().or(sources::adapter).orElse(null);
         if (from == null) {
-            return Adapter.create(model, plan.adapter(), plan.settings().get(TrainOptions.SEED));
+            return Adapter.create(model, plan.adapter(), plan.settings().get(TrainOptions.SEED), state(plan));
         }
         try (Arena copies = Arena.ofConfined()) {
             PeftAdapter peft = new PeftAdapter(
                     plan.adapter(), PeftAdapter.read(from, copies).modules());
-            return withMoments(Adapter.of(model, peft, from.toString(), true), plan);
+            return withMoments(Adapter.of(model, peft, from.toString(), state(plan)), plan);
         }
+    }
+
+    private static OptimizerState state(TrainPlan plan) {
+        return plan.settings().get(TrainOptions.OPTIM).state();
     }
 
     private static Adapter withMoments(Adapter adapter, TrainPlan plan) throws IOException {

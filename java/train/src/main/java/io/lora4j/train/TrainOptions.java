@@ -110,6 +110,14 @@ public final class TrainOptions {
     public static final Option<Double> LEARNING_RATE = Option.ofDouble(
                     "learning_rate", 2e-4, 0, Double.MAX_VALUE, false, "Highest learning rate of AdamW.")
             .trl("2e-05, meant for full fine-tuning; adapters need about ten times that");
+    public static final Option<Optimizer> OPTIM = Option.of(
+                    "optim",
+                    "adamw_torch|adamw_8bit",
+                    Optimizer.ADAMW_TORCH,
+                    "AdamW with moments in float32, or in 8 bits with a scale for each block of 256 for adapter matrices of at"
+                            + " least 4096 numbers, as bitsandbytes has it: 2 bytes a number instead of 8.",
+                    Optimizer::read)
+            .trl("adamw_torch_fused, the same");
     public static final Option<Schedule.Type> LR_SCHEDULER_TYPE = Option.ofEnum(
             "lr_scheduler_type",
             Schedule.Type.class,
@@ -298,6 +306,7 @@ public final class TrainOptions {
                     InitOptions.LOFTQ_ITER,
                     PER_DEVICE_TRAIN_BATCH_SIZE,
                     GRADIENT_ACCUMULATION_STEPS,
+                    OPTIM,
                     LEARNING_RATE,
                     LR_SCHEDULER_TYPE,
                     WARMUP_STEPS,

@@ -59,7 +59,6 @@ class ForeignOptionsTest {
             value = {
                 "tf32; true; computes in float32",
                 "--fp16; true; computes in float32",
-                "optim; sgd; AdamW; set it to adamw_torch",
                 "report_to; wandb; metrics.jsonl",
                 "push_to_hub; true; nothing is uploaded",
                 "deepspeed; ds.json; one process",
@@ -82,7 +81,7 @@ class ForeignOptionsTest {
     }
 
     @ParameterizedTest
-    @CsvSource({"report_to, none", "fp16, False", "optim, adamw_torch", "dataloader_num_workers, 4", "use_peft, true"})
+    @CsvSource({"report_to, none", "fp16, False", "dataloader_num_workers, 4", "use_peft, true"})
     void valuesThatChangeNothingSetNothing(String key, String value) {
         assertThat(TrainOptions.builder().put(key, value).build().toMap())
                 .isEqualTo(TrainOptions.builder().build().toMap());

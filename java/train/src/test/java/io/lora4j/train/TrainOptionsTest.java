@@ -34,6 +34,22 @@ class TrainOptionsTest {
         assertThat(complete().put(key, "4").build().get(TrainOptions.LORA_R)).isEqualTo(4);
     }
 
+    @ParameterizedTest
+    @CsvSource({
+        "adamw_torch, ADAMW_TORCH",
+        "adamw_torch_fused, ADAMW_TORCH",
+        "adamw_8bit, ADAMW_8BIT",
+        "adamw_bnb_8bit, ADAMW_8BIT"
+    })
+    void optimizersByTheNamesOfTransformers(String name, Optimizer optimizer) {
+        assertThat(complete().put("optim", name).build().get(TrainOptions.OPTIM))
+                .isEqualTo(optimizer);
+        assertThatThrownBy(() -> complete().put("optim", "paged_" + name))
+                .isInstanceOf(OptionException.class)
+                .hasMessage("option optim: found \"paged_" + name + "\", expected adamw_torch (adamw_torch_fused is the"
+                        + " same) or adamw_8bit (adamw_bnb_8bit is the same)");
+    }
+
     @Test
     void shortNames() {
         Settings settings = checked(TrainOptions.builder()

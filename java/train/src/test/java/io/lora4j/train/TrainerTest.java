@@ -4,6 +4,7 @@ import static org.assertj.core.api.Assertions.assertThat;
 import static org.assertj.core.api.Assertions.assertThatThrownBy;
 import static org.assertj.core.api.Assertions.within;
 
+import io.lora4j.formats.Checkpoint;
 import io.lora4j.formats.FormatException;
 import io.lora4j.train.checkpoint.Chain;
 import io.lora4j.train.checkpoint.CheckpointStore;
@@ -18,6 +19,7 @@ import java.time.LocalDateTime;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.TreeMap;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Assumptions;
 import org.junit.jupiter.api.BeforeEach;
@@ -210,6 +212,51 @@ class TrainerTest {
         // Once more when it is complete: nothing to do, the same result.
         assertThat(Runs.run(parts).completed()).isTrue();
         assertThat(Runs.adapter(dir.resolve("parts"))).isEqualTo(Runs.adapter(dir.resolve("whole")));
+    }
+
+    @Test
+    void momentsInEightBitsGoOnBitForBit() throws Exception {
+        Settings.Builder eightBit =
+                small("whole").set(TrainOptions.LORA_R, 32).set(TrainOptions.OPTIM, Optimizer.ADAMW_8BIT);
+        Runs.run(eightBit.set(TrainOptions.SAVE_STEPS, 3));
+        Path half = dir.resolve("whole/checkpoint-3");
+        Runs.run(eightBit.set(TrainOptions.OUTPUT_DIR, dir.resolve("rest"))
+                .set(TrainOptions.RESUME_FROM_CHECKPOINT, half.toString()));
+        for (String file : List.of("adapter_model.safetensors", "checkpoint-6/optimizer.safetensors")) {
+            assertThat(dir.resolve("rest").resolve(file))
+                    .hasSameBinaryContentAs(dir.resolve("whole").resolve(file));
+        }
+        assertThat(Verifier.open(dir.resolve("whole"), Map.of()).replay(3, 6, step -> {}))
+                .isEmpty();
+
+        // Codes where a matrix has 4096 numbers or more, floats elsewhere.
+        Map<String, String> types = new TreeMap<>();
+        try (Checkpoint file = Checkpoint.open(half.resolve("optimizer.safetensors"))) {
+            file.tensors().forEach((name, info) -> types.put(name, info.typeName() + info.shape()));
+        }
+        String layer = "base_model.model.model.layers.0.self_attn.";
+        assertThat(types)
+                .containsEntry(layer + "q_proj.lora_A.weight.exp_avg", "U8[32, 192]")
+                .containsEntry(layer + "q_proj.lora_A.weight.exp_avg_scale", "F32[24]")
+                .containsEntry(layer + "q_proj.lora_A.weight.exp_avg_sq", "U8[32, 192]")
+                .containsEntry(layer + "q_proj.lora_A.weight.exp_avg_sq_scale", "F32[24]")
+                .containsEntry(layer + "k_proj.lora_B.weight.exp_avg", "F32[64, 32]")
+                .doesNotContainKey(layer + "k_proj.lora_B.weight.exp_avg_scale");
+
+        // Nearly the run with moments in floats, and not that run.
+        Runs.run(small("floats").set(TrainOptions.LORA_R, 32));
+        List<JsonNode> floats = metrics("floats");
+        List<JsonNode> codes = metrics("whole");
+        assertThat(Runs.adapter(dir.resolve("whole"))).isNotEqualTo(Runs.adapter(dir.resolve("floats")));
+        for (int i = 0; i < floats.size(); i++) {
+            assertThat(codes.get(i).path("loss").asDouble())
+                    .isCloseTo(floats.get(i).path("loss").asDouble(), within(0.02));
+        }
+        assertThatThrownBy(() -> Runs.run(small("other")
+                        .set(TrainOptions.LORA_R, 32)
+                        .set(TrainOptions.RESUME_FROM_CHECKPOINT, half.toString())))
+                .isInstanceOf(TrainException.class)
+                .hasMessageContaining("optim was adamw_8bit, is adamw_torch");
     }
 
     /** Ctrl-C waits for the step and the save, not for an evaluation, which a run that goes on makes later. */

@@ -31,10 +31,10 @@ public class LoraNative extends LoraNative$shared {
     public static int L4J_ABI_MAJOR() {
         return L4J_ABI_MAJOR;
     }
-    private static final int L4J_ABI_MINOR = (int)1L;
+    private static final int L4J_ABI_MINOR = (int)2L;
     /**
      * {@snippet lang=c :
-     * #define L4J_ABI_MINOR 1
+     * #define L4J_ABI_MINOR 2
      * }
      */
     public static int L4J_ABI_MINOR() {
@@ -4728,6 +4728,16 @@ public class LoraNative extends LoraNative$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
+    private static final int L4J_ADAMW_STATE_BLOCK = (int)256L;
+    /**
+     * {@snippet lang=c :
+     * enum <anonymous>.L4J_ADAMW_STATE_BLOCK = 256
+     * }
+     */
+    public static int L4J_ADAMW_STATE_BLOCK() {
+        return L4J_ADAMW_STATE_BLOCK;
+    }
+
     private static final int L4J_ADAMW_ZERO_GRADS = (int)1L;
     /**
      * {@snippet lang=c :
@@ -5118,10 +5128,10 @@ public class LoraNative extends LoraNative$shared {
            throw new AssertionError("should not reach here", ex$);
         }
     }
-    private static final int L4J_ABI_VERSION = (int)1L;
+    private static final int L4J_ABI_VERSION = (int)2L;
     /**
      * {@snippet lang=c :
-     * #define L4J_ABI_VERSION 1
+     * #define L4J_ABI_VERSION 2
      * }
      */
     public static int L4J_ABI_VERSION() {

@@ -22,6 +22,8 @@ import static java.lang.foreign.MemoryLayout.PathElement.*;
  *     const l4j_tensor *exp_avg_sqs;
  *     const l4j_adamw_hyper *hyper;
  *     double *grad_norm;
+ *     const l4j_tensor *exp_avg_scales;
+ *     const l4j_tensor *exp_avg_sq_scales;
  * }
  * }
  */
@@ -38,7 +40,9 @@ public class l4j_adamw_group {
         LoraNative.C_POINTER.withName("exp_avgs"),
         LoraNative.C_POINTER.withName("exp_avg_sqs"),
         LoraNative.C_POINTER.withName("hyper"),
-        LoraNative.C_POINTER.withName("grad_norm")
+        LoraNative.C_POINTER.withName("grad_norm"),
+        LoraNative.C_POINTER.withName("exp_avg_scales"),
+        LoraNative.C_POINTER.withName("exp_avg_sq_scales")
     ).withName("l4j_adamw_group");
 
     /**
@@ -354,6 +358,94 @@ public class l4j_adamw_group {
      */
     public static void grad_norm(MemorySegment struct, MemorySegment fieldValue) {
         struct.set(grad_norm$LAYOUT, grad_norm$OFFSET, fieldValue);
+    }
+
+    private static final AddressLayout exp_avg_scales$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("exp_avg_scales"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * const l4j_tensor *exp_avg_scales
+     * }
+     */
+    public static final AddressLayout exp_avg_scales$layout() {
+        return exp_avg_scales$LAYOUT;
+    }
+
+    private static final long exp_avg_scales$OFFSET = $LAYOUT.byteOffset(groupElement("exp_avg_scales"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * const l4j_tensor *exp_avg_scales
+     * }
+     */
+    public static final long exp_avg_scales$offset() {
+        return exp_avg_scales$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * const l4j_tensor *exp_avg_scales
+     * }
+     */
+    public static MemorySegment exp_avg_scales(MemorySegment struct) {
+        return struct.get(exp_avg_scales$LAYOUT, exp_avg_scales$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * const l4j_tensor *exp_avg_scales
+     * }
+     */
+    public static void exp_avg_scales(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(exp_avg_scales$LAYOUT, exp_avg_scales$OFFSET, fieldValue);
+    }
+
+    private static final AddressLayout exp_avg_sq_scales$LAYOUT = (AddressLayout)$LAYOUT.select(groupElement("exp_avg_sq_scales"));
+
+    /**
+     * Layout for field:
+     * {@snippet lang=c :
+     * const l4j_tensor *exp_avg_sq_scales
+     * }
+     */
+    public static final AddressLayout exp_avg_sq_scales$layout() {
+        return exp_avg_sq_scales$LAYOUT;
+    }
+
+    private static final long exp_avg_sq_scales$OFFSET = $LAYOUT.byteOffset(groupElement("exp_avg_sq_scales"));
+
+    /**
+     * Offset for field:
+     * {@snippet lang=c :
+     * const l4j_tensor *exp_avg_sq_scales
+     * }
+     */
+    public static final long exp_avg_sq_scales$offset() {
+        return exp_avg_sq_scales$OFFSET;
+    }
+
+    /**
+     * Getter for field:
+     * {@snippet lang=c :
+     * const l4j_tensor *exp_avg_sq_scales
+     * }
+     */
+    public static MemorySegment exp_avg_sq_scales(MemorySegment struct) {
+        return struct.get(exp_avg_sq_scales$LAYOUT, exp_avg_sq_scales$OFFSET);
+    }
+
+    /**
+     * Setter for field:
+     * {@snippet lang=c :
+     * const l4j_tensor *exp_avg_sq_scales
+     * }
+     */
+    public static void exp_avg_sq_scales(MemorySegment struct, MemorySegment fieldValue) {
+        struct.set(exp_avg_sq_scales$LAYOUT, exp_avg_sq_scales$OFFSET, fieldValue);
     }
 
     /**

@@ -5,6 +5,7 @@ import io.lora4j.formats.FormatException;
 import io.lora4j.formats.NamedTensor;
 import io.lora4j.formats.SafetensorsWriter;
 import io.lora4j.formats.TensorInfo;
+import io.lora4j.kernels.AdamwMoment;
 import io.lora4j.kernels.DType;
 import io.lora4j.kernels.Tensor;
 import io.lora4j.train.model.Adapter;
@@ -21,7 +22,8 @@ import java.util.Map;
 
 /**
  * AdamW's state of an adapter on disk: {@code optimizer.safetensors} with {@code <parameter>.exp_avg} and
- * {@code <parameter>.exp_avg_sq} for every parameter, float32.
+ * {@code <parameter>.exp_avg_sq} for every parameter, float32; or, where they are held in 8 bits, their codes under these names, uint8,
+ * with {@code <parameter>.exp_avg_scale} and {@code <parameter>.exp_avg_sq_scale}, float32.
  */
 public final class OptimizerFile {
     /** The name of the file. */
@@ -36,7 +38,7 @@ public final class OptimizerFile {
             moments(parameter)
                     .forEach((name, tensor) -> tensors.add(new NamedTensor(
                             name,
-                            DType.F32,
+                            fileType(tensor),
                             Arrays.stream(tensor.shape()).boxed().toList(),
                             tensor.data())));
         }
@@ -55,12 +57,13 @@ public final class OptimizerFile {
                     TensorInfo info = file.tensor(moment.getKey());
                     List<Long> shape =
                             Arrays.stream(moment.getValue().shape()).boxed().toList();
-                    if (!info.typeName().equals("F32") || !info.shape().equals(shape)) {
+                    DType type = fileType(moment.getValue());
+                    if (!info.typeName().equals(type.name()) || !info.shape().equals(shape)) {
                         throw new FormatException(file.path() + ": tensor " + info.name() + " is " + info.typeName()
-                                + " " + info.shape() + "; expected F32 " + shape);
+                                + " " + info.shape() + "; expected " + type + " " + shape);
                     }
                     MemorySegment.copy(
-                            file.data(info.name()), 0, moment.getValue().data(), 0, info.elements() * Float.BYTES);
+                            file.data(info.name()), 0, moment.getValue().data(), 0, info.bytes());
                 }
             }
         }
@@ -102,13 +105,15 @@ public final class OptimizerFile {
                     differences.add(where + " is missing");
                     continue;
                 }
-                // The REF64 tier computes in float64; files are float32.
-                Tensor value =
-                        Tensor.allocate(copies, DType.F32, entry.getValue().shape());
-                value.copyFrom(entry.getValue());
+                Tensor value = entry.getValue();
+                if (value.dtype() != fileType(value)) {
+                    value = Tensor.allocate(copies, fileType(value), value.shape());
+                    value.copyFrom(entry.getValue());
+                }
                 long at = value.data().mismatch(file.data(entry.getKey()));
                 if (at >= 0) {
-                    differences.add(where + " is not what the steps come to, from element " + at / Float.BYTES + " on");
+                    long element = at / value.dtype().bytes();
+                    differences.add(where + " is not what the steps come to, from element " + element + " on");
                 }
             }
         }
@@ -116,10 +121,21 @@ public final class OptimizerFile {
     }
 
     private static Map<String, Tensor> moments(LoraLinear.Parameter parameter) {
-        return Map.of(
-                parameter.name() + ".exp_avg",
-                parameter.expAvg(),
-                parameter.name() + ".exp_avg_sq",
-                parameter.expAvgSq());
+        Map<String, Tensor> tensors = new LinkedHashMap<>();
+        put(tensors, parameter.name() + ".exp_avg", parameter.expAvg());
+        put(tensors, parameter.name() + ".exp_avg_sq", parameter.expAvgSq());
+        return tensors;
+    }
+
+    private static void put(Map<String, Tensor> tensors, String name, AdamwMoment moment) {
+        tensors.put(name, moment.values());
+        if (moment.scales() != null) {
+            tensors.put(name + "_scale", moment.scales());
+        }
+    }
+
+    /** The REF64 tier computes in float64; files are float32. */
+    private static DType fileType(Tensor tensor) {
+        return tensor.dtype() == DType.U8 ? DType.U8 : DType.F32;
     }
 }

@@ -22,34 +22,31 @@ import org.jspecify.annotations.Nullable;
 /**
  * A LoRA adapter of a model (Hu et al. 2021): a pair of matrices for each linear layer that its config names.
  *
- * <p>All parameters lie in one flat buffer, in the order of the forward pass and A before B; the gradients and the two moments of
- * AdamW lie in three more buffers of the same layout, in an adapter made for training. The buffers are the adapter's and go
- * with {@link #close}.
+ * <p>All parameters lie in one flat buffer, in the order of the forward pass and A before B, and in an adapter made for training the
+ * gradients in another one of the same layout; each matrix has its moments of AdamW for itself. All memory is the adapter's and
+ * goes with {@link #close}.
  *
  * <p>Threads: any one at a time. Passes of a model write the gradients, nothing else of the adapter.
  */
 public final class Adapter implements AutoCloseable {
-    private static final int TRAINING_BUFFERS = 3;
-
     private final AdapterConfig config;
     private final List<LoraLinear> linears;
     private final @Nullable LoraLinear[] byModuleId;
     private final Tensor parameters;
-    private final Tensor[] training;
+    private final @Nullable Tensor gradients;
     private final Arena arena;
     /** What the base is less of, in this adapter's memory. */
     private @Nullable PeftAdapter less;
 
-    private Adapter(ModelConfig model, AdapterConfig config, DType dtype, boolean trainable) throws FormatException {
+    /** With gradients and moments if there is a {@code state} to hold them in. */
+    private Adapter(ModelConfig model, AdapterConfig config, DType dtype, @Nullable OptimizerState state)
+            throws FormatException {
         List<ModelModule> targets = config.targets(model.modules());
         long size = parameterCount(config, targets);
         this.config = config;
         this.arena = Arena.ofShared();
         this.parameters = Tensor.allocate(arena, dtype, size);
-        this.training = new Tensor[trainable ? TRAINING_BUFFERS : 0];
-        for (int i = 0; i < training.length; i++) {
-            training[i] = Tensor.allocate(arena, dtype, size);
-        }
+        this.gradients = state == null ? null : Tensor.allocate(arena, dtype, size);
         this.linears = new ArrayList<>();
         this.byModuleId = new LoraLinear[model.numHiddenLayers() * Projection.values().length];
         Map<String, ModelModule> open = new LinkedHashMap<>();
@@ -59,7 +56,7 @@ public final class Adapter implements AutoCloseable {
             for (Projection projection : Projection.values()) {
                 ModelModule target = open.remove(projection.module(layer));
                 if (target != null) {
-                    LoraLinear linear = linear(target, layer, projection, offset);
+                    LoraLinear linear = linear(target, layer, projection, offset, state);
                     linears.add(linear);
                     byModuleId[linear.moduleId()] = linear;
                     offset += linear.a().value().elements() + linear.b().value().elements();
@@ -68,7 +65,8 @@ public final class Adapter implements AutoCloseable {
         }
     }
 
-    private LoraLinear linear(ModelModule target, int layer, Projection projection, long offset) {
+    private LoraLinear linear(
+            ModelModule target, int layer, Projection projection, long offset, @Nullable OptimizerState state) {
         String name = target.name();
         int rank = config.rank(name);
         String prefix = "base_model.model." + name;
@@ -77,16 +75,28 @@ public final class Adapter implements AutoCloseable {
                 layer,
                 projection.moduleId(layer),
                 config.scaling(name),
-                parameter(prefix + ".lora_A.weight", offset, rank, target.inFeatures()),
-                parameter(prefix + ".lora_B.weight", offset + rank * target.inFeatures(), target.outFeatures(), rank));
+                parameter(prefix + ".lora_A.weight", offset, rank, target.inFeatures(), state),
+                parameter(
+                        prefix + ".lora_B.weight",
+                        offset + rank * target.inFeatures(),
+                        target.outFeatures(),
+                        rank,
+                        state));
     }
 
-    private LoraLinear.Parameter parameter(String name, long offset, long rows, long columns) {
-        Tensor[] views = new Tensor[training.length];
-        for (int i = 0; i < views.length; i++) {
-            views[i] = view(training[i], offset, rows, columns);
+    private LoraLinear.Parameter parameter(
+            String name, long offset, long rows, long columns, @Nullable OptimizerState state) {
+        Tensor value = view(parameters, offset, rows, columns);
+        if (state == null || gradients == null) {
+            return new LoraLinear.Parameter(name, value, null);
         }
-        return new LoraLinear.Parameter(name, view(parameters, offset, rows, columns), views);
+        return new LoraLinear.Parameter(
+                name,
+                value,
+                new LoraLinear.Parameter.Training(
+                        view(gradients, offset, rows, columns),
+                        state.allocate(arena, value.dtype(), rows, columns),
+                        state.allocate(arena, value.dtype(), rows, columns)));
     }
 
     private static Tensor view(Tensor flat, long offset, long rows, long columns) {
@@ -100,6 +110,21 @@ public final class Adapter implements AutoCloseable {
      */
     public static long parameterCount(ModelConfig model, AdapterConfig config) throws FormatException {
         return parameterCount(config, config.targets(model.modules()));
+    }
+
+    /**
+     * Returns the bytes of AdamW's moments of an adapter of float32, without making it.
+     *
+     * @throws FormatException as {@link #parameterCount(ModelConfig, AdapterConfig)}
+     */
+    public static long momentBytes(ModelConfig model, AdapterConfig config, OptimizerState state)
+            throws FormatException {
+        long bytes = 0;
+        for (ModelModule target : config.targets(model.modules())) {
+            long rank = config.rank(target.name());
+            bytes += state.bytes(rank * target.inFeatures()) + state.bytes(rank * target.outFeatures());
+        }
+        return bytes;
     }
 
     private static long parameterCount(AdapterConfig config, List<ModelModule> targets) throws FormatException {
@@ -122,7 +147,18 @@ public final class Adapter implements AutoCloseable {
      * @throws FormatException if the config does not fit the model
      */
     public static Adapter create(LlamaModel model, AdapterConfig config, long seed) throws FormatException {
-        Adapter adapter = new Adapter(model.config(), config, model.computeType(), true);
+        return create(model, config, seed, OptimizerState.FLOAT);
+    }
+
+    /**
+     * Makes an adapter to be trained, as {@link #create(LlamaModel, AdapterConfig, long)} does.
+     *
+     * @param state how AdamW's moments are held
+     * @throws FormatException if the config does not fit the model
+     */
+    public static Adapter create(LlamaModel model, AdapterConfig config, long seed, OptimizerState state)
+            throws FormatException {
+        Adapter adapter = new Adapter(model.config(), config, model.computeType(), state);
         for (LoraLinear linear : adapter.linears) {
             SplitMix64 random = new SplitMix64(seed, linear.module());
             float[] a = new float[(int) linear.a().value().elements()];
@@ -144,8 +180,20 @@ public final class Adapter implements AutoCloseable {
      */
     public static Adapter of(LlamaModel model, PeftAdapter peft, String where, boolean trainable)
             throws FormatException {
+        return of(model, peft, where, trainable ? OptimizerState.FLOAT : null);
+    }
+
+    /**
+     * Takes over an adapter that was read.
+     *
+     * @param where begins error messages, for example the adapter's path
+     * @param state how AdamW's moments (zeros) are held; null if neither they nor gradients are wanted
+     * @throws FormatException if the adapter is of another base model
+     */
+    public static Adapter of(LlamaModel model, PeftAdapter peft, String where, @Nullable OptimizerState state)
+            throws FormatException {
         peft.requireFits(where, model.config().modules());
-        Adapter adapter = new Adapter(model.config(), peft.config(), model.computeType(), trainable);
+        Adapter adapter = new Adapter(model.config(), peft.config(), model.computeType(), state);
         for (LoraLinear linear : adapter.linears) {
             LoraWeights weights = peft.modules().get(linear.module());
             if (weights == null) {
@@ -164,9 +212,10 @@ public final class Adapter implements AutoCloseable {
      * @param less has the same config and modules
      * @throws FormatException if an adapter is of another base model
      */
-    public static Adapter ofDifference(LlamaModel model, PeftAdapter peft, PeftAdapter less, String where)
+    public static Adapter ofDifference(
+            LlamaModel model, PeftAdapter peft, PeftAdapter less, String where, OptimizerState state)
             throws FormatException {
-        Adapter adapter = of(model, peft, where, true);
+        Adapter adapter = of(model, peft, where, state);
         Map<String, LoraWeights> copies = new LinkedHashMap<>();
         less.modules().forEach((name, w) -> copies.put(name, w.copy(adapter.arena)));
         adapter.less = new PeftAdapter(less.config(), copies);
@@ -259,34 +308,26 @@ public final class Adapter implements AutoCloseable {
 
     /** Returns all gradients as one flat tensor; {@link IllegalStateException} if the adapter is not trainable. */
     public Tensor gradients() {
-        return training(0);
-    }
-
-    /** Returns AdamW's running means of the gradients as one flat tensor; {@link IllegalStateException} if not trainable. */
-    public Tensor expAvg() {
-        return training(1);
-    }
-
-    /** Returns AdamW's running means of the squared gradients as one flat tensor; {@link IllegalStateException} if not trainable. */
-    public Tensor expAvgSq() {
-        return training(2);
-    }
-
-    private Tensor training(int which) {
-        if (training.length == 0) {
+        if (gradients == null) {
             throw new IllegalStateException("the adapter was opened for use only, not for training");
         }
-        return training[which];
+        return gradients;
     }
 
     /** Returns whether it has gradients and moments. */
     public boolean trainable() {
-        return training.length > 0;
+        return gradients != null;
     }
 
     /** Returns the bytes of the buffers. */
     public long bytes() {
-        return parameters.bytes() * (1 + training.length);
+        if (gradients == null) {
+            return parameters.bytes();
+        }
+        long moments = parameterList().stream()
+                .mapToLong(p -> p.expAvg().bytes() + p.expAvgSq().bytes())
+                .sum();
+        return parameters.bytes() + gradients.bytes() + moments;
     }
 
     /** Returns the adapter of a linear layer, or null. */

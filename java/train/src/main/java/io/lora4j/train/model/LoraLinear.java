@@ -1,6 +1,8 @@
 package io.lora4j.train.model;
 
+import io.lora4j.kernels.AdamwMoment;
 import io.lora4j.kernels.Tensor;
+import org.jspecify.annotations.Nullable;
 
 /**
  * The adapter of one linear layer: its update is {@code scaling · B · A}. Immutable, while the numbers in the tensors change.
@@ -20,15 +22,17 @@ public record LoraLinear(String module, int layer, int moduleId, double scaling,
     }
 
     /**
-     * One trainable matrix. The four tensors have the same shape; the last three exist in an adapter that is trained and fail with
-     * {@link IllegalStateException} in one that is only used.
+     * One trainable matrix. Gradient and moments exist in an adapter that is trained; in one that is only used asking for them fails
+     * with {@link IllegalStateException}.
      */
     public static final class Parameter {
         private final String name;
         private final Tensor value;
-        private final Tensor[] training;
+        private final @Nullable Training training;
 
-        Parameter(String name, Tensor value, Tensor... training) {
+        record Training(Tensor gradient, AdamwMoment expAvg, AdamwMoment expAvgSq) {}
+
+        Parameter(String name, Tensor value, @Nullable Training training) {
             this.name = name;
             this.value = value;
             this.training = training;
@@ -44,27 +48,27 @@ public record LoraLinear(String module, int layer, int moduleId, double scaling,
             return value;
         }
 
-        /** Returns the gradient, which backward passes add to. */
+        /** Returns the gradient, which backward passes add to; of the same shape. */
         public Tensor gradient() {
-            return training(0);
+            return training().gradient();
         }
 
         /** Returns AdamW's running mean of the gradient. */
-        public Tensor expAvg() {
-            return training(1);
+        public AdamwMoment expAvg() {
+            return training().expAvg();
         }
 
         /** Returns AdamW's running mean of the squared gradient. */
-        public Tensor expAvgSq() {
-            return training(2);
+        public AdamwMoment expAvgSq() {
+            return training().expAvgSq();
         }
 
-        private Tensor training(int which) {
-            if (training.length == 0) {
+        private Training training() {
+            if (training == null) {
                 throw new IllegalStateException(
                         name + " belongs to an adapter that was opened for use only, not for training");
             }
-            return training[which];
+            return training;
         }
     }
 }
