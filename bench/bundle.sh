@@ -3,7 +3,7 @@
 #   bench/bundle.sh OUT [java] [tests] [gpu] [kernels]   builds what is missing, writes into the folder OUT, packs it as OUT.tar.xz
 #     java      lora4j with a small Java runtime: OUT/{lora4j,jre/,classes/}; there: OUT/lora4j train …
 #     tests     needs java; the C tests, the Java tests and what runs them: OUT/{run-tests,tests/,test-data/}
-#     gpu       needs java; the benchmarks of the GPU, from C++, through Java and of the peers: OUT/{run-bench,gpu_lora,lib/,bench/,jmh/}
+#     gpu       needs java; the benchmarks of the GPU, from C++, through Java and of the peers: OUT/{run-bench,gpu_*,lib/,bench/,jmh/}
 #     kernels   the benchmarks of the CPU, with OpenBLAS and oneDNN: OUT/{run-bench,kernel_bench,lib/,bench/}
 # Without a part: java, tests and gpu. Where nvcc is (cmake/install-nvcc.sh), classes/ holds liblora4j_cuda.so as the jars do. On the host:
 #     OUT/run-tests --help        OUT/run-bench --help
@@ -109,7 +109,7 @@ LAUNCHER
 
 pack_gpu() {
   rm -rf "$out/jmh"
-  bench gpu_lora
+  bench gpu_lora gpu_segments gpu_attention gpu_quant
   maven -pl bench/jmh -am package dependency:copy-dependencies -DincludeArtifactIds=jmh-core,jopt-simple,commons-math3,javacpp,cuda -DoutputDirectory="$out/jmh/jars"
   slim_preset "$out/jmh/jars"
   cp -r "$root"/{bench/jmh,java/interop-javacpp}/target/classes/. "$out/jmh"

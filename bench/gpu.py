@@ -99,7 +99,7 @@ def markdown(results, name):
                                         cell("ours forward"), cell("eager_forward"), cell("compiled_forward"), cell("ours backward"), f"{whole:.1f}", cell("eager_both"), cell("compiled_both"),
                                         *(f"{r:.2f}" if r else "" for r in ratios)]) + " |")
     if results["java"]:
-        lines += ["", "Through Java (`GpuBenchmark`: calls one after another on a stream, three layers in turn, no graph), and `cublasGemmEx` by JavaCPP's preset on the same stream and"
+        lines += ["", "Through Java (`GpuBenchmark`: graphs of a call on each of three layers), and `cublasGemmEx` by JavaCPP's preset on the same stream and"
                   " memory; beside it the same operation from C++ by graph replay:", "", "| M×K×N | cuBLAS, Java | frozen fwd, Java | C++ | LoRA fwd, Java | C++ | LoRA fwd + bwd, Java | C++ |", "|---" * 8 + "|"]
         native = {f"{row['M']}x{row['K']}x{row['N']}": row["entries"] for row in results["rows"] if not row["dropout"]}
         for shape, figures in results["java"].items():

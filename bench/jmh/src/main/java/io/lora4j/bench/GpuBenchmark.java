@@ -4,20 +4,26 @@ import io.lora4j.interop.javacpp.JavaCpp;
 import io.lora4j.kernels.DType;
 import io.lora4j.kernels.Device;
 import io.lora4j.kernels.DeviceMemory;
+import io.lora4j.kernels.Graph;
 import io.lora4j.kernels.Lora;
 import io.lora4j.kernels.LoraOps;
 import io.lora4j.kernels.Queue;
 import io.lora4j.kernels.Tensor;
 import io.lora4j.kernels.Weight;
 import java.lang.foreign.Arena;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Objects;
 import java.util.SplittableRandom;
 import java.util.concurrent.TimeUnit;
+import java.util.function.Consumer;
 import org.bytedeco.cuda.cublas.cublasContext;
 import org.bytedeco.cuda.cudart.CUstream_st;
 import org.bytedeco.cuda.global.cublas;
 import org.bytedeco.cuda.global.cudart;
 import org.bytedeco.javacpp.FloatPointer;
 import org.bytedeco.javacpp.ShortPointer;
+import org.jspecify.annotations.Nullable;
 import org.openjdk.jmh.annotations.Benchmark;
 import org.openjdk.jmh.annotations.BenchmarkMode;
 import org.openjdk.jmh.annotations.Fork;
@@ -35,8 +41,9 @@ import org.openjdk.jmh.annotations.Warmup;
 
 /**
  * The linear layer on a GPU in BF16, frozen and with an adapter of rank 16, and the frozen product by {@code cublasGemmEx} through
- * JavaCPP's preset: one process, one stream of the preset's, the same memory. An invocation gives the stream {@link #CALLS} calls and waits.
- * Three layers in turn, so that a small one alone is not measured in the cache.
+ * JavaCPP's preset: one process, one stream of the preset's, the same memory. An invocation gives the stream {@link #CALLS} calls and waits:
+ * ours as graphs of one call for each layer, as {@code bench/native/gpu_lora} times them, cuBLAS's one by one. Three layers in turn, so that
+ * a small one alone is not measured in the cache.
  *
  * <pre>java -jar bench/jmh/target/benchmarks.jar GpuBenchmark</pre>
  */
@@ -64,9 +71,13 @@ public class GpuBenchmark {
     private final FloatPointer one = new FloatPointer(1f);
     private final FloatPointer zero = new FloatPointer(0f);
     private final Layer[] layers = new Layer[LAYERS];
+    private final List<Graph> graphs = new ArrayList<>();
     private final Device device = Device.cuda(0);
     private final Queue queue = onStream();
     private final DeviceMemory memory = DeviceMemory.of(queue);
+    private @Nullable Graph frozenForward;
+    private @Nullable Graph loraForward;
+    private @Nullable Graph loraForwardBackward;
     private int m;
     private int k;
     private int n;
@@ -121,7 +132,21 @@ public class GpuBenchmark {
                     .build();
             layers[i] = new Layer(xs, ws, ys, weight, frozen, adapted);
         }
+        frozenForward = record(layer -> LoraOps.forward(queue, layer.frozen));
+        loraForward = record(layer -> LoraOps.forward(queue, layer.adapted));
+        loraForwardBackward = record(layer -> {
+            LoraOps.forward(queue, layer.adapted);
+            LoraOps.backward(queue, layer.adapted);
+        });
         queue.synchronize();
+    }
+
+    private Graph record(Consumer<Layer> call) {
+        Runnable calls = () -> List.of(layers).forEach(call);
+        calls.run(); // for its workspace, which the graph takes
+        Graph graph = queue.record(calls);
+        graphs.add(graph);
+        return graph;
     }
 
     /** BF16 values by the preset. */
@@ -150,29 +175,26 @@ public class GpuBenchmark {
     @Benchmark
     @OperationsPerInvocation(CALLS)
     public void frozenForward() {
-        for (int i = 0; i < CALLS; i++) {
-            LoraOps.forward(queue, layers[i % LAYERS].frozen);
-        }
-        queue.synchronize();
+        replay(frozenForward);
     }
 
     /** y = x Wᵀ + c (x Aᵀ) Bᵀ, ours. */
     @Benchmark
     @OperationsPerInvocation(CALLS)
     public void loraForward() {
-        for (int i = 0; i < CALLS; i++) {
-            LoraOps.forward(queue, layers[i % LAYERS].adapted);
-        }
-        queue.synchronize();
+        replay(loraForward);
     }
 
     /** The same with dx, dA and dB. */
     @Benchmark
     @OperationsPerInvocation(CALLS)
     public void loraForwardBackward() {
-        for (int i = 0; i < CALLS; i++) {
-            LoraOps.forward(queue, layers[i % LAYERS].adapted);
-            LoraOps.backward(queue, layers[i % LAYERS].adapted);
+        replay(loraForwardBackward);
+    }
+
+    private void replay(@Nullable Graph graph) {
+        for (int i = 0; i < CALLS; i += LAYERS) {
+            Objects.requireNonNull(graph).launch();
         }
         queue.synchronize();
     }
@@ -218,6 +240,7 @@ public class GpuBenchmark {
     /** Frees everything. */
     @TearDown(Level.Trial)
     public void tearDown() {
+        graphs.forEach(Graph::close);
         memory.close();
         for (Layer layer : layers) {
             layer.weight.close();
