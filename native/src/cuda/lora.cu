@@ -127,10 +127,10 @@ static LoraPlan plan_lora(const l4j_lora *args, bool backward, void *workspace) 
 /* Descriptors and sorted rows. */
 static cudaError_t prepare(l4j_queue *queue, const l4j_lora *args, const LoraPlan &plan, bool backward) {
     if (plan.table) {
-        Adapter entries[kFewAdapters];
-        for (int64_t i = 0; i < plan.entries; i += kFewAdapters) {
-            int64_t n = plan.entries - i < kFewAdapters ? plan.entries - i : kFewAdapters;
-            for (int64_t e = 0; e < n; e++) entries[e] = describe(args, i + e, backward);
+        Adapter entries[kTableEntries];
+        for (int64_t i = 0; i < plan.entries; i += kTableEntries) {
+            int n = static_cast<int>(plan.entries - i < kTableEntries ? plan.entries - i : kTableEntries);
+            for (int e = 0; e < n; e++) entries[e] = describe(args, i + e, backward);
             cudaError_t status = launch_table(queue, entries, n, plan.table + i);
             if (status != cudaSuccess) return status;
         }

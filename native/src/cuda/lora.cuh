@@ -6,8 +6,9 @@
 namespace l4j {
 
 constexpr int kProjections = 16;
-constexpr int kFewAdapters = 16; /* entries that travel with the launch; more of them lie in the workspace */
-constexpr int kChunkRows = 512;  /* rows of an adapter that one partial sum of its gradients covers */
+constexpr int kFewAdapters = 16;   /* entries that travel with the launch; more of them lie in the workspace, */
+constexpr int kTableEntries = 128; /* to which so many travel with a launch of their own */
+constexpr int kChunkRows = 512;    /* rows of an adapter that one partial sum of its gradients covers */
 
 /* One adapter on one projection; rank 0 = none. */
 struct Adapter {
@@ -94,23 +95,17 @@ __device__ inline Dropout dropout_of(const LoraParams &p, int adapter, int g) {
 /* The adapters of a block's rows, one after another in ascending order. */
 template <int BM, int THREADS> struct RowAdapters {
     int32_t of[BM];
-    int32_t lowest;
 
     __device__ void load(const LoraParams &p, int64_t m0) {
         for (int r = threadIdx.x; r < BM; r += THREADS) of[r] = m0 + r < p.M ? row_adapter(p, m0 + r) : -1;
         __syncthreads();
     }
     /* The lowest adapter above `after`, or -1; the same on every thread. */
-    __device__ int next(int after) {
-        if (threadIdx.x == 0) lowest = INT32_MAX;
-        __syncthreads();
-        for (int r = threadIdx.x; r < BM; r += THREADS) {
-            if (of[r] > after) atomicMin(&lowest, of[r]);
-        }
-        __syncthreads();
-        int found = lowest;
-        __syncthreads();
-        return found == INT32_MAX ? -1 : found;
+    __device__ int next(int after) const {
+        int lowest = INT32_MAX;
+        for (int r = threadIdx.x % 32; r < BM; r += 32) lowest = of[r] > after ? min(lowest, of[r]) : lowest;
+        lowest = __reduce_min_sync(0xFFFFFFFFu, lowest);
+        return lowest == INT32_MAX ? -1 : lowest;
     }
 };
 

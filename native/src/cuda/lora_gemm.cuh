@@ -277,8 +277,8 @@ template <class T> cudaError_t launch_fast(const l4j_queue *queue, const LoraPar
         return status == cudaSuccess ? launch_tiles<Low, true, true, 1>(queue, some, c) : status;
     }
     if (c.multi) {
-        return tiles<Low>(p, c) >= enough / 2 ? launch_tiles<Low, true, true, 1>(queue, p, c)
-                                              : launch_tiles<Small, true, true, 1>(queue, p, c);
+        return p.M > 64 && tiles<Low>(p, c) >= enough / 2 ? launch_tiles<Low, true, true, 1>(queue, p, c)
+                                                          : launch_tiles<Small, true, true, 1>(queue, p, c);
     }
     if (deep && tiles<Large>(p, c) >= enough) return launch_tiles<Large, false, true, 1>(queue, p, c);
     if (deep && tiles<Medium>(p, c) >= enough) return launch_tiles<Medium, false, true, 1>(queue, p, c);

@@ -117,22 +117,18 @@ cudaError_t launch_sort(const l4j_queue *queue, const LoraParams &p, const l4j_l
 
 /* They travel as launch parameters: a call may be captured in a graph, and the caller's memory may be gone when it is replayed. */
 struct Entries {
-    Adapter of[kFewAdapters];
+    Adapter of[kTableEntries];
 };
+static_assert(sizeof(Entries) < 32 * 1024, "what a launch takes from CUDA 12.1 on");
 
 __global__ void table_kernel(const __grid_constant__ Entries entries, int count, Adapter *table) {
     if (threadIdx.x < count) table[threadIdx.x] = entries.of[threadIdx.x];
 }
 
-cudaError_t launch_table(const l4j_queue *queue, const Adapter *entries, int64_t count, Adapter *table) {
-    for (int64_t i = 0; i < count; i += kFewAdapters) {
-        Entries some = {};
-        int n = static_cast<int>(count - i < kFewAdapters ? count - i : kFewAdapters);
-        for (int e = 0; e < n; e++) some.of[e] = entries[i + e];
-        cudaError_t status = launch(queue, table_kernel, 1, 32, 0, some, n, table + i);
-        if (status != cudaSuccess) return status;
-    }
-    return cudaSuccess;
+cudaError_t launch_table(const l4j_queue *queue, const Adapter *entries, int count, Adapter *table) {
+    Entries some = {};
+    for (int e = 0; e < count; e++) some.of[e] = entries[e];
+    return launch(queue, table_kernel, 1, kTableEntries, 0, some, count, table);
 }
 
 } // namespace l4j

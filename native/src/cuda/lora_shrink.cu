@@ -24,7 +24,7 @@ __device__ static void check_values(const LoraParams &p, int g) {
 }
 
 template <class Tile, bool BACK, bool DROP, bool FAST>
-__global__ void __launch_bounds__(kThreads) shrink_kernel(const __grid_constant__ LoraParams p) {
+__global__ void __launch_bounds__(kThreads) shrink_kernel(const __grid_constant__ LoraParams p, unsigned share) {
     using T = typename Tile::Value;
     await_previous();
     extern __shared__ uint4 raw[];
@@ -32,11 +32,13 @@ __global__ void __launch_bounds__(kThreads) shrink_kernel(const __grid_constant_
     T *shared = reinterpret_cast<T *>(raw);
     int g = blockIdx.z;
     const Projection &q = p.projection[g];
-    int64_t m0 = static_cast<int64_t>(blockIdx.x) * Tile::BM, r0 = static_cast<int64_t>(blockIdx.y) * kRanks;
+    int64_t m0 = static_cast<int64_t>(blockIdx.x) * Tile::BM, r0 = static_cast<int64_t>(blockIdx.y / share) * kRanks;
     if (r0 >= q.width) return;
     if (blockIdx.x == 0 && blockIdx.y == 0) check_values(p, g);
     rows.load(p, m0);
+    unsigned turn = 0;
     for (int a = rows.next(-1); a >= 0; a = rows.next(a)) {
+        if (turn++ % share != blockIdx.y % share) continue;
         const Adapter &adapter = adapter_of(p, a, g);
         if (r0 >= adapter.rank) continue;
         Operand left = operand<T>(BACK ? q.dy : p.x), right = operand<T>(BACK ? adapter.b : adapter.a);
@@ -66,14 +68,19 @@ __global__ void __launch_bounds__(kThreads) shrink_kernel(const __grid_constant_
     }
 }
 
+/* Where there are few rows and several adapters, `share` blocks take the adapters of a tile in turn. */
 template <class Tile, bool FAST> static cudaError_t start(const l4j_queue *queue, const LoraParams &p, bool backward) {
     int width = 0;
     for (int g = 0; g < p.projections; g++) width = p.projection[g].width > width ? p.projection[g].width : width;
     dim3 grid(blocks(p.M, Tile::BM), blocks(width, kRanks), p.projections);
+    unsigned share = 1, tiles = grid.x * grid.y * grid.z;
+    while (p.segmented && 2 * share * tiles <= static_cast<unsigned>(queue->threads) && 2 * share <= Tile::BM)
+        share *= 2;
+    grid.y *= share;
     constexpr size_t bytes = Tile::kShared;
-    if (backward) return launch(queue, shrink_kernel<Tile, true, false, FAST>, grid, kThreads, bytes, p);
-    return p.threshold ? launch(queue, shrink_kernel<Tile, false, true, FAST>, grid, kThreads, bytes, p)
-                       : launch(queue, shrink_kernel<Tile, false, false, FAST>, grid, kThreads, bytes, p);
+    if (backward) return launch(queue, shrink_kernel<Tile, true, false, FAST>, grid, kThreads, bytes, p, share);
+    return p.threshold ? launch(queue, shrink_kernel<Tile, false, true, FAST>, grid, kThreads, bytes, p, share)
+                       : launch(queue, shrink_kernel<Tile, false, false, FAST>, grid, kThreads, bytes, p, share);
 }
 
 static bool aligned(const LoraParams &p, bool backward, int32_t dtype) {
