@@ -1,6 +1,6 @@
 /* lora_forward and lora_backward: the order of their kernels. */
 #include "lora_codes.cuh"
-#include "lora_kernels.cuh"
+#include "lora_stream.cuh"
 #include "operations.cuh"
 #include "tile.cuh"
 
@@ -15,6 +15,8 @@ struct LoraPlan {
     int64_t chunks, slots; /* at most */
     Weights weights;
     Adapter *table; /* workspace, NULL where `few` is enough */
+    bool streams;   /* whether the kernels of lora_stream.cuh take the low-rank work where cuBLASLt takes the base product */
+    StreamPlan stream; /* backward; in the place of everything else in the workspace */
     size_t bytes;
 };
 
@@ -56,7 +58,7 @@ static void lay_out_sorted(l4j_arena *arena, const l4j_lora *args, int64_t chunk
     o->chunk_count = ints(1);
 }
 
-static LoraPlan plan_lora(const l4j_lora *args, bool backward, void *workspace) {
+static LoraPlan plan_lora(const l4j_lora *args, bool backward, int multiprocessors, void *workspace) {
     LoraPlan plan = {};
     LoraParams &p = plan.p;
     l4j_arena arena = {static_cast<char *>(workspace), 0};
@@ -121,6 +123,13 @@ static LoraPlan plan_lora(const l4j_lora *args, bool backward, void *workspace) 
             static_cast<char *>(l4j_take(&arena, products_scratch(plan.weights, p, backward, args->x->dtype)));
     }
     plan.bytes = arena.used;
+    plan.streams = stream_fits(p, backward, args->x->dtype);
+    for (int g = 0; g < p.projections; g++) plan.streams &= !is_coded(args->weights[g]);
+    if (plan.streams && backward) {
+        arena.used = 0;
+        plan.stream = plan_stream(p, multiprocessors, &arena);
+        plan.bytes = plan.bytes > arena.used ? plan.bytes : arena.used;
+    }
     return plan;
 }
 
@@ -138,26 +147,46 @@ static cudaError_t prepare(l4j_queue *queue, const l4j_lora *args, const LoraPla
     return plan.p.segmented ? launch_sort(queue, plan.p, args, backward) : cudaSuccess;
 }
 
-size_t lora_forward_workspace(int, const l4j_lora *args) { return plan_lora(args, false, nullptr).bytes; }
+static bool streams(const l4j_queue *queue, const LoraPlan &plan, bool backward, int32_t dtype) {
+    for (int g = 0; g < plan.p.projections; g++) {
+        const Projection &q = plan.p.projection[g];
+        if (q.width && !rows_are_aligned(q.s, dtype)) return false;
+    }
+    return plan.streams && takes_cublas(queue, plan.p, backward, dtype);
+}
+
+size_t lora_forward_workspace(int threads, const l4j_lora *args) {
+    return plan_lora(args, false, threads, nullptr).bytes;
+}
 
 l4j_status lora_forward(l4j_queue *queue, const l4j_lora *args, void *workspace, l4j_error *error) {
-    LoraPlan plan = plan_lora(args, false, workspace);
+    LoraPlan plan = plan_lora(args, false, queue->threads, workspace);
     plan.p.fault = fault_of(queue);
     int32_t dtype = args->x->dtype;
     L4J_CUDA("lora_forward", prepare(queue, args, plan, false));
-    if (plan.p.adapters) L4J_CUDA("lora_forward", launch_shrink(queue, plan.p, false, dtype));
+    plan.p.low_rank_there = streams(queue, plan, false, dtype);
+    if (plan.p.low_rank_there) {
+        L4J_CUDA("lora_forward", launch_stream_forward(queue, plan.p, dtype));
+    } else if (plan.p.adapters) {
+        L4J_CUDA("lora_forward", launch_shrink(queue, plan.p, false, dtype));
+    }
     L4J_CUDA("lora_forward", launch_products(queue, plan.p, plan.weights, false, dtype));
     return L4J_OK;
 }
 
-size_t lora_backward_workspace(int, const l4j_lora *args) { return plan_lora(args, true, nullptr).bytes; }
+size_t lora_backward_workspace(int threads, const l4j_lora *args) {
+    return plan_lora(args, true, threads, nullptr).bytes;
+}
 
 l4j_status lora_backward(l4j_queue *queue, const l4j_lora *args, void *workspace, l4j_error *error) {
-    LoraPlan plan = plan_lora(args, true, workspace);
+    LoraPlan plan = plan_lora(args, true, queue->threads, workspace);
     plan.p.fault = fault_of(queue);
     int32_t dtype = args->x->dtype;
     L4J_CUDA("lora_backward", prepare(queue, args, plan, true));
-    if (plan.p.adapters) {
+    plan.p.low_rank_there = streams(queue, plan, true, dtype);
+    if (plan.p.low_rank_there) {
+        L4J_CUDA("lora_backward", launch_stream_backward(queue, plan.p, plan.stream, dtype));
+    } else if (plan.p.adapters) {
         L4J_CUDA("lora_backward", launch_shrink(queue, plan.p, true, dtype));
         if (args->da || args->db) L4J_CUDA("lora_backward", launch_gradients(queue, plan.p, plan.chunks, dtype));
     }

@@ -64,7 +64,8 @@ struct LoraParams {
     const float *row_scale; /* of dx, or NULL */
     bool low_rank_only;     /* without the base product, which is added later */
     TileRows tiles;
-    int64_t fold; /* the contraction is summed in blocks of so many; 0 = one chain */
+    bool low_rank_there; /* in y or dx already: where cuBLASLt takes the base product, it only adds that */
+    int64_t fold;        /* the contraction is summed in blocks of so many; 0 = one chain */
     Fault *fault;
     const Adapter *table; /* NULL: `few` */
     Adapter few[kFewAdapters];
@@ -111,5 +112,7 @@ template <int BM, int THREADS> struct RowAdapters {
 
 /* y or dx: the base product with the low-rank one in its accumulators. */
 cudaError_t launch_gemm(const l4j_queue *queue, const LoraParams &p, bool backward, int32_t dtype);
+/* Whether the base product is cuBLASLt's. */
+bool takes_cublas(const l4j_queue *queue, const LoraParams &p, bool backward, int32_t dtype);
 
 } // namespace l4j

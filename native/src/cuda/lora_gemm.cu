@@ -55,7 +55,7 @@ static bool takes_cublas(const l4j_queue *queue, const LoraParams &p, const Gemm
 
 static cudaError_t launch_cublas(const l4j_queue *queue, const LoraParams &p, const GemmChoice &c, int32_t dtype) {
     cudaError_t status = cudaSuccess;
-    if (p.adapters) {
+    if (p.adapters && !p.low_rank_there) {
         LoraParams low = p;
         low.low_rank_only = true;
         status = launch_own(queue, low, c, dtype);
@@ -66,7 +66,7 @@ static cudaError_t launch_cublas(const l4j_queue *queue, const LoraParams &p, co
     return status;
 }
 
-cudaError_t launch_gemm(const l4j_queue *queue, const LoraParams &p, bool backward, int32_t dtype) {
+static GemmChoice choose(const l4j_queue *queue, const LoraParams &p, bool backward, int32_t dtype) {
     GemmChoice c = {};
     c.backward = backward;
     c.multi = p.segmented || p.fold || (backward && p.threshold && p.projections > 1);
@@ -76,6 +76,15 @@ cudaError_t launch_gemm(const l4j_queue *queue, const LoraParams &p, bool backwa
         c.widest = p.projection[g].n > c.widest ? p.projection[g].n : c.widest;
     }
     c.multiprocessors = queue->threads;
+    return c;
+}
+
+bool takes_cublas(const l4j_queue *queue, const LoraParams &p, bool backward, int32_t dtype) {
+    return takes_cublas(queue, p, choose(queue, p, backward, dtype), dtype);
+}
+
+cudaError_t launch_gemm(const l4j_queue *queue, const LoraParams &p, bool backward, int32_t dtype) {
+    GemmChoice c = choose(queue, p, backward, dtype);
     cudaError_t status = cudaDeviceGetAttribute(&c.shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, queue->device->id);
     if (status != cudaSuccess) return status;
     return takes_cublas(queue, p, c, dtype) ? launch_cublas(queue, p, c, dtype) : launch_own(queue, p, c, dtype);

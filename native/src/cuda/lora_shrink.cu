@@ -9,20 +9,6 @@ constexpr int kRanks = 32;
 template <class T, int ROWS> using ShrinkBlock = Block<T, ROWS, kRanks, 1, 1, 256, 3, 8>;
 using ShrinkPlain = Block<float, 64, kRanks, 4, 2>;
 
-/* Values that a step may change: one block looks at them. */
-__device__ static void check_values(const LoraParams &p, int g) {
-    for (int a = threadIdx.x; a < p.adapters; a += kThreads) {
-        if (adapter_of(p, a, g).rank == 0) continue;
-        if (!isfinite(p.scaling[a * p.projections + g])) report(p.fault, kBadScaling, a * p.projections + g, 0, 0);
-        if (p.threshold && (p.adapter_id[a] < 0 || p.adapter_id[a] > 65535)) {
-            report(p.fault, kBadAdapterId, a, p.adapter_id[a], 65535);
-        }
-        if (p.threshold && (p.module_id[g] < 0 || p.module_id[g] > 65535)) {
-            report(p.fault, kBadModule, g, p.module_id[g], 65535);
-        }
-    }
-}
-
 template <class Tile, bool BACK, bool DROP, bool FAST>
 __global__ void __launch_bounds__(kThreads) shrink_kernel(const __grid_constant__ LoraParams p, unsigned share) {
     using T = typename Tile::Value;
