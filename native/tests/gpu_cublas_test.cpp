@@ -22,16 +22,13 @@ protected:
         GpuTest::SetUp();
         if (!IsSkipped() && !has_cublas()) GTEST_SKIP() << "no cuBLASLt: LORA4J_CUBLAS may be the path of libcublasLt.so";
     }
-    void TearDown() override {
-        l4j::gpu_dtype() = L4J_F32;
-        l4j::oracle_rounds() = false;
-    }
+    void TearDown() override { l4j::gpu_dtype() = L4J_F32; }
 };
 
 // Rows and columns that end inside of every tile.
 LoraSpec ragged(int64_t rank, float p, int32_t dtype) {
     LoraSpec spec;
-    spec.M = 1101;
+    spec.M = 1061;
     spec.K = 1096;
     spec.N = {1544};
     spec.R = {rank};
@@ -40,11 +37,11 @@ LoraSpec ragged(int64_t rank, float p, int32_t dtype) {
     return spec;
 }
 
+// Against the CPU's fastest tier in fp32: the shapes are too large for the oracle, whose place it takes in lora_test.
 void check_accuracy(const LoraSpec &spec) {
     SCOPED_TRACE(l4j::describe(spec, L4J_ISA_CUDA, 0));
     l4j::gpu_dtype() = spec.dtype;
-    l4j::oracle_rounds() = true;
-    LoraCase exact(spec, L4J_ISA_REF64, 4), c(spec, L4J_ISA_CUDA, 0);
+    LoraCase exact(spec, l4j::tiers().back(), 4), c(spec, L4J_ISA_CUDA, 0);
     for (LoraCase *each : {&exact, &c}) {
         each->forward();
         each->backward();

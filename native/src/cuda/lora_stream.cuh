@@ -29,6 +29,7 @@ struct StreamPlan {
     float *ds_parts;             /* [slices][M][ranks] */
     char *ds;                    /* [M][ranks] like x */
     float *db_parts, *da_parts;  /* [db_chunks][n][ranks], [da_chunks][ranks][K] */
+    int32_t *arrived;            /* [blocks of columns of x] how many of its chunks are done */
 };
 
 /* Whether the ranks, shapes and wanted results are those of these kernels. Weights and what cuBLASLt takes are the caller's to see. */

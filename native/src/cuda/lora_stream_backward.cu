@@ -9,20 +9,21 @@ namespace l4j {
 
 /* Rows of a warp's tile, and columns. */
 constexpr int kTileRows = 16, kStrip = 64;
+constexpr int kStages = 5; /* of tiles in shared memory, with the one that is worked on */
+template <int THREADS> using Tiles = Ring<4, kStages, THREADS>;
 
 /* Pairs of ranks of 16 rows of s or ds: [ranks 16k][2 · half of the rows + half of the ranks] */
 template <int RT> struct Pairs {
     uint32_t w[RT][4];
 
-    __device__ void load(const char *data, int64_t ld, int64_t row, int64_t end, int rank) {
-        int quad = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
+    /* `from` is at the thread's own row, of which `left` and on are there, and rank; rows are `ld` bytes apart. */
+    __device__ void load(const char *from, int64_t ld, int left, int rank) {
 #pragma unroll
         for (int k = 0; k < RT; k++) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                int64_t m = row + i / 2 * 8 + quad;
-                int r = 16 * k + i % 2 * 8 + 2 * t;
-                w[k][i] = load_pair(data + (m * ld + r) * 2, m < end && r < rank);
+                int r = 16 * k + i % 2 * 8;
+                w[k][i] = load_pair(from + (i / 2 ? 8 * ld : 0) + 2 * r, i / 2 * 8 < left && r < rank);
             }
         }
     }
@@ -59,8 +60,8 @@ template <int COUNT, int STRIPS, int GROUPS> __device__ void add_groups(float (&
 template <int RT> struct DyShape {
     static constexpr int STRIPS = kDyColumns / kStrip, GROUPS = 2 / RT, THREADS = STRIPS * GROUPS * 32, RANKS = 16 * RT;
     static constexpr int SHARE = kTileRows * RANKS; /* of ds: of one warp */
-    static constexpr size_t kShared = 2 * GROUPS * STRIPS * SHARE * sizeof(float);
-    static_assert((GROUPS - 1) * STRIPS * 32 * RT * 32 * sizeof(float) <= kShared);
+    static constexpr size_t kShares = 2 * GROUPS * STRIPS * SHARE * sizeof(float), kShared = kShares + Tiles<THREADS>::kBytes;
+    static_assert((GROUPS - 1) * STRIPS * 32 * RT * 32 * sizeof(float) <= kShares);
 };
 
 template <class T, int RT>
@@ -94,25 +95,38 @@ __global__ void __launch_bounds__(DyShape<RT>::THREADS, 1)
     }
 
     /* A thread has columns 8t to 8t + 7 of each 32, of rows quad and quad + 8. */
-    Vector8 next[2][2];
-    Pairs<RT> next_s;
-    auto load = [&](int64_t row) {
+    Tiles<S::THREADS> tiles(shares + S::kShares / sizeof(float));
+    int64_t own = first + group * kTileRows + quad, ld = q.dy.s0 * 2, ld_s = q.s.s0 * 2;
+    const char *asked = at(q.dy, own, n0 + 8 * t), *s_asked = at(q.s, own, 2 * t);
+    int asked_left = static_cast<int>(end - own), s_left = asked_left, rank_left = adapter.rank - 2 * t;
+    bool in[2] = {n0 + 8 * t < q.n, n0 + 32 + 8 * t < q.n};
+    auto ask = [&](int ahead) {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            int64_t m = row + i / 2 * 8 + quad, col = n0 + i % 2 * 32 + 8 * t;
-            next[i / 2][i % 2] = load_activation(at(q.dy, m, col), m < end && col < q.n);
+            tiles.ask(i, asked + (i / 2 ? 8 * ld : 0) + i % 2 * 64, i / 2 * 8 < asked_left && in[i % 2], ahead);
         }
-        next_s.load(q.s.data, q.s.s0, row, end, adapter.rank);
+        commit();
+        asked += STEP * ld;
+        asked_left -= STEP;
+    };
+    Pairs<RT> next_s;
+    auto ask_s = [&] {
+        next_s.load(s_asked, ld_s, s_left, rank_left);
+        s_asked += STEP * ld_s;
+        s_left -= STEP;
     };
     float db[RT * 32] = {}; /* [RT][half of 32 columns][pair of columns][4] */
     int steps = static_cast<int>((end - first + STEP - 1) / STEP);
-    load(first + group * kTileRows);
+    for (int i = 0; i < kStages - 1; i++) ask(i);
+    ask_s();
     for (int i = 0; i < steps; i++) {
-        Vector8 dy[2][2] = {{next[0][0], next[0][1]}, {next[1][0], next[1][1]}};
+        tiles.await();
+        Vector8 dy[2][2] = {{tiles.take(0), tiles.take(1)}, {tiles.take(2), tiles.take(3)}};
+        ask(kStages - 1);
+        tiles.next();
         uint32_t s[RT][4];
         next_s.turn(s);
-        int64_t row = first + static_cast<int64_t>(i) * STEP;
-        load(row + STEP + group * kTileRows);
+        ask_s();
 
         float ds[2 * RT][4] = {};
 #pragma unroll
@@ -146,11 +160,12 @@ __global__ void __launch_bounds__(DyShape<RT>::THREADS, 1)
             float sum = from[0];
 #pragma unroll
             for (int other = 1; other < S::STRIPS; other++) sum += from[other * S::SHARE];
-            int64_t m = row + of * kTileRows + in / RANKS;
+            int64_t m = first + static_cast<int64_t>(i) * STEP + of * kTileRows + in / RANKS;
             if (m < end) plan.ds_parts[(blockIdx.x * p.M + m) * RANKS + in % RANKS] = sum;
         }
     }
 
+    wait<0>();
     add_groups<RT * 32, S::STRIPS, S::GROUPS>(db, shares);
     if (group > 0) return;
 #pragma unroll
@@ -167,31 +182,57 @@ __global__ void __launch_bounds__(DyShape<RT>::THREADS, 1)
     }
 }
 
-/* ds from its shares: four ranks of a row a thread. */
-template <class T> __global__ void stream_ds_kernel(const __grid_constant__ LoraParams p, const __grid_constant__ StreamPlan plan) {
-    await_previous();
-    int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, count = p.M * plan.ranks / 4;
-    if (i >= count) return;
-    const float4 *from = reinterpret_cast<const float4 *>(plan.ds_parts) + i;
-    float4 sum = from[0];
-#pragma unroll 4
-    for (int64_t n = 1; n < plan.slices; n++) {
-        float4 v = from[n * count];
+/* Four neighbours of the sum of `count` parts that are `size` vectors apart. */
+__device__ static float4 add_parts(const float4 *from, int64_t size, int64_t count) {
+    float4 sum = __ldcg(from);
+#pragma unroll 8
+    for (int64_t i = 1; i < count; i++) {
+        float4 v = __ldcg(from + i * size);
         sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
     }
-    float factor = lora_factor(p, 0, 0);
-    reinterpret_cast<uint2 *>(plan.ds)[i] =
-        make_uint2(packed<T>(sum.x * factor, sum.y * factor), packed<T>(sum.z * factor, sum.w * factor));
+    return sum;
+}
+/* The gradient's elements (row, col) to (row, col + 3). */
+__device__ static void store_gradient(const LoraParams &p, const View &out, int64_t row, int64_t rows, int64_t col, int64_t cols,
+                                      const float4 &sum) {
+    float of[4] = {sum.x, sum.y, sum.z, sum.w};
+    bool add = p.flags & L4J_LORA_ACCUMULATE_GRADS;
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+        if (row < rows && col + e < cols) write(out, row, col + e, add ? read(out, row, col + e) + of[e] : of[e]);
+    }
+}
+
+/* ds from its shares, then dB from its chunks: four ranks of a row a thread. */
+template <class T>
+__global__ void stream_ds_kernel(const __grid_constant__ LoraParams p, const __grid_constant__ StreamPlan plan) {
+    await_previous();
+    int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x, count = p.M * plan.ranks / 4;
+    if (i * kXColumns < p.K) plan.arrived[i] = 0;
+    if (i < count) {
+        float4 sum = add_parts(reinterpret_cast<const float4 *>(plan.ds_parts) + i, count, plan.slices);
+        float factor = lora_factor(p, 0, 0);
+        reinterpret_cast<uint2 *>(plan.ds)[i] =
+            make_uint2(packed<T>(sum.x * factor, sum.y * factor), packed<T>(sum.z * factor, sum.w * factor));
+        return;
+    }
+    i -= count;
+    int64_t n = p.projection[0].n, size = n * plan.ranks / 4;
+    if (i >= size) return;
+    const Adapter &adapter = adapter_of(p, 0, 0);
+    float4 sum = add_parts(reinterpret_cast<const float4 *>(plan.db_parts) + i, size, plan.db_chunks);
+    store_gradient(p, adapter.db, 4 * i / plan.ranks, n, 4 * i % plan.ranks, adapter.rank, sum);
 }
 
 /* ---- x ---- */
 
 template <int RT> struct XShape {
     static constexpr int STRIPS = kXColumns / kStrip, GROUPS = 4 / RT, THREADS = STRIPS * GROUPS * 32, RANKS = 16 * RT;
-    static constexpr size_t kShared = static_cast<size_t>(GROUPS - 1) * STRIPS * 32 * RT * 32 * sizeof(float);
+    static constexpr size_t kShared = Tiles<THREADS>::kBytes;
+    static_assert((GROUPS - 1) * STRIPS * 32 * RT * 32 * sizeof(float) <= kShared);
 };
 
-template <class T, int RT, bool DROP>
+template <class T, int RT, bool DROP, bool ADD>
 __global__ void __launch_bounds__(XShape<RT>::THREADS, 1)
     stream_x_kernel(const __grid_constant__ LoraParams p, const __grid_constant__ StreamPlan plan) {
     using S = XShape<RT>;
@@ -202,13 +243,8 @@ __global__ void __launch_bounds__(XShape<RT>::THREADS, 1)
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, quad = lane / 4, t = lane % 4;
     int strip = warp % S::STRIPS, group = warp / S::STRIPS;
     int64_t strip0 = static_cast<int64_t>(blockIdx.x) * kXColumns + strip * kStrip, col = strip0 + 8 * quad;
-    bool in = col < p.K, add = p.flags & L4J_LORA_ACCUMULATE_DX;
-    
-#ifdef L4J_DEV_FIRST
-    int64_t chunk = blockIdx.y;
-#else
-    int64_t chunk = gridDim.y - 1 - blockIdx.y; /* the last rows first */
-#endif
+    bool in = col < p.K;
+        int64_t chunk = blockIdx.y;
     int64_t first = chunk * plan.da_rows, end = first + plan.da_rows < p.M ? first + plan.da_rows : p.M;
     Dropout drop = {};
     if constexpr (DROP) drop = dropout_of(p, 0, 0);
@@ -230,47 +266,59 @@ __global__ void __launch_bounds__(XShape<RT>::THREADS, 1)
     }
 
     /* Likewise a thread has columns 8·quad to 8·quad + 7 of rows 2t, 2t + 1, 2t + 8, 2t + 9. */
-    Vector8 next[4];
-    Pairs<RT> next_ds;
-    auto row_of = [&](int64_t row, int i) { return row + 2 * t + i % 2 + i / 2 * 8; };
-    auto load = [&](int64_t row) {
+    Tiles<S::THREADS> tiles(shares);
+    int64_t own = first + group * kTileRows, ld = p.x.s0 * 2, ld_dx = p.dx.s0 * 2, ld_ds = RANKS * 2;
+    const char *asked = at(p.x, own + 2 * t, col), *ds_asked = plan.ds + (own + quad) * ld_ds + 4 * t;
+    char *dx = at(p.dx, own + 2 * t, col);
+    const uint32_t *tokens = DROP ? p.token_index + own + 2 * t : nullptr;
+    int left = in ? static_cast<int>(end - own) - 2 * t : 0, asked_left = left;
+    int ds_left = static_cast<int>(end - own) - quad, token_left = static_cast<int>(end - own) - 2 * t;
+    auto row_of = [](int i) { return i % 2 + i / 2 * 8; };
+    auto ask = [&](int ahead) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int64_t m = row_of(row, i);
-            next[i] = load_activation(at(p.x, m, col), in && m < end);
-        }
-        next_ds.load(plan.ds, RANKS, row, end, RANKS);
+        for (int i = 0; i < 4; i++) tiles.ask(i, asked + row_of(i) * ld, row_of(i) < asked_left, ahead);
+        commit();
+        asked += STEP * ld;
+        asked_left -= STEP;
+    };
+    Pairs<RT> next_ds;
+    auto ask_ds = [&] {
+        next_ds.load(ds_asked, ld_ds, ds_left, RANKS);
+        ds_asked += STEP * ld_ds;
+        ds_left -= STEP;
     };
     float da[RT * 32] = {}; /* [RT][column of eight][4] */
     int steps = static_cast<int>((end - first + STEP - 1) / STEP);
-    load(first + group * kTileRows);
+    for (int i = 0; i < kStages - 1; i++) ask(i);
+    ask_ds();
     for (int step = 0; step < steps; step++) {
-        Vector8 x[4] = {next[0], next[1], next[2], next[3]};
-        Pairs<RT> ds = next_ds;
-        int64_t row = first + static_cast<int64_t>(step) * STEP + group * kTileRows;
-        uint32_t tokens[DROP ? 4 : 1];
+        uint32_t token[4] = {};
         if constexpr (DROP) {
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                int64_t m = row_of(row, i);
-                tokens[i] = load_pair(reinterpret_cast<const char *>(p.token_index + m), m < end);
+                token[i] = load_pair(reinterpret_cast<const char *>(tokens + row_of(i)), row_of(i) < token_left);
             }
+            tokens += STEP;
+            token_left -= STEP;
         }
-        load(row + STEP);
+        tiles.await();
+        Vector8 x[4] = {tiles.take(0), tiles.take(1), tiles.take(2), tiles.take(3)};
+        ask(kStages - 1);
+        tiles.next();
+        Pairs<RT> ds = next_ds;
+        ask_ds();
 #pragma unroll
         for (int half = 0; half < 2; half++) { /* two rows of a thread */
             uint32_t keep[2][4];
-            Vector8 out[2];
+            if constexpr (DROP) {
 #pragma unroll
-            for (int e = 0; e < 2; e++) {
-                if constexpr (DROP) {
-                    keep_eight<4>(drop, tokens[2 * half + e], col / 32, quad % 4, keep[e]);
+                for (int e = 0; e < 2; e++) {
+                    keep_eight<4>(drop, token[2 * half + e], col / 32, quad % 4, keep[e]);
 #pragma unroll
                     for (int w = 0; w < 4; w++) x[2 * half + e].w[w] &= keep[e][w];
                 }
-                int64_t m = row_of(row, 2 * half + e);
-                if (add) out[e] = load_vector(at(p.dx, m, col), in && m < end);
             }
+            Vector8 out[2];
 #pragma unroll
             for (int w = 0; w < 4; w++) {
                 float v[4] = {};
@@ -278,37 +326,38 @@ __global__ void __launch_bounds__(XShape<RT>::THREADS, 1)
                 for (int k = 0; k < RT; k++) mma<T>(v, a[k][w], ds.w[k][2 * half], ds.w[k][2 * half + 1]);
 #pragma unroll
                 for (int e = 0; e < 2; e++) {
-                    float low = v[e], high = v[2 + e];
-                    if constexpr (DROP) {
-                        if (!(keep[e][w] & 0xFFFF)) low = 0.0f;
-                        if (!(keep[e][w] >> 16)) high = 0.0f;
+                    char *to = dx + row_of(2 * half + e) * ld_dx + 4 * w;
+                    if (ADD) {
+                        Pair<T> old = {};
+                        if (row_of(2 * half + e) < left) old = *reinterpret_cast<const Pair<T> *>(to);
+                        if (DROP && !(keep[e][w] & 0xFFFF)) v[e] = 0.0f;
+                        if (DROP && !(keep[e][w] >> 16)) v[2 + e] = 0.0f;
+                        v[e] += to_float(old.x);
+                        v[2 + e] += to_float(old.y);
                     }
-                    if (add) {
-                        Pair<T> old = *reinterpret_cast<const Pair<T> *>(&out[e].w[w]);
-                        low += to_float(old.x);
-                        high += to_float(old.y);
-                    }
-                    out[e].w[w] = packed<T>(low, high);
+                    out[e].w[w] = packed<T>(v[e], v[2 + e]);
+                    if (DROP && !ADD) out[e].w[w] &= keep[e][w];
                 }
             }
 #pragma unroll
             for (int e = 0; e < 2; e++) {
-                int64_t m = row_of(row, 2 * half + e);
-                if (in && m < end) store_vector(at(p.dx, m, col), out[e]);
+                if (row_of(2 * half + e) < left) store_vector(dx + row_of(2 * half + e) * ld_dx, out[e]);
             }
         }
-        uint32_t left[RT][4];
-        ds.turn(left);
+        dx += STEP * ld_dx;
+        left -= STEP;
+        uint32_t turned_ds[RT][4];
+        ds.turn(turned_ds);
 #pragma unroll
         for (int c = 0; c < 8; c++) {
             uint32_t b0 = halves(x[0].w[c / 2], x[1].w[c / 2], c % 2), b1 = halves(x[2].w[c / 2], x[3].w[c / 2], c % 2);
 #pragma unroll
-            for (int k = 0; k < RT; k++) mma<T>(da + (k * 8 + c) * 4, left[k], b0, b1);
+            for (int k = 0; k < RT; k++) mma<T>(da + (k * 8 + c) * 4, turned_ds[k], b0, b1);
         }
     }
 
-    if constexpr (S::GROUPS > 1) add_groups<RT * 32, S::STRIPS, S::GROUPS>(da, shares);
-    if (group > 0) return;
+    wait<0>();
+    add_groups<RT * 32, S::STRIPS, S::GROUPS>(da, shares);
 #pragma unroll
     for (int k = 0; k < RT; k++) {
 #pragma unroll
@@ -316,41 +365,26 @@ __global__ void __launch_bounds__(XShape<RT>::THREADS, 1)
             int r = 16 * k + quad + i / 4 * 8, e = i / 4 * 2 + i / 2 % 2;
             int64_t to = strip0 + 16 * t + i / 2 % 2 * 8 + i % 2 * 4;
             const float *c = da + (k * 8 + i % 2 * 4) * 4 + e;
-            if (to < p.K) {
+            if (group == 0 && to < p.K) {
                 *reinterpret_cast<float4 *>(plan.da_parts + (chunk * RANKS + r) * p.K + to) =
                     make_float4(c[0], c[4], c[8], c[12]);
             }
         }
     }
-}
 
-/* ---- the gradients from their chunks ---- */
-
-__global__ void stream_finish_kernel(const __grid_constant__ LoraParams p, const __grid_constant__ StreamPlan plan) {
-    await_previous();
-    const Adapter &adapter = adapter_of(p, 0, 0);
-    int64_t n = p.projection[0].n, of_db = n * plan.ranks / 4, of_da = p.K * plan.ranks / 4;
-    int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-    bool is_da = i >= of_db;
-    if (is_da) i -= of_db;
-    if (is_da && i >= of_da) return;
-    int64_t cols = is_da ? p.K : plan.ranks, row = 4 * i / cols, col = 4 * i % cols, count = is_da ? of_da : of_db;
-    int64_t chunks = is_da ? plan.da_chunks : plan.db_chunks;
-    const float4 *from = reinterpret_cast<const float4 *>(is_da ? plan.da_parts : plan.db_parts) + i;
-    float4 sum = from[0];
-#pragma unroll 4
-    for (int64_t c = 1; c < chunks; c++) {
-        float4 v = from[c * count];
-        sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
-    }
-    float of[4] = {sum.x, sum.y, sum.z, sum.w};
-    const View &out = is_da ? adapter.da : adapter.db;
-    bool add = p.flags & L4J_LORA_ACCUMULATE_GRADS;
-    if (is_da && row >= adapter.rank) return;
-#pragma unroll
-    for (int e = 0; e < 4; e++) {
-        if (!is_da && col + e >= adapter.rank) continue;
-        write(out, row, col + e, add ? read(out, row, col + e) + of[e] : of[e]);
+    /* The last block of these columns to come adds up their chunks. */
+    __shared__ bool last;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) last = atomicAdd(plan.arrived + blockIdx.x, 1) == static_cast<int>(gridDim.y) - 1;
+    __syncthreads();
+    if (!last) return;
+    __threadfence();
+    for (int i = threadIdx.x; i < RANKS * kXColumns / 4; i += S::THREADS) {
+        int64_t r = i / (kXColumns / 4), to = static_cast<int64_t>(blockIdx.x) * kXColumns + i % (kXColumns / 4) * 4;
+        if (to >= p.K || r >= adapter.rank) continue;
+        const float4 *from = reinterpret_cast<const float4 *>(plan.da_parts + r * p.K + to);
+        store_gradient(p, adapter.da, r, adapter.rank, to, p.K, add_parts(from, RANKS * p.K / 4, plan.da_chunks));
     }
 }
 
@@ -394,6 +428,7 @@ StreamPlan plan_stream(const LoraParams &p, int multiprocessors, l4j_arena *aren
     plan.ds_parts = static_cast<float *>(take(plan.slices * p.M, sizeof(float)));
     plan.db_parts = static_cast<float *>(take(plan.db_chunks * q.n, sizeof(float)));
     plan.da_parts = static_cast<float *>(take(plan.da_chunks * p.K, sizeof(float)));
+    plan.arrived = static_cast<int32_t *>(l4j_take(arena, sizeof(int32_t) * static_cast<size_t>(ceil_div(p.K, kXColumns))));
     return plan;
 }
 
@@ -404,14 +439,16 @@ cudaError_t launch_stream_backward(const l4j_queue *queue, const LoraParams &p, 
         int64_t n = p.projection[0].n;
         dim3 of_dy(static_cast<unsigned>(plan.slices), static_cast<unsigned>(plan.db_chunks));
         dim3 of_x(blocks(p.K, kXColumns), static_cast<unsigned>(plan.da_chunks));
-        cudaError_t status = launch(queue, stream_dy_kernel<T, RT>, of_dy, DyShape<RT>::THREADS, DyShape<RT>::kShared, p, plan);
+        cudaError_t status =
+            launch_next(queue, stream_dy_kernel<T, RT>, of_dy, DyShape<RT>::THREADS, DyShape<RT>::kShared, p, plan);
         if (status != cudaSuccess) return status;
-        status = launch_next(queue, stream_ds_kernel<T>, blocks(p.M * plan.ranks / 4, kSmall), kSmall, 0, p, plan);
+        unsigned small = blocks((p.M + n) * plan.ranks / 4, kSmall);
+        status = launch_next(queue, stream_ds_kernel<T>, small, kSmall, 0, p, plan);
         if (status != cudaSuccess) return status;
-        status = p.threshold ? launch_next(queue, stream_x_kernel<T, RT, true>, of_x, XShape<RT>::THREADS, XShape<RT>::kShared, p, plan)
-                             : launch_next(queue, stream_x_kernel<T, RT, false>, of_x, XShape<RT>::THREADS, XShape<RT>::kShared, p, plan);
-        if (status != cudaSuccess) return status;
-        return launch_next(queue, stream_finish_kernel, blocks((n + p.K) * plan.ranks / 4, kSmall), kSmall, 0, p, plan);
+        bool add = p.flags & L4J_LORA_ACCUMULATE_DX;
+        auto kernel = p.threshold ? (add ? stream_x_kernel<T, RT, true, true> : stream_x_kernel<T, RT, true, false>)
+                                  : (add ? stream_x_kernel<T, RT, false, true> : stream_x_kernel<T, RT, false, false>);
+        return launch_next(queue, kernel, of_x, XShape<RT>::THREADS, XShape<RT>::kShared, p, plan);
     });
 }
 

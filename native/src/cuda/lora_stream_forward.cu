@@ -5,26 +5,30 @@ namespace l4j {
 
 constexpr int kWarps = 16, kStreamThreads = kWarps * 32;
 
+template <class T, int RT, int MT> struct ForwardShape {
+    static constexpr int RANKS = 16 * RT, ROWS = 16 * MT, VECTORS = 2 * (MT + RT); /* a thread has of x and A in 32 columns */
+    static constexpr int STAGES = 24 / VECTORS;
+    using Tiles = Ring<VECTORS, STAGES, kStreamThreads>;
+    static constexpr size_t kTiles = Tiles::kBytes;
+    static constexpr size_t kSums = static_cast<size_t>(ROWS * RANKS) * (kWarps * sizeof(float) + sizeof(T));
+    static constexpr size_t kShared = kTiles > kSums ? kTiles : kSums;
+};
+
 /* RT: tiles of 16 ranks. MT: tiles of 16 rows. Warps share the contraction of s and the columns of y. */
 template <class T, int RT, int MT, bool DROP>
 __global__ void __launch_bounds__(kStreamThreads, 1) stream_forward_kernel(const __grid_constant__ LoraParams p) {
     await_previous();
-    constexpr int RANKS = 16 * RT, ROWS = 16 * MT, AHEAD = 4 / MT / (DROP ? RT : 1); /* blocks of 32 of x that a warp asks for at once */
+    using S = ForwardShape<T, RT, MT>;
+    constexpr int RANKS = S::RANKS, ROWS = S::ROWS, STAGES = S::STAGES;
     extern __shared__ uint4 raw[];
-    float *sums = reinterpret_cast<float *>(raw);                /* [kWarps][ROWS][RANKS] */
+    float *sums = reinterpret_cast<float *>(raw);                    /* [kWarps][ROWS][RANKS], in the place of the tiles */
     T *shared = reinterpret_cast<T *>(sums + kWarps * ROWS * RANKS); /* s: [ROWS][RANKS] */
     int g = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, quad = lane / 4, t = lane % 4;
     const Projection &q = p.projection[g];
     const Adapter &adapter = adapter_of(p, 0, g);
     if (blockIdx.x == 0) check_values(p, g);
     if (adapter.rank == 0) return;
-    /* The last rows first: the first ones are in the cache when the product comes. */
-    int64_t m0 = 
-#ifdef L4J_DEV_FIRST
-        static_cast<int64_t>(blockIdx.x) * ROWS;
-#else
-        static_cast<int64_t>(gridDim.x - 1 - blockIdx.x) * ROWS;
-#endif
+    int64_t m0 = static_cast<int64_t>(blockIdx.x) * ROWS;
 
     /* A thread has columns 8t to 8t + 7 of each block of rows quad and quad + 8 of x's tiles, and of ranks likewise. */
     const char *x[2 * MT], *a[2 * RT];
@@ -40,48 +44,65 @@ __global__ void __launch_bounds__(kStreamThreads, 1) stream_forward_kernel(const
     Dropout drop = {};
     if constexpr (DROP) drop = dropout_of(p, 0, g);
     float c[MT][2 * RT][4] = {};
-    int64_t blocks = (p.K + 31) / 32;
-    for (int64_t b0 = warp; b0 < blocks; b0 += kWarps * AHEAD) {
-        Vector8 xs[AHEAD][2 * MT], as[AHEAD][2 * RT];
+    int blocks = static_cast<int>((p.K + 31) / 32);
+    typename S::Tiles tiles(raw);
+    auto ask = [&](int block, int ahead) {
+        bool in = 32 * static_cast<int64_t>(block) + 8 * t < p.K;
 #pragma unroll
-        for (int u = 0; u < AHEAD; u++) {
-            int64_t block = b0 + u * kWarps;
-            bool in = 32 * block + 8 * t < p.K;
+        for (int i = 0; i < 2 * MT; i++) {
+            tiles.ask(i, x[i] + 64 * static_cast<int64_t>(block), in && m0 + 8 * i + quad < p.M, ahead);
+        }
+#pragma unroll
+        for (int i = 0; i < 2 * RT; i++) {
+            tiles.ask(2 * MT + i, a[i] + 64 * static_cast<int64_t>(block), in && 8 * i + quad < adapter.rank, ahead);
+        }
+        commit();
+    };
+    for (int i = 0; i < STAGES - 1; i++) ask(warp + i * kWarps, i);
+    for (int block = warp; block < blocks; block += kWarps) {
+        tiles.await();
+        Vector8 xs[2 * MT], as[2 * RT];
+#pragma unroll
+        for (int i = 0; i < 2 * MT; i++) xs[i] = tiles.take(i);
+#pragma unroll
+        for (int i = 0; i < 2 * RT; i++) as[i] = tiles.take(2 * MT + i);
+        ask(block + (STAGES - 1) * kWarps, STAGES - 1);
+        tiles.next();
+        if constexpr (DROP) {
 #pragma unroll
             for (int i = 0; i < 2 * MT; i++) {
-                xs[u][i] = load_activation(x[i] + 64 * block, in && m0 + 8 * i + quad < p.M);
-            }
+                uint32_t keep[4];
+                keep_eight<1>(drop, tokens[i], block, t, keep);
 #pragma unroll
-            for (int i = 0; i < 2 * RT; i++) {
-                as[u][i] = load_vector(a[i] + 64 * block, in && 8 * i + quad < adapter.rank);
+                for (int w = 0; w < 4; w++) xs[i].w[w] &= keep[w];
             }
         }
 #pragma unroll
-        for (int u = 0; u < AHEAD; u++) {
-            if constexpr (DROP) {
+        for (int step = 0; step < 2; step++) {
 #pragma unroll
-                for (int i = 0; i < 2 * MT; i++) {
-                    uint32_t keep[4];
-                    keep_eight<1>(drop, tokens[i], b0 + u * kWarps, t, keep);
+            for (int i = 0; i < MT; i++) {
+                const Vector8 &low = xs[2 * i], &high = xs[2 * i + 1];
+                uint32_t left[4] = {low.w[2 * step], high.w[2 * step], low.w[2 * step + 1], high.w[2 * step + 1]};
 #pragma unroll
-                    for (int w = 0; w < 4; w++) xs[u][i].w[w] &= keep[w];
-                }
-            }
-#pragma unroll
-            for (int step = 0; step < 2; step++) {
-#pragma unroll
-                for (int i = 0; i < MT; i++) {
-                    const Vector8 &low = xs[u][2 * i], &high = xs[u][2 * i + 1];
-                    uint32_t left[4] = {low.w[2 * step], high.w[2 * step], low.w[2 * step + 1], high.w[2 * step + 1]};
-#pragma unroll
-                    for (int n = 0; n < 2 * RT; n++) {
-                        mma<T>(c[i][n], left, as[u][n].w[2 * step], as[u][n].w[2 * step + 1]);
-                    }
-                }
+                for (int n = 0; n < 2 * RT; n++) mma<T>(c[i][n], left, as[n].w[2 * step], as[n].w[2 * step + 1]);
             }
         }
     }
-
+    /* A thread has columns 8·quad to 8·quad + 7 of each 64 of y, of rows 2t and 2t + 1 of each eight. */
+    uint2 next_b[RT][8];
+    auto load_b = [&](int64_t n0) {
+#pragma unroll
+        for (int k = 0; k < RT; k++) {
+#pragma unroll
+            for (int i = 0; i < 8; i++) { /* ranks 4t to 4t + 3 of 16 */
+                bool there = n0 + 8 * quad < q.n && 16 * k + 4 * t < adapter.rank;
+                next_b[k][i] = load_four(at(adapter.b, n0 + 8 * quad + i, 16 * k + 4 * t), there);
+            }
+        }
+    };
+    load_b(64 * warp);
+    wait<0>();
+    __syncthreads();
 #pragma unroll
     for (int i = 0; i < MT; i++) {
 #pragma unroll
@@ -106,22 +127,18 @@ __global__ void __launch_bounds__(kStreamThreads, 1) stream_forward_kernel(const
     }
     __syncthreads();
 
-    /* A thread has columns 8·quad to 8·quad + 7 of each 64 of y, of rows 2t and 2t + 1 of each eight. */
     for (int64_t n0 = 64 * warp; n0 < q.n; n0 += 64 * kWarps) {
         bool in = n0 + 8 * quad < q.n;
         uint32_t b[RT][4][4];
 #pragma unroll
         for (int k = 0; k < RT; k++) {
 #pragma unroll
-            for (int i = 0; i < 8; i++) { /* ranks 4t to 4t + 3 of 16 */
-                uint2 v = make_uint2(0, 0);
-                if (in && 16 * k + 4 * t < adapter.rank) {
-                    v = *reinterpret_cast<const uint2 *>(at(adapter.b, n0 + 8 * quad + i, 16 * k + 4 * t));
-                }
-                b[k][i / 2][i % 2] = v.x;
-                b[k][i / 2][2 + i % 2] = v.y;
+            for (int i = 0; i < 8; i++) {
+                b[k][i / 2][i % 2] = next_b[k][i].x;
+                b[k][i / 2][2 + i % 2] = next_b[k][i].y;
             }
         }
+        load_b(n0 + 64 * kWarps);
 #pragma unroll
         for (int i = 0; i < 2 * MT; i++) {
             float y[4][4] = {};
@@ -149,16 +166,13 @@ cudaError_t launch_stream_forward(const l4j_queue *queue, const LoraParams &p, i
     return with_stream(dtype, width, [&](auto zero, auto tiles) {
         using T = decltype(zero);
         constexpr int RT = decltype(tiles)::value;
-        auto start = [&](auto kernel, int rows) {
-            dim3 grid(blocks(p.M, rows), p.projections);
-            size_t shared = static_cast<size_t>(16 * RT * rows) * (kWarps * sizeof(float) + sizeof(T));
-            return launch(queue, kernel, grid, kStreamThreads, shared, p);
+        auto with_rows = [&](auto height) {
+            constexpr int MT = decltype(height)::value;
+            auto kernel = p.threshold ? stream_forward_kernel<T, RT, MT, true> : stream_forward_kernel<T, RT, MT, false>;
+            dim3 grid(blocks(p.M, 16 * MT), p.projections);
+            return launch_next(queue, kernel, grid, kStreamThreads, ForwardShape<T, RT, MT>::kShared, p);
         };
-        bool drop = p.threshold != 0;
-        if (p.M >= 32 * queue->threads) {
-            return drop ? start(stream_forward_kernel<T, RT, 2, true>, 32) : start(stream_forward_kernel<T, RT, 2, false>, 32);
-        }
-        return drop ? start(stream_forward_kernel<T, RT, 1, true>, 16) : start(stream_forward_kernel<T, RT, 1, false>, 16);
+        return p.M >= 32 * queue->threads ? with_rows(std::integral_constant<int, 2>()) : with_rows(std::integral_constant<int, 1>());
     });
 }
 

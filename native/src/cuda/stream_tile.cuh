@@ -11,19 +11,52 @@ namespace l4j {
 struct Vector8 {
     uint32_t w[4];
 };
-/* Zeros, and nothing is read, where they are not there. An activation passes once and leaves the first cache to the adapter. */
-__device__ inline Vector8 load_activation(const char *from, bool there) {
-    Vector8 v = {};
-    asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %5, 0;\n"
-                 " @p ld.global.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4];\n}\n"
-                 : "+r"(v.w[0]), "+r"(v.w[1]), "+r"(v.w[2]), "+r"(v.w[3])
-                 : "l"(from), "r"(static_cast<int>(there)));
-    return v;
-}
+/*
+ * What a thread has asked for of the tiles to come, VECTORS times 16 bytes of each: copied to places in shared memory that no other thread
+ * touches, so that nobody waits for anybody. STAGES - 1 tiles are on their way while one is worked on.
+ */
+template <int VECTORS, int STAGES, int THREADS> class Ring {
+public:
+    static constexpr size_t kBytes = static_cast<size_t>(VECTORS) * STAGES * THREADS * 16;
+
+    __device__ explicit Ring(void *shared) : first_(shared_address(shared) + threadIdx.x * 16), stage_(0) {}
+    /* Vector i of the tile that is `ahead` behind the one to be taken. */
+    __device__ void ask(int i, const char *from, bool there, int ahead) {
+        int stage = stage_ + ahead;
+        copy16(place(stage < STAGES ? stage : stage - STAGES, i), from, there);
+    }
+    /* The next tile is to be here. */
+    __device__ void await() { wait<STAGES - 2>(); }
+    __device__ Vector8 take(int i) const {
+        Vector8 v;
+        asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];\n"
+                     : "=r"(v.w[0]), "=r"(v.w[1]), "=r"(v.w[2]), "=r"(v.w[3])
+                     : "r"(place(stage_, i)));
+        return v;
+    }
+    __device__ void next() { stage_ = stage_ + 1 == STAGES ? 0 : stage_ + 1; }
+
+private:
+    uint32_t first_;
+    int stage_;
+
+    __device__ uint32_t place(int stage, int i) const {
+        return first_ + static_cast<uint32_t>(stage * VECTORS + i) * THREADS * 16;
+    }
+};
+
+/* Zeros, and nothing is read, where they are not there. */
 __device__ inline Vector8 load_vector(const char *from, bool there) {
     Vector8 v = {};
     asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %5, 0;\n @p ld.global.v4.b32 {%0, %1, %2, %3}, [%4];\n}\n"
                  : "+r"(v.w[0]), "+r"(v.w[1]), "+r"(v.w[2]), "+r"(v.w[3])
+                 : "l"(from), "r"(static_cast<int>(there)));
+    return v;
+}
+__device__ inline uint2 load_four(const char *from, bool there) {
+    uint2 v = make_uint2(0, 0);
+    asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %3, 0;\n @p ld.global.v2.b32 {%0, %1}, [%2];\n}\n"
+                 : "+r"(v.x), "+r"(v.y)
                  : "l"(from), "r"(static_cast<int>(there)));
     return v;
 }
@@ -69,8 +102,14 @@ __device__ void keep_eight(const Dropout &drop, uint32_t token, int64_t block, i
             drawn.w[i + apart] = upper ? drawn.w[i + apart] : got;
         }
     }
+    /* 16 bits are at least the threshold where the highest bit of both says so, or where it is equal and the rest does not borrow. */
+    uint32_t threshold = drop.threshold << 16 | drop.threshold, low = threshold & 0x7FFF7FFFu;
 #pragma unroll
-    for (int i = 0; i < 4; i++) keep[i] = masked(0xFFFFFFFFu, drawn.w[i] & 0xFFFF, drawn.w[i] >> 16, drop.threshold);
+    for (int i = 0; i < 4; i++) {
+        uint32_t bits = drawn.w[i], rest = (bits | 0x80008000u) - low;
+        uint32_t kept = (bits & ~threshold) | (~(bits ^ threshold) & rest);
+        asm("prmt.b32 %0, %1, 0, 0xBB99;\n" : "=r"(keep[i]) : "r"(kept)); /* the highest bits all over their halves */
+    }
 }
 
 /* Calls f with a value of the 16-bit type and the constant 1 or 2: tiles of 16 ranks. */
