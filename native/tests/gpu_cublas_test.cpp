@@ -20,7 +20,8 @@ class GpuCublasTest : public l4j::GpuTest {
 protected:
     void SetUp() override {
         GpuTest::SetUp();
-        if (!IsSkipped() && !has_cublas()) GTEST_SKIP() << "no cuBLASLt: LORA4J_CUBLAS may be the path of libcublasLt.so";
+        if (!IsSkipped() && !has_cublas())
+            GTEST_SKIP() << "no cuBLASLt: LORA4J_CUBLAS may be the path of libcublasLt.so";
     }
     void TearDown() override { l4j::gpu_dtype() = L4J_F32; }
 };
@@ -121,8 +122,8 @@ TEST_F(GpuCublasTest, MasksAreThoseOfTheCpu) {
     std::vector<std::vector<uint16_t>> bits;
     for (int64_t m = 0; m < spec.M; m++) {
         bits.emplace_back(static_cast<size_t>(spec.K));
-        L4J_ASSERT_OK(l4j_philox_mask16(c.seed, c.step, c.token_index[static_cast<size_t>(m)], c.module_id[0], c.adapter_id,
-                                        spec.K, bits.back().data(), error));
+        L4J_ASSERT_OK(l4j_philox_mask16(c.seed, c.step, c.token_index[static_cast<size_t>(m)], c.module_id[0],
+                                        c.adapter_id, spec.K, bits.back().data(), error));
         for (int64_t k = 0; k < spec.K; k++) {
             ASSERT_EQ(bits.back()[static_cast<size_t>(k)] >= 16384, c.dx.at(m * spec.K + k) != 0) << m << ", " << k;
         }

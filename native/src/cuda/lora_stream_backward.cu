@@ -7,10 +7,7 @@
 
 namespace l4j {
 
-/* Rows of a warp's tile, and columns. */
-constexpr int kTileRows = 16, kStrip = 64;
 constexpr int kStages = 5; /* of tiles in shared memory, with the one that is worked on */
-template <int THREADS> using Tiles = Ring<4, kStages, THREADS>;
 
 /* Pairs of ranks of 16 rows of s or ds: [ranks 16k][2 · half of the rows + half of the ranks] */
 template <int RT> struct Pairs {
@@ -60,7 +57,8 @@ template <int COUNT, int STRIPS, int GROUPS> __device__ void add_groups(float (&
 template <int RT> struct DyShape {
     static constexpr int STRIPS = kDyColumns / kStrip, GROUPS = 2 / RT, THREADS = STRIPS * GROUPS * 32, RANKS = 16 * RT;
     static constexpr int SHARE = kTileRows * RANKS; /* of ds: of one warp */
-    static constexpr size_t kShares = 2 * GROUPS * STRIPS * SHARE * sizeof(float), kShared = kShares + Tiles<THREADS>::kBytes;
+    using Rows = Tiles<ByRows, kTileRows * GROUPS, kStages, STRIPS * GROUPS>;
+    static constexpr size_t kShares = 2 * GROUPS * STRIPS * SHARE * sizeof(float), kShared = kShares + Rows::kBytes;
     static_assert((GROUPS - 1) * STRIPS * 32 * RT * 32 * sizeof(float) <= kShares);
 };
 
@@ -70,7 +68,7 @@ __global__ void __launch_bounds__(DyShape<RT>::THREADS, 1)
     using S = DyShape<RT>;
     constexpr int RANKS = S::RANKS, STEP = kTileRows * S::GROUPS;
     await_previous();
-    extern __shared__ float shares[];
+    extern __shared__ __align__(128) float shares[];
     const Projection &q = p.projection[0];
     const Adapter &adapter = adapter_of(p, 0, 0);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, quad = lane / 4, t = lane % 4;
@@ -94,21 +92,11 @@ __global__ void __launch_bounds__(DyShape<RT>::THREADS, 1)
         }
     }
 
-    /* A thread has columns 8t to 8t + 7 of each 32, of rows quad and quad + 8. */
-    Tiles<S::THREADS> tiles(shares + S::kShares / sizeof(float));
-    int64_t own = first + group * kTileRows + quad, ld = q.dy.s0 * 2, ld_s = q.s.s0 * 2;
-    const char *asked = at(q.dy, own, n0 + 8 * t), *s_asked = at(q.s, own, 2 * t);
-    int asked_left = static_cast<int>(end - own), s_left = asked_left, rank_left = adapter.rank - 2 * t;
-    bool in[2] = {n0 + 8 * t < q.n, n0 + 32 + 8 * t < q.n};
-    auto ask = [&](int ahead) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            tiles.ask(i, asked + (i / 2 ? 8 * ld : 0) + i % 2 * 64, i / 2 * 8 < asked_left && in[i % 2], ahead);
-        }
-        commit();
-        asked += STEP * ld;
-        asked_left -= STEP;
-    };
+    int64_t own = first + group * kTileRows;
+    typename S::Rows tiles(shares + S::kShares / sizeof(float), q.dy, own, n0, end, q.n);
+    int64_t ld_s = q.s.s0 * 2;
+    const char *s_asked = at(q.s, own + quad, 2 * t);
+    int s_left = static_cast<int>(end - own) - quad, rank_left = adapter.rank - 2 * t;
     Pairs<RT> next_s;
     auto ask_s = [&] {
         next_s.load(s_asked, ld_s, s_left, rank_left);
@@ -117,13 +105,10 @@ __global__ void __launch_bounds__(DyShape<RT>::THREADS, 1)
     };
     float db[RT * 32] = {}; /* [RT][half of 32 columns][pair of columns][4] */
     int steps = static_cast<int>((end - first + STEP - 1) / STEP);
-    for (int i = 0; i < kStages - 1; i++) ask(i);
     ask_s();
     for (int i = 0; i < steps; i++) {
-        tiles.await();
-        Vector8 dy[2][2] = {{tiles.take(0), tiles.take(1)}, {tiles.take(2), tiles.take(3)}};
-        ask(kStages - 1);
-        tiles.next();
+        Vector8 dy[4]; /* a thread has columns 8t to 8t + 7 of each 32, of rows quad and quad + 8 */
+        tiles.take(dy);
         uint32_t s[RT][4];
         next_s.turn(s);
         ask_s();
@@ -131,7 +116,7 @@ __global__ void __launch_bounds__(DyShape<RT>::THREADS, 1)
         float ds[2 * RT][4] = {};
 #pragma unroll
         for (int step = 0; step < 4; step++) {
-            const Vector8 &low = dy[0][step / 2], &high = dy[1][step / 2];
+            const Vector8 &low = dy[step / 2], &high = dy[2 + step / 2];
             int w = step % 2 * 2;
             uint32_t left[4] = {low.w[w], high.w[w], low.w[w + 1], high.w[w + 1]};
 #pragma unroll
@@ -148,7 +133,7 @@ __global__ void __launch_bounds__(DyShape<RT>::THREADS, 1)
         }
 #pragma unroll
         for (int j = 0; j < 8; j++) {
-            uint32_t b0 = turned(dy[0][j / 4].w[j % 4]), b1 = turned(dy[1][j / 4].w[j % 4]);
+            uint32_t b0 = turned(dy[j / 4].w[j % 4]), b1 = turned(dy[2 + j / 4].w[j % 4]);
 #pragma unroll
             for (int k = 0; k < RT; k++) mma<T>(db + (k * 8 + j) * 4, s[k], b0, b1);
         }
@@ -228,8 +213,9 @@ __global__ void stream_ds_kernel(const __grid_constant__ LoraParams p, const __g
 
 template <int RT> struct XShape {
     static constexpr int STRIPS = kXColumns / kStrip, GROUPS = 4 / RT, THREADS = STRIPS * GROUPS * 32, RANKS = 16 * RT;
-    static constexpr size_t kShared = Tiles<THREADS>::kBytes;
-    static_assert((GROUPS - 1) * STRIPS * 32 * RT * 32 * sizeof(float) <= kShared);
+    using Rows = Tiles<ByColumns, kTileRows * GROUPS, kStages, STRIPS * GROUPS>;
+    static constexpr size_t kSums = (GROUPS - 1) * STRIPS * 32 * RT * 32 * sizeof(float);
+    static constexpr size_t kShared = Rows::kBytes > kSums ? Rows::kBytes : kSums;
 };
 
 template <class T, int RT, bool DROP, bool ADD>
@@ -238,7 +224,7 @@ __global__ void __launch_bounds__(XShape<RT>::THREADS, 1)
     using S = XShape<RT>;
     constexpr int RANKS = S::RANKS, STEP = kTileRows * S::GROUPS;
     await_previous();
-    extern __shared__ float shares[];
+    extern __shared__ __align__(128) float shares[];
     const Adapter &adapter = adapter_of(p, 0, 0);
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, quad = lane / 4, t = lane % 4;
     int strip = warp % S::STRIPS, group = warp / S::STRIPS;
@@ -266,21 +252,14 @@ __global__ void __launch_bounds__(XShape<RT>::THREADS, 1)
     }
 
     /* Likewise a thread has columns 8·quad to 8·quad + 7 of rows 2t, 2t + 1, 2t + 8, 2t + 9. */
-    Tiles<S::THREADS> tiles(shares);
-    int64_t own = first + group * kTileRows, ld = p.x.s0 * 2, ld_dx = p.dx.s0 * 2, ld_ds = RANKS * 2;
-    const char *asked = at(p.x, own + 2 * t, col), *ds_asked = plan.ds + (own + quad) * ld_ds + 4 * t;
+    int64_t own = first + group * kTileRows, ld_dx = p.dx.s0 * 2, ld_ds = RANKS * 2;
+    typename S::Rows tiles(shares, p.x, own, strip0, end, p.K);
+    const char *ds_asked = plan.ds + (own + quad) * ld_ds + 4 * t;
     char *dx = at(p.dx, own + 2 * t, col);
     const uint32_t *tokens = DROP ? p.token_index + own + 2 * t : nullptr;
-    int left = in ? static_cast<int>(end - own) - 2 * t : 0, asked_left = left;
-    int ds_left = static_cast<int>(end - own) - quad, token_left = static_cast<int>(end - own) - 2 * t;
+    int left = in ? static_cast<int>(end - own) - 2 * t : 0, token_left = static_cast<int>(end - own) - 2 * t;
+    int ds_left = static_cast<int>(end - own) - quad;
     auto row_of = [](int i) { return i % 2 + i / 2 * 8; };
-    auto ask = [&](int ahead) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) tiles.ask(i, asked + row_of(i) * ld, row_of(i) < asked_left, ahead);
-        commit();
-        asked += STEP * ld;
-        asked_left -= STEP;
-    };
     Pairs<RT> next_ds;
     auto ask_ds = [&] {
         next_ds.load(ds_asked, ld_ds, ds_left, RANKS);
@@ -289,7 +268,6 @@ __global__ void __launch_bounds__(XShape<RT>::THREADS, 1)
     };
     float da[RT * 32] = {}; /* [RT][column of eight][4] */
     int steps = static_cast<int>((end - first + STEP - 1) / STEP);
-    for (int i = 0; i < kStages - 1; i++) ask(i);
     ask_ds();
     for (int step = 0; step < steps; step++) {
         uint32_t token[4] = {};
@@ -301,10 +279,8 @@ __global__ void __launch_bounds__(XShape<RT>::THREADS, 1)
             tokens += STEP;
             token_left -= STEP;
         }
-        tiles.await();
-        Vector8 x[4] = {tiles.take(0), tiles.take(1), tiles.take(2), tiles.take(3)};
-        ask(kStages - 1);
-        tiles.next();
+        Vector8 x[4];
+        tiles.take(x);
         Pairs<RT> ds = next_ds;
         ask_ds();
 #pragma unroll
@@ -440,7 +416,7 @@ cudaError_t launch_stream_backward(const l4j_queue *queue, const LoraParams &p, 
         dim3 of_dy(static_cast<unsigned>(plan.slices), static_cast<unsigned>(plan.db_chunks));
         dim3 of_x(blocks(p.K, kXColumns), static_cast<unsigned>(plan.da_chunks));
         cudaError_t status =
-            launch_next(queue, stream_dy_kernel<T, RT>, of_dy, DyShape<RT>::THREADS, DyShape<RT>::kShared, p, plan);
+            launch(queue, stream_dy_kernel<T, RT>, of_dy, DyShape<RT>::THREADS, DyShape<RT>::kShared, p, plan);
         if (status != cudaSuccess) return status;
         unsigned small = blocks((p.M + n) * plan.ranks / 4, kSmall);
         status = launch_next(queue, stream_ds_kernel<T>, small, kSmall, 0, p, plan);

@@ -5,23 +5,14 @@ namespace l4j {
 
 constexpr int kWarps = 16, kStreamThreads = kWarps * 32;
 
-template <class T, int RT, int MT> struct ForwardShape {
-    static constexpr int RANKS = 16 * RT, ROWS = 16 * MT, VECTORS = 2 * (MT + RT); /* a thread has of x and A in 32 columns */
-    static constexpr int STAGES = 24 / VECTORS;
-    using Tiles = Ring<VECTORS, STAGES, kStreamThreads>;
-    static constexpr size_t kTiles = Tiles::kBytes;
-    static constexpr size_t kSums = static_cast<size_t>(ROWS * RANKS) * (kWarps * sizeof(float) + sizeof(T));
-    static constexpr size_t kShared = kTiles > kSums ? kTiles : kSums;
-};
-
 /* RT: tiles of 16 ranks. MT: tiles of 16 rows. Warps share the contraction of s and the columns of y. */
 template <class T, int RT, int MT, bool DROP>
 __global__ void __launch_bounds__(kStreamThreads, 1) stream_forward_kernel(const __grid_constant__ LoraParams p) {
     await_previous();
-    using S = ForwardShape<T, RT, MT>;
-    constexpr int RANKS = S::RANKS, ROWS = S::ROWS, STAGES = S::STAGES;
+    constexpr int RANKS = 16 * RT, ROWS = 16 * MT;
+    constexpr int AHEAD = 4 / MT / (DROP ? RT : 1); /* blocks of 32 columns of x that a warp asks for at once */
     extern __shared__ uint4 raw[];
-    float *sums = reinterpret_cast<float *>(raw);                    /* [kWarps][ROWS][RANKS], in the place of the tiles */
+    float *sums = reinterpret_cast<float *>(raw);                    /* [kWarps][ROWS][RANKS] */
     T *shared = reinterpret_cast<T *>(sums + kWarps * ROWS * RANKS); /* s: [ROWS][RANKS] */
     int g = blockIdx.y, warp = threadIdx.x / 32, lane = threadIdx.x % 32, quad = lane / 4, t = lane % 4;
     const Projection &q = p.projection[g];
@@ -44,47 +35,45 @@ __global__ void __launch_bounds__(kStreamThreads, 1) stream_forward_kernel(const
     Dropout drop = {};
     if constexpr (DROP) drop = dropout_of(p, 0, g);
     float c[MT][2 * RT][4] = {};
-    int blocks = static_cast<int>((p.K + 31) / 32);
-    typename S::Tiles tiles(raw);
-    auto ask = [&](int block, int ahead) {
-        bool in = 32 * static_cast<int64_t>(block) + 8 * t < p.K;
+    /* The warp's blocks of 32 columns: every sixteenth pair. Their order does not depend on how many are asked for at once. */
+    auto block_of = [&](int i) { return (i / 2 * kWarps + warp) * 2 + i % 2; };
+    for (int first = 0; 32 * static_cast<int64_t>(block_of(first)) < p.K; first += AHEAD) {
+        Vector8 xs[AHEAD][2 * MT], as[AHEAD][2 * RT];
 #pragma unroll
-        for (int i = 0; i < 2 * MT; i++) {
-            tiles.ask(i, x[i] + 64 * static_cast<int64_t>(block), in && m0 + 8 * i + quad < p.M, ahead);
-        }
-#pragma unroll
-        for (int i = 0; i < 2 * RT; i++) {
-            tiles.ask(2 * MT + i, a[i] + 64 * static_cast<int64_t>(block), in && 8 * i + quad < adapter.rank, ahead);
-        }
-        commit();
-    };
-    for (int i = 0; i < STAGES - 1; i++) ask(warp + i * kWarps, i);
-    for (int block = warp; block < blocks; block += kWarps) {
-        tiles.await();
-        Vector8 xs[2 * MT], as[2 * RT];
-#pragma unroll
-        for (int i = 0; i < 2 * MT; i++) xs[i] = tiles.take(i);
-#pragma unroll
-        for (int i = 0; i < 2 * RT; i++) as[i] = tiles.take(2 * MT + i);
-        ask(block + (STAGES - 1) * kWarps, STAGES - 1);
-        tiles.next();
-        if constexpr (DROP) {
+        for (int u = 0; u < AHEAD; u++) {
+            int64_t column = 32 * static_cast<int64_t>(block_of(first + u));
+            bool in = column + 8 * t < p.K;
 #pragma unroll
             for (int i = 0; i < 2 * MT; i++) {
-                uint32_t keep[4];
-                keep_eight<1>(drop, tokens[i], block, t, keep);
+                xs[u][i] = load_activation(x[i] + 2 * column, in && m0 + 8 * i + quad < p.M);
+            }
 #pragma unroll
-                for (int w = 0; w < 4; w++) xs[i].w[w] &= keep[w];
+            for (int i = 0; i < 2 * RT; i++) {
+                as[u][i] = load_vector(a[i] + 2 * column, in && 8 * i + quad < adapter.rank);
             }
         }
 #pragma unroll
-        for (int step = 0; step < 2; step++) {
+        for (int u = 0; u < AHEAD; u++) {
+            if constexpr (DROP) {
 #pragma unroll
-            for (int i = 0; i < MT; i++) {
-                const Vector8 &low = xs[2 * i], &high = xs[2 * i + 1];
-                uint32_t left[4] = {low.w[2 * step], high.w[2 * step], low.w[2 * step + 1], high.w[2 * step + 1]};
+                for (int i = 0; i < 2 * MT; i++) {
+                    uint32_t keep[4];
+                    keep_eight<1>(drop, tokens[i], block_of(first + u), t, keep);
 #pragma unroll
-                for (int n = 0; n < 2 * RT; n++) mma<T>(c[i][n], left, as[n].w[2 * step], as[n].w[2 * step + 1]);
+                    for (int w = 0; w < 4; w++) xs[u][i].w[w] &= keep[w];
+                }
+            }
+#pragma unroll
+            for (int step = 0; step < 2; step++) {
+#pragma unroll
+                for (int i = 0; i < MT; i++) {
+                    const Vector8 &low = xs[u][2 * i], &high = xs[u][2 * i + 1];
+                    uint32_t left[4] = {low.w[2 * step], high.w[2 * step], low.w[2 * step + 1], high.w[2 * step + 1]};
+#pragma unroll
+                    for (int n = 0; n < 2 * RT; n++) {
+                        mma<T>(c[i][n], left, as[u][n].w[2 * step], as[u][n].w[2 * step + 1]);
+                    }
+                }
             }
         }
     }
@@ -101,8 +90,6 @@ __global__ void __launch_bounds__(kStreamThreads, 1) stream_forward_kernel(const
         }
     };
     load_b(64 * warp);
-    wait<0>();
-    __syncthreads();
 #pragma unroll
     for (int i = 0; i < MT; i++) {
 #pragma unroll
@@ -170,7 +157,8 @@ cudaError_t launch_stream_forward(const l4j_queue *queue, const LoraParams &p, i
             constexpr int MT = decltype(height)::value;
             auto kernel = p.threshold ? stream_forward_kernel<T, RT, MT, true> : stream_forward_kernel<T, RT, MT, false>;
             dim3 grid(blocks(p.M, 16 * MT), p.projections);
-            return launch_next(queue, kernel, grid, kStreamThreads, ForwardShape<T, RT, MT>::kShared, p);
+            size_t shared = static_cast<size_t>(16 * MT * 16 * RT) * (kWarps * sizeof(float) + sizeof(T));
+            return launch(queue, kernel, grid, kStreamThreads, shared, p);
         };
         return p.M >= 32 * queue->threads ? with_rows(std::integral_constant<int, 2>()) : with_rows(std::integral_constant<int, 1>());
     });

@@ -11,44 +11,19 @@ namespace l4j {
 struct Vector8 {
     uint32_t w[4];
 };
-/*
- * What a thread has asked for of the tiles to come, VECTORS times 16 bytes of each: copied to places in shared memory that no other thread
- * touches, so that nobody waits for anybody. STAGES - 1 tiles are on their way while one is worked on.
- */
-template <int VECTORS, int STAGES, int THREADS> class Ring {
-public:
-    static constexpr size_t kBytes = static_cast<size_t>(VECTORS) * STAGES * THREADS * 16;
-
-    __device__ explicit Ring(void *shared) : first_(shared_address(shared) + threadIdx.x * 16), stage_(0) {}
-    /* Vector i of the tile that is `ahead` behind the one to be taken. */
-    __device__ void ask(int i, const char *from, bool there, int ahead) {
-        int stage = stage_ + ahead;
-        copy16(place(stage < STAGES ? stage : stage - STAGES, i), from, there);
-    }
-    /* The next tile is to be here. */
-    __device__ void await() { wait<STAGES - 2>(); }
-    __device__ Vector8 take(int i) const {
-        Vector8 v;
-        asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];\n"
-                     : "=r"(v.w[0]), "=r"(v.w[1]), "=r"(v.w[2]), "=r"(v.w[3])
-                     : "r"(place(stage_, i)));
-        return v;
-    }
-    __device__ void next() { stage_ = stage_ + 1 == STAGES ? 0 : stage_ + 1; }
-
-private:
-    uint32_t first_;
-    int stage_;
-
-    __device__ uint32_t place(int stage, int i) const {
-        return first_ + static_cast<uint32_t>(stage * VECTORS + i) * THREADS * 16;
-    }
-};
-
 /* Zeros, and nothing is read, where they are not there. */
 __device__ inline Vector8 load_vector(const char *from, bool there) {
     Vector8 v = {};
     asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %5, 0;\n @p ld.global.v4.b32 {%0, %1, %2, %3}, [%4];\n}\n"
+                 : "+r"(v.w[0]), "+r"(v.w[1]), "+r"(v.w[2]), "+r"(v.w[3])
+                 : "l"(from), "r"(static_cast<int>(there)));
+    return v;
+}
+/* An activation passes once and leaves the first cache to the adapter. */
+__device__ inline Vector8 load_activation(const char *from, bool there) {
+    Vector8 v = {};
+    asm volatile("{\n .reg .pred p;\n setp.ne.b32 p, %5, 0;\n"
+                 " @p ld.global.L1::no_allocate.v4.b32 {%0, %1, %2, %3}, [%4];\n}\n"
                  : "+r"(v.w[0]), "+r"(v.w[1]), "+r"(v.w[2]), "+r"(v.w[3])
                  : "l"(from), "r"(static_cast<int>(there)));
     return v;
@@ -74,6 +49,98 @@ __device__ inline void store_vector(char *to, const Vector8 &v) {
 __device__ inline char *at(const View &v, int64_t row, int64_t column) {
     return v.data + (row * v.s0 + column) * 2;
 }
+
+/* The rows and columns that a thread takes of a warp's tile, four times eight neighbours; where they lie in shared memory, so that eight
+   threads that read at once do not meet in a bank. */
+struct ByRows { /* rows quad and quad + 8 from end to end: the contraction runs over columns */
+    __device__ static int row(int i) { return threadIdx.x % 32 / 4 + i / 2 * 8; }
+    __device__ static int chunk(int i) { return threadIdx.x % 4 + i % 2 * 4; }
+    __device__ static int spread(int row) { return row % 2 * 4; }
+};
+struct ByColumns { /* rows 2t, 2t + 1, 2t + 8, 2t + 9 of eight columns: the contraction runs over rows */
+    __device__ static int row(int i) { return threadIdx.x % 4 * 2 + i % 2 + i / 2 * 8; }
+    __device__ static int chunk(int) { return threadIdx.x % 32 / 4; }
+    __device__ static int spread(int row) { return row & 6; }
+};
+
+constexpr int kTileRows = 16, kStrip = 64; /* rows and columns of a warp's tile */
+
+/* Tiles of an activation, one after another down its rows. */
+#ifdef L4J_DEV_DIRECT
+template <class Map, int STEP, int STAGES, int WARPS> class Tiles {
+public:
+    static constexpr size_t kBytes = 0;
+    __device__ Tiles(void *, const View &v, int64_t row, int64_t column, int64_t rows, int64_t columns)
+        : from_(at(v, row, column)), ld_(v.s0 * 2), left_(static_cast<int>(rows - row)), columns_(static_cast<int>(columns - column)) {
+        ask();
+    }
+    __device__ void take(Vector8 (&v)[4]) {
+#pragma unroll
+        for (int i = 0; i < 4; i++) v[i] = next_[i];
+        ask();
+    }
+private:
+    const char *from_; int64_t ld_; int left_, columns_; Vector8 next_[4];
+    __device__ void ask() {
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            next_[i] = load_activation(from_ + Map::row(i) * ld_ + Map::chunk(i) * 16, Map::row(i) < left_ && Map::chunk(i) * 8 < columns_);
+        }
+        from_ += STEP * ld_;
+        left_ -= STEP;
+    }
+};
+#else
+/* STAGES - 1 are on their way to the warp's own part of shared memory while one is worked on. */
+template <class Map, int STEP, int STAGES, int WARPS> class Tiles {
+    static constexpr int kTile = kTileRows * kStrip * 2; /* bytes */
+
+public:
+    static constexpr size_t kBytes = static_cast<size_t>(kTile) * STAGES * WARPS;
+
+    /* The first tile begins at (row, column) of [rows, columns]; the next one STEP rows further down. */
+    __device__ Tiles(void *shared, const View &v, int64_t row, int64_t column, int64_t rows, int64_t columns)
+        : stage_(0), ld_(v.s0 * 2), left_(static_cast<int>(rows - row)) {
+        int lane = threadIdx.x % 32, r = lane / 8, c = lane % 8;
+        shared_ = shared_address(shared) + threadIdx.x / 32 * (kTile * STAGES);
+        from_ = at(v, row + r, column + 8 * c);
+        left_ = 8 * c < columns - column ? left_ - r : 0;
+#pragma unroll
+        for (int i = 0; i < STAGES - 1; i++) ask(i);
+    }
+    __device__ void take(Vector8 (&v)[4]) {
+        wait<STAGES - 2>();
+        __syncwarp();
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];\n"
+                         : "=r"(v[i].w[0]), "=r"(v[i].w[1]), "=r"(v[i].w[2]), "=r"(v[i].w[3])
+                         : "r"(place(stage_, Map::row(i), Map::chunk(i))));
+        }
+        ask(stage_ ? stage_ - 1 : STAGES - 1); /* whose tile every thread has taken before */
+        stage_ = stage_ + 1 == STAGES ? 0 : stage_ + 1;
+    }
+
+private:
+    const char *from_;
+    uint32_t shared_;
+    int stage_;
+    int64_t ld_;
+    int left_;
+
+    __device__ uint32_t place(int stage, int row, int chunk) const {
+        return shared_ + static_cast<uint32_t>(stage * kTile + row * (kStrip * 2) + (chunk ^ Map::spread(row)) * 16);
+    }
+    __device__ void ask(int stage) {
+        int lane = threadIdx.x % 32, r = lane / 8, c = lane % 8;
+#pragma unroll
+        for (int i = 0; i < 4; i++) copy16(place(stage, 4 * i + r, c), from_ + 4 * i * ld_, 4 * i < left_);
+        commit();
+        from_ += STEP * ld_;
+        left_ -= STEP;
+    }
+};
+#endif
 
 /* An 8x8 matrix of 16-bit values that a warp holds, a row of it in four threads, becomes its transpose. */
 __device__ inline uint32_t turned(uint32_t v) {
