@@ -13,23 +13,20 @@
 
 namespace l4j {
 
-constexpr int kStreamRank = 32; /* the highest */
-#ifndef L4J_DEV_ROWS
-#define L4J_DEV_ROWS 1024
-#endif
-constexpr int64_t kStreamRows = L4J_DEV_ROWS, kStreamWidth = 1024; /* fewer rows, narrower layers: the kernels of lora_shrink and lora_gradients */
+constexpr int kStreamRank = 32;                           /* the highest */
+constexpr int64_t kStreamRows = 512, kStreamWidth = 1024; /* the fewest, the narrowest layers: measured on an H100 */
 constexpr int kDyColumns = 512, kXColumns = 256;
 
 /* What a backward call keeps in the workspace, and how its rows are cut. */
 struct StreamPlan {
-    int32_t ranks;               /* columns of what follows: a multiple of 16 */
-    int64_t db_rows, db_chunks;  /* of dy's pass */
-    int64_t da_rows, da_chunks;  /* of x's pass */
-    int64_t slices;              /* blocks of columns of dy, each with its share of ds */
-    float *ds_parts;             /* [slices][M][ranks] */
-    char *ds;                    /* [M][ranks] like x */
-    float *db_parts, *da_parts;  /* [db_chunks][n][ranks], [da_chunks][ranks][K] */
-    int32_t *arrived;            /* [blocks of columns of x] how many of its chunks are done */
+    int32_t ranks;              /* columns of what follows: a multiple of 16 */
+    int64_t db_rows, db_chunks; /* of dy's pass */
+    int64_t da_rows, da_chunks; /* of x's pass */
+    int64_t slices;             /* blocks of columns of dy, each with its share of ds */
+    float *ds_parts;            /* [slices][M][ranks] */
+    char *ds;                   /* [M][ranks] like x */
+    float *db_parts, *da_parts; /* [db_chunks][n][ranks], [da_chunks][ranks][K] */
+    int32_t *arrived;           /* [blocks of columns of x] how many of its chunks are done */
 };
 
 /* Whether the ranks, shapes and wanted results are those of these kernels. Weights and what cuBLASLt takes are the caller's to see. */
@@ -38,7 +35,11 @@ StreamPlan plan_stream(const LoraParams &p, int multiprocessors, l4j_arena *aren
 
 /* s, and y = s·Bᵀ. */
 cudaError_t launch_stream_forward(const l4j_queue *queue, const LoraParams &p, int32_t dtype);
-/* dx = mask ⊙ (ds·A), or added to the old dx, and dB and dA. */
+/* dx = mask ⊙ (ds·A), or added to the old dx, and dB and dA: the two passes that follow. */
 cudaError_t launch_stream_backward(const l4j_queue *queue, const LoraParams &p, const StreamPlan &plan, int32_t dtype);
+/* ds and dB. */
+cudaError_t launch_stream_dy(const l4j_queue *queue, const LoraParams &p, const StreamPlan &plan, int32_t dtype);
+/* dx and dA. */
+cudaError_t launch_stream_x(const l4j_queue *queue, const LoraParams &p, const StreamPlan &plan, int32_t dtype);
 
 } // namespace l4j

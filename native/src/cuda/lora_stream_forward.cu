@@ -155,12 +155,14 @@ cudaError_t launch_stream_forward(const l4j_queue *queue, const LoraParams &p, i
         constexpr int RT = decltype(tiles)::value;
         auto with_rows = [&](auto height) {
             constexpr int MT = decltype(height)::value;
-            auto kernel = p.threshold ? stream_forward_kernel<T, RT, MT, true> : stream_forward_kernel<T, RT, MT, false>;
+            auto kernel =
+                p.threshold ? stream_forward_kernel<T, RT, MT, true> : stream_forward_kernel<T, RT, MT, false>;
             dim3 grid(blocks(p.M, 16 * MT), p.projections);
             size_t shared = static_cast<size_t>(16 * MT * 16 * RT) * (kWarps * sizeof(float) + sizeof(T));
             return launch(queue, kernel, grid, kStreamThreads, shared, p);
         };
-        return p.M >= 32 * queue->threads ? with_rows(std::integral_constant<int, 2>()) : with_rows(std::integral_constant<int, 1>());
+        return p.M >= 32 * queue->threads ? with_rows(std::integral_constant<int, 2>())
+                                          : with_rows(std::integral_constant<int, 1>());
     });
 }
 

@@ -46,9 +46,7 @@ __device__ inline void store_vector(char *to, const Vector8 &v) {
     *reinterpret_cast<uint4 *>(to) = make_uint4(v.w[0], v.w[1], v.w[2], v.w[3]);
 }
 /* Element (row, column) of 16 bits. */
-__device__ inline char *at(const View &v, int64_t row, int64_t column) {
-    return v.data + (row * v.s0 + column) * 2;
-}
+__device__ inline char *at(const View &v, int64_t row, int64_t column) { return v.data + (row * v.s0 + column) * 2; }
 
 /* The rows and columns that a thread takes of a warp's tile, four times eight neighbours; where they lie in shared memory, so that eight
    threads that read at once do not meet in a bank. */
@@ -71,7 +69,8 @@ template <class Map, int STEP, int STAGES, int WARPS> class Tiles {
 public:
     static constexpr size_t kBytes = 0;
     __device__ Tiles(void *, const View &v, int64_t row, int64_t column, int64_t rows, int64_t columns)
-        : from_(at(v, row, column)), ld_(v.s0 * 2), left_(static_cast<int>(rows - row)), columns_(static_cast<int>(columns - column)) {
+        : from_(at(v, row, column)), ld_(v.s0 * 2), left_(static_cast<int>(rows - row)),
+          columns_(static_cast<int>(columns - column)) {
         ask();
     }
     __device__ void take(Vector8 (&v)[4]) {
@@ -79,12 +78,17 @@ public:
         for (int i = 0; i < 4; i++) v[i] = next_[i];
         ask();
     }
+
 private:
-    const char *from_; int64_t ld_; int left_, columns_; Vector8 next_[4];
+    const char *from_;
+    int64_t ld_;
+    int left_, columns_;
+    Vector8 next_[4];
     __device__ void ask() {
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            next_[i] = load_activation(from_ + Map::row(i) * ld_ + Map::chunk(i) * 16, Map::row(i) < left_ && Map::chunk(i) * 8 < columns_);
+            next_[i] = load_activation(from_ + Map::row(i) * ld_ + Map::chunk(i) * 16,
+                                       Map::row(i) < left_ && Map::chunk(i) * 8 < columns_);
         }
         from_ += STEP * ld_;
         left_ -= STEP;
