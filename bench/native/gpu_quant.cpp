@@ -1,9 +1,11 @@
 // Quantized weights on a GPU: microseconds of dequantize, of the product and of its transpose, by graph replay, with operands rotated so that
 // no call finds its own in the cache; beside the floor of the weight's bytes at the bandwidth of a copy. One JSON object for each line.
-//   gpu_quant [K N]...         default 4096 14336 and 4096 4096; needs liblora4j_cuda.so beside liblora4j.so or in LORA4J_CUDA_LIBRARY
+//   gpu_quant [--only NAME] [--rows M] [K N]...     default 4096 14336 and 4096 4096; NAME is a part of formats' names.
+// Needs liblora4j_cuda.so beside liblora4j.so or in LORA4J_CUDA_LIBRARY.
 #include "gpu_bench.h"
 
 #include <functional>
+#include <string>
 #include <utility>
 
 namespace {
@@ -79,7 +81,14 @@ const Format formats[] = {{"dense BF16", L4J_SCHEME_DENSE, 0, 0, {}},
                           {"GGUF_Q4_K", L4J_SCHEME_GGUF_Q4_K, 256, 144, {0, 2}},
                           {"GGUF_Q6_K", L4J_SCHEME_GGUF_Q6_K, 256, 210, {208}},
                           {"GGUF_Q4_0", L4J_SCHEME_GGUF_Q4_0, 32, 18, {0}},
+                          {"GGUF_Q4_1", L4J_SCHEME_GGUF_Q4_1, 32, 20, {0, 2}},
+                          {"GGUF_Q5_0", L4J_SCHEME_GGUF_Q5_0, 32, 22, {0}},
+                          {"GGUF_Q5_1", L4J_SCHEME_GGUF_Q5_1, 32, 24, {0, 2}},
+                          {"GGUF_Q2_K", L4J_SCHEME_GGUF_Q2_K, 256, 84, {80, 82}},
+                          {"GGUF_Q3_K", L4J_SCHEME_GGUF_Q3_K, 256, 110, {108}},
                           {"GGUF_Q5_K", L4J_SCHEME_GGUF_Q5_K, 256, 176, {0, 2}},
+                          {"GGUF_IQ4_NL", L4J_SCHEME_GGUF_IQ4_NL, 32, 18, {0}},
+                          {"GGUF_MXFP4", L4J_SCHEME_GGUF_MXFP4, 32, 17, {}},
                           {"FP8_E4M3", L4J_SCHEME_FP8_E4M3, 0, 0, {}}};
 
 struct PartList {
@@ -146,6 +155,7 @@ PartList parts_of(const Format &format, int64_t N, int64_t K) {
                 uint16_t h = small_half();
                 memcpy(&blocks[static_cast<size_t>(i * format.bytes + at)], &h, 2);
             }
+            if (format.scheme == L4J_SCHEME_GGUF_MXFP4) blocks[static_cast<size_t>(i * format.bytes)] = 120; // 2^-7
         }
         p.add(L4J_ROLE_VALUES, L4J_U8, N, K / format.values * format.bytes, blocks);
         return p;
@@ -179,6 +189,7 @@ double time(int count, const std::function<void(int)> &call) {
 }
 
 constexpr int kSets = 6; // of operands
+std::vector<int64_t> row_counts = {1, 4, 16, 64, 512, 2048};
 
 // Terabytes a second, read and written.
 double copy_bandwidth() {
@@ -192,7 +203,7 @@ double copy_bandwidth() {
 }
 
 void products(const char *name, std::vector<l4j_weight *> &weights, int64_t N, int64_t K, double floor_us) {
-    for (int64_t M : {1, 4, 16, 64, 512, 2048}) {
+    for (int64_t M : row_counts) {
         std::vector<void *> x(kSets), dx(kSets), y(kSets);
         for (void *&m : x) m = bf16_values(M * K);
         for (void *&m : dx) must(l4j_memory_allocate(device, static_cast<size_t>(M * K) * 2, &m, &failure));
@@ -277,9 +288,20 @@ int main(int argc, char **argv) {
     double bandwidth = copy_bandwidth();
     printf("{\"gpu\": \"%s\", \"copy_tb_s\": %.2f}\n", info.cpu_name, bandwidth);
     std::vector<std::pair<int64_t, int64_t>> shapes;
-    for (int i = 1; i + 1 < argc; i += 2) shapes.push_back({atoll(argv[i]), atoll(argv[i + 1])});
+    std::string only;
+    for (int i = 1; i + 1 < argc; i += 2) {
+        if (strcmp(argv[i], "--only") == 0) {
+            only = argv[i + 1];
+        } else if (strcmp(argv[i], "--rows") == 0) {
+            row_counts = {atoll(argv[i + 1])};
+        } else {
+            shapes.push_back({atoll(argv[i]), atoll(argv[i + 1])});
+        }
+    }
     if (shapes.empty()) shapes = {{4096, 14336}, {4096, 4096}};
     for (auto [K, N] : shapes) {
-        for (const Format &f : formats) format(f, N, K, bandwidth);
+        for (const Format &f : formats) {
+            if (strstr(f.name, only.c_str())) format(f, N, K, bandwidth);
+        }
     }
 }

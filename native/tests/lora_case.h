@@ -17,6 +17,7 @@ struct LoraSpec {
     float p = 0;
     uint32_t flags = 0;
     bool dx = true, grads = true;
+    bool segmented = false;   // all rows are one segment
     int64_t pad = 0;          // elements between rows of every tensor
     uint64_t weight_seed = 0; // of the base weights, so that they do not depend on M; 0: drawn like the rest
     Guarded::Side side = Guarded::kAfter;
@@ -90,6 +91,13 @@ public:
         args.y = tensors(y, 6);
         args.dy = tensors(dy, 7);
         if (spec_.dx) args.dx = dx.get();
+        if (spec_.segmented) {
+            segment_offsets_[1] = static_cast<int32_t>(spec_.M);
+            args.segment_capacity = 1;
+            args.segment_count = &segment_count_;
+            args.segment_offsets = segment_offsets_;
+            args.segment_adapters = &segment_adapter_;
+        }
         return args;
     }
 
@@ -188,6 +196,7 @@ private:
     std::vector<l4j_tensor> biases_;
     std::vector<std::shared_ptr<Guarded>> bias_memory_;
     std::vector<l4j_tensor> descriptors_[8];
+    int32_t segment_count_ = 1, segment_offsets_[2] = {0, 0}, segment_adapter_ = 0;
 };
 
 inline std::string describe(const LoraSpec &spec, int32_t isa, int threads) {

@@ -373,7 +373,7 @@ typedef struct l4j_weight_info {
 /** Creates an immutable weight. A value that is NaN or Inf is L4J_ENUMERIC with its row and column, unless the flag allows it. `queue`
     lends its threads for checking and packing; NULL uses the calling thread. Codes stay as they are stored: operations decode them
     where they read them, with the same bits as from the decoded weight. (A GPU rounds decoded values to the dtype of 16-bit activations,
-    and has one kernel for a few rows whose sums have another order: NUMERICS.md.) */
+    and has kernels for few rows whose sums have another order: NUMERICS.md.) */
 L4J_API l4j_status l4j_weight_create(l4j_device *device, l4j_queue *queue, const l4j_weight_options *options,
                                      l4j_weight **weight, l4j_error *error);
 /** The caller makes sure that no operation uses the weight any more. NULL is fine. */

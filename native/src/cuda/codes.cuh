@@ -4,10 +4,11 @@
  *
  * A format is a struct with
  *   Head    what a unit's octets share, as it is loaded; head(q, n, u) loads that of unit u of row n
- *   kWords  words of codes of an octet; codes(q, n, u, o, c) loads those of octet o
+ *   kWords  words of codes of an octet; codes(q, n, u, o, c) loads those of octet o, as they are
+ *   unit    where it is there: the codes of a unit's four octets in loads of 16 bytes
  *   Scale   made of a Head by scale(q, head, u), once for a unit
  *   values  eight values of a Scale and the codes. Tables of sixteen values lie in the lanes of a warp: all lanes call it together.
- * Loading apart from decoding lets a kernel have many loads under way. Layout of the codes: weight.cu.
+ * Loading apart from decoding lets a kernel have many loads under way: Unit. Layout of the codes: weight.cu.
  */
 #pragma once
 
@@ -19,29 +20,51 @@ constexpr int kUnit = 32;
 
 /* A weight's codes in the GPU's memory. */
 struct Coded : l4j_quant {
-    int32_t shift, nested_shift; /* NF4, FP4: blocks are powers of two */
+    int32_t shift, nested_shift; /* NF4, FP4: blocks are of 2^shift units, nested ones of 2^nested_shift blocks */
+    /* Of a weight in units: */
+    uint32_t row_units, group_units, group_reciprocal; /* of a row; of a group of columns; 2^32 / group_units, rounded up */
 };
 inline Coded coded(const l4j_weight *w) {
-    Coded c;
+    Coded c = {};
     static_cast<l4j_quant &>(c) = w->quant;
-    c.shift = c.nested_shift = 0;
-    while (c.block > 1 << c.shift) c.shift++;
-    while (c.nested_block > 1 << c.nested_shift) c.nested_shift++;
+    while (c.block > int64_t(kUnit) << c.shift) c.shift++;
+    while (c.nested_block > int64_t(1) << c.nested_shift) c.nested_shift++;
+    c.row_units = static_cast<uint32_t>(c.cols / kUnit);
+    c.group_units = c.block >= kUnit ? static_cast<uint32_t>(c.block / kUnit) : 1;
+    c.group_reciprocal = static_cast<uint32_t>(((uint64_t(1) << 32) + c.group_units - 1) / c.group_units);
     return c;
 }
 inline bool is_coded(const l4j_weight *w) { return w->layout == L4J_LAYOUT_CODES; }
 /* Whether every unit lies within one block, one group and one row, at an address of whole words. */
 inline bool in_units(const l4j_quant &q) {
-    return q.scheme > 256 || (q.cols % kUnit == 0 && q.block % kUnit == 0 && !q.group_index);
+    return q.scheme > 256 ||
+           (q.cols % kUnit == 0 && q.cols / kUnit < 65536 && q.block % kUnit == 0 && !q.group_index);
 }
 
 __device__ inline const uint8_t *bytes_of(const l4j_quant &q) { return static_cast<const uint8_t *>(q.values); }
 __device__ inline uint32_t word_at(const uint8_t *p) { return __ldg(reinterpret_cast<const uint32_t *>(p)); }
+/* 16 bytes that nobody else reads soon. */
+__device__ inline uint4 stream16(const uint8_t *p) {
+    uint4 v;
+    asm("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0,%1,%2,%3}, [%4];"
+        : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+        : "l"(p));
+    return v;
+}
 __device__ inline float half_value(uint32_t bits) {
     return __half2float(__ushort_as_half(static_cast<uint16_t>(bits)));
 }
 __device__ inline float stored_scale(const l4j_quant &q, int64_t i) {
     return read(static_cast<const char *>(q.scales), q.scale_dtype, i);
+}
+
+/* Unit u of row n of all units; the group of columns that unit u is in. */
+__device__ inline uint32_t unit_of(const Coded &q, int64_t n, int u) {
+    return static_cast<uint32_t>(n) * q.row_units + static_cast<uint32_t>(u);
+}
+__device__ inline uint32_t group_of(const Coded &q, int u) {
+    uint32_t group = __umulhi(static_cast<uint32_t>(u), q.group_reciprocal); /* exact: both are below 2^16 */
+    return q.group_units == 1 ? static_cast<uint32_t>(u) : group;
 }
 
 /* Byte i of a word as an unsigned number, less a whole number: exact, and no slow conversion. */
@@ -69,6 +92,29 @@ __device__ inline float look_up(float table, uint32_t code) {
     return __shfl_sync(0xFFFFFFFFu, table, static_cast<int>(code), 16);
 }
 
+/* A unit under way. */
+template <class Format> struct Unit {
+    typename Format::Head head;
+    uint32_t codes[4][Format::kWords];
+
+    __device__ void load(const Coded &q, int64_t n, int u) {
+        head = Format::head(q, n, u);
+        if constexpr (requires { Format::unit(q, n, u, codes); }) {
+            Format::unit(q, n, u, codes);
+        } else {
+#pragma unroll
+            for (int o = 0; o < 4; o++) Format::codes(q, n, u, o, codes[o]);
+        }
+    }
+};
+__device__ inline void nibble_unit(const uint8_t *p, uint32_t (&c)[4][1]) {
+    uint4 v = stream16(p);
+    c[0][0] = v.x;
+    c[1][0] = v.y;
+    c[2][0] = v.z;
+    c[3][0] = v.w;
+}
+
 /* ---- bitsandbytes ---- */
 
 struct Map4 {
@@ -81,24 +127,27 @@ struct Map4 {
         float absmax, table;
     };
     __device__ static Head head(const Coded &q, int64_t n, int u) {
-        int64_t block = (n * q.cols + u * kUnit) >> q.shift;
+        uint32_t block = unit_of(q, n, u) >> q.shift;
         if (!q.nested_map) return Head{__ldg(static_cast<const float *>(q.scales) + block), 0};
         return Head{__ldg(q.nested_scales + (block >> q.nested_shift)),
                     __ldg(static_cast<const uint8_t *>(q.scales) + block)};
     }
     __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[kWords]) {
-        c[0] = word_at(bytes_of(q) + (n * q.cols + u * kUnit) / 2 + o * 4);
+        c[0] = word_at(bytes_of(q) + int64_t(kUnit / 2) * unit_of(q, n, u) + o * 4);
+    }
+    __device__ static void unit(const Coded &q, int64_t n, int u, uint32_t (&c)[4][kWords]) {
+        nibble_unit(bytes_of(q) + int64_t(kUnit / 2) * unit_of(q, n, u), c);
+    }
+    __device__ static float absmax(const Coded &q, const Head &h) {
+        if (!q.nested_map) return h.scale;
+        float scaled = __ldg(q.nested_map + h.code) * h.scale;
+        return scaled + q.nested_offset;
     }
     __device__ static Scale scale(const Coded &q, const Head &h, int) {
-        float absmax = h.scale;
-        if (q.nested_map) {
-            float scaled = __ldg(q.nested_map + h.code) * h.scale;
-            absmax = scaled + q.nested_offset;
-        }
-        return Scale{absmax, q.map[threadIdx.x % 16]};
+        return Scale{absmax(q, h), q.map[threadIdx.x % 16]};
     }
     /* Even columns are high nibbles. */
-    __device__ static void values(const Scale &s, const uint32_t (&c)[kWords], int, float (&w)[8]) {
+    __device__ static void values(const Scale &s, const uint32_t (&c)[kWords], int, int, float (&w)[8]) {
 #pragma unroll
         for (int i = 0; i < 8; i++) w[i] = look_up(s.table, c[0] >> (i / 2 * 8 + (i % 2 ? 0 : 4))) * s.absmax;
     }
@@ -113,9 +162,20 @@ struct One { /* a scale of a unit */
 template <int WORDS> struct Eight { /* codes of a byte each */
     static constexpr int kWords = WORDS;
     __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[2]) {
-        uint2 v = __ldg(reinterpret_cast<const uint2 *>(bytes_of(q) + n * q.cols + u * kUnit + o * 8));
+        uint2 v = __ldg(reinterpret_cast<const uint2 *>(bytes_of(q) + int64_t(kUnit) * unit_of(q, n, u) + o * 8));
         c[0] = v.x;
         c[1] = v.y;
+    }
+    __device__ static void unit(const Coded &q, int64_t n, int u, uint32_t (&c)[4][2]) {
+        const uint8_t *p = bytes_of(q) + int64_t(kUnit) * unit_of(q, n, u);
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            uint4 v = stream16(p + i * 16);
+            c[2 * i][0] = v.x;
+            c[2 * i][1] = v.y;
+            c[2 * i + 1][0] = v.z;
+            c[2 * i + 1][1] = v.w;
+        }
     }
 };
 
@@ -126,7 +186,7 @@ struct LlmInt8 : Eight<2> {
         return Head{__ldg(static_cast<const float *>(q.scales) + n)};
     }
     __device__ static Scale scale(const Coded &, const Head &h, int) { return h; }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, float (&w)[8]) {
+    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, int, float (&w)[8]) {
         bytes_times(c[0] ^ 0x80808080u, c[1] ^ 0x80808080u, 128.0f, s.d, w);
 #pragma unroll
         for (int i = 0; i < 8; i++) w[i] *= 7.874015718698502e-3f;
@@ -137,10 +197,10 @@ struct Int8 : Eight<2> {
     using Head = One;
     using Scale = One;
     __device__ static Head head(const Coded &q, int64_t n, int u) {
-        return Head{stored_scale(q, n * q.scale_stride + u / static_cast<int>(q.block / kUnit))};
+        return Head{stored_scale(q, n * q.scale_stride + group_of(q, u))};
     }
     __device__ static Scale scale(const Coded &, const Head &h, int) { return h; }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, float (&w)[8]) {
+    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, int, float (&w)[8]) {
         bytes_times(c[0] ^ 0x80808080u, c[1] ^ 0x80808080u, 128.0f, s.d, w);
     }
 };
@@ -155,10 +215,10 @@ struct Fp8 : Eight<2> {
     using Scale = One;
     __device__ static Head head(const Coded &q, int64_t n, int u) {
         int64_t row = q.block_rows == 1 ? n : static_cast<uint32_t>(n) / static_cast<uint32_t>(q.block_rows);
-        return Head{stored_scale(q, row * q.scale_stride + u / static_cast<int>(q.block / kUnit))};
+        return Head{stored_scale(q, row * q.scale_stride + group_of(q, u))};
     }
     __device__ static Scale scale(const Coded &, const Head &h, int) { return h; }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, float (&w)[8]) {
+    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, int, float (&w)[8]) {
 #pragma unroll
         for (int i = 0; i < 8; i++) w[i] = e4m3_value(c[i / 4] >> i % 4 * 8 & 0xFF) * s.d;
     }
@@ -173,14 +233,17 @@ struct Int4 {
     };
     using Scale = Head;
     __device__ static Head head(const Coded &q, int64_t n, int u) {
-        int64_t i = n * q.scale_stride + u / static_cast<int>(q.block / kUnit);
+        int64_t i = n * q.scale_stride + group_of(q, u);
         return Head{__ldg(static_cast<const float *>(q.scales) + i), __ldg(q.row_zeros + i)};
     }
     __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[kWords]) {
-        c[0] = word_at(bytes_of(q) + n * q.row_bytes + u * (kUnit / 2) + o * 4);
+        c[0] = word_at(bytes_of(q) + int64_t(kUnit / 2) * unit_of(q, n, u) + o * 4);
+    }
+    __device__ static void unit(const Coded &q, int64_t n, int u, uint32_t (&c)[4][kWords]) {
+        nibble_unit(bytes_of(q) + int64_t(kUnit / 2) * unit_of(q, n, u), c);
     }
     __device__ static Scale scale(const Coded &, const Head &h, int) { return h; }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[kWords], int, float (&w)[8]) {
+    __device__ static void values(const Scale &s, const uint32_t (&c)[kWords], int, int, float (&w)[8]) {
         uint32_t low = c[0] & 0x0F0F0F0Fu, high = c[0] >> 4 & 0x0F0F0F0Fu;
         float zero = static_cast<float>(s.zero);
 #pragma unroll
@@ -192,13 +255,20 @@ struct Int4 {
 
 template <int HEAD, int BYTES> struct Block32 {
     __device__ static const uint8_t *block(const Coded &q, int64_t n, int u) {
-        return bytes_of(q) + n * q.row_bytes + static_cast<int64_t>(u) * BYTES;
+        return bytes_of(q) + int64_t(BYTES) * unit_of(q, n, u);
     }
     /* Nibbles of octet o: bytes 8 (o % 2) on, low ones first. */
-    __device__ static void nibbles(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[2]) {
+    __device__ static void pair(const Coded &q, int64_t n, int u, int o, uint32_t &low, uint32_t &high) {
         const uint8_t *p = block(q, n, u) + HEAD + o % 2 * 8;
-        c[0] = word_at(p) >> o / 2 * 4 & 0x0F0F0F0Fu;
-        c[1] = word_at(p + 4) >> o / 2 * 4 & 0x0F0F0F0Fu;
+        low = word_at(p);
+        high = word_at(p + 4);
+    }
+    __device__ static uint32_t nibbles(uint32_t word, int o) { return word >> o / 2 * 4 & 0x0F0F0F0Fu; }
+};
+template <int HEAD, int BYTES> struct Nibbles : Block32<HEAD, BYTES> {
+    static constexpr int kWords = 2;
+    __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[2]) {
+        Block32<HEAD, BYTES>::pair(q, n, u, o, c[0], c[1]);
     }
 };
 
@@ -209,39 +279,40 @@ struct Affine {
     float d, m;
 };
 
-struct Q4_0 : Block32<4, 20> {
-    static constexpr int kWords = 2;
+struct Q4_0 : Nibbles<4, 20> {
     using Head = Word;
     using Scale = One;
     __device__ static Head head(const Coded &q, int64_t n, int u) { return Head{word_at(block(q, n, u))}; }
-    __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[2]) { nibbles(q, n, u, o, c); }
     __device__ static Scale scale(const Coded &, const Head &h, int) { return Scale{half_value(h.dm)}; }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, float (&w)[8]) {
-        bytes_times(c[0], c[1], 8.0f, s.d, w);
+    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, int o, float (&w)[8]) {
+        bytes_times(nibbles(c[0], o), nibbles(c[1], o), 8.0f, s.d, w);
     }
 };
-struct Q4_1 : Block32<4, 20> {
-    static constexpr int kWords = 2;
+struct Q4_1 : Nibbles<4, 20> {
     using Head = Word;
     using Scale = Affine;
     __device__ static Head head(const Coded &q, int64_t n, int u) { return Head{word_at(block(q, n, u))}; }
-    __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[2]) { nibbles(q, n, u, o, c); }
     __device__ static Scale scale(const Coded &, const Head &h, int) {
         return Scale{half_value(h.dm & 0xFFFF), half_value(h.dm >> 16)};
     }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, float (&w)[8]) {
-        bytes_times_plus(c[0], c[1], s.d, s.m, w);
+    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, int o, float (&w)[8]) {
+        bytes_times_plus(nibbles(c[0], o), nibbles(c[1], o), s.d, s.m, w);
     }
 };
 
 /* The fifth bits: a word of them, bit j of value j. */
 template <int HEAD, int BYTES> struct Fifth : Block32<HEAD, BYTES> {
-    static constexpr int kWords = 2;
-    __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[2]) {
-        uint32_t high = word_at(Block32<HEAD, BYTES>::block(q, n, u) + HEAD - 4) >> o * 8;
-        Block32<HEAD, BYTES>::nibbles(q, n, u, o, c);
-        c[0] |= spread16(high);
-        c[1] |= spread16(high >> 4);
+    using Base = Block32<HEAD, BYTES>;
+    static constexpr int kWords = 3;
+    __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[3]) {
+        Base::pair(q, n, u, o, c[0], c[1]);
+        c[2] = word_at(Base::block(q, n, u) + HEAD - 4);
+    }
+    __device__ static uint32_t low(const uint32_t (&c)[3], int o) {
+        return Base::nibbles(c[0], o) | spread16(c[2] >> o * 8);
+    }
+    __device__ static uint32_t high(const uint32_t (&c)[3], int o) {
+        return Base::nibbles(c[1], o) | spread16(c[2] >> (o * 8 + 4));
     }
 };
 struct Q5_0 : Fifth<8, 24> {
@@ -249,8 +320,8 @@ struct Q5_0 : Fifth<8, 24> {
     using Scale = One;
     __device__ static Head head(const Coded &q, int64_t n, int u) { return Head{word_at(block(q, n, u))}; }
     __device__ static Scale scale(const Coded &, const Head &h, int) { return Scale{half_value(h.dm)}; }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, float (&w)[8]) {
-        bytes_times(c[0], c[1], 16.0f, s.d, w);
+    __device__ static void values(const Scale &s, const uint32_t (&c)[3], int, int o, float (&w)[8]) {
+        bytes_times(low(c, o), high(c, o), 16.0f, s.d, w);
     }
 };
 struct Q5_1 : Fifth<8, 24> {
@@ -260,8 +331,8 @@ struct Q5_1 : Fifth<8, 24> {
     __device__ static Scale scale(const Coded &, const Head &h, int) {
         return Scale{half_value(h.dm & 0xFFFF), half_value(h.dm >> 16)};
     }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, float (&w)[8]) {
-        bytes_times_plus(c[0], c[1], s.d, s.m, w);
+    __device__ static void values(const Scale &s, const uint32_t (&c)[3], int, int o, float (&w)[8]) {
+        bytes_times_plus(low(c, o), high(c, o), s.d, s.m, w);
     }
 };
 
@@ -272,12 +343,12 @@ struct Q8_0 : Block32<4, 36> {
     __device__ static Head head(const Coded &q, int64_t n, int u) { return Head{word_at(block(q, n, u))}; }
     __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[2]) {
         const uint8_t *p = block(q, n, u) + 4 + o * 8;
-        c[0] = word_at(p) ^ 0x80808080u;
-        c[1] = word_at(p + 4) ^ 0x80808080u;
+        c[0] = word_at(p);
+        c[1] = word_at(p + 4);
     }
     __device__ static Scale scale(const Coded &, const Head &h, int) { return Scale{half_value(h.dm)}; }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, float (&w)[8]) {
-        bytes_times(c[0], c[1], 128.0f, s.d, w);
+    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, int, float (&w)[8]) {
+        bytes_times(c[0] ^ 0x80808080u, c[1] ^ 0x80808080u, 128.0f, s.d, w);
     }
 };
 
@@ -285,36 +356,36 @@ struct Q8_0 : Block32<4, 36> {
 struct Tabled {
     float d, table;
 };
-__device__ inline void table_values(const Tabled &s, const uint32_t (&c)[2], float (&w)[8]) {
+__device__ inline void table_values(const Tabled &s, const uint32_t (&c)[2], int o, float (&w)[8]) {
 #pragma unroll
-    for (int i = 0; i < 8; i++) w[i] = look_up(s.table, c[i / 4] >> i % 4 * 8) * s.d;
+    for (int i = 0; i < 8; i++) w[i] = look_up(s.table, c[i / 4] >> (i % 4 * 8 + o / 2 * 4)) * s.d;
 }
 __device__ constexpr int8_t kIq4[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
-struct Iq4Nl : Block32<4, 20> {
-    static constexpr int kWords = 2;
+struct Iq4Nl : Nibbles<4, 20> {
     using Head = Word;
     using Scale = Tabled;
     __device__ static Head head(const Coded &q, int64_t n, int u) { return Head{word_at(block(q, n, u))}; }
-    __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[2]) { nibbles(q, n, u, o, c); }
     __device__ static Scale scale(const Coded &, const Head &h, int) {
         return Scale{half_value(h.dm), static_cast<float>(kIq4[threadIdx.x % 16])};
     }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, float (&w)[8]) { table_values(s, c, w); }
+    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, int o, float (&w)[8]) {
+        table_values(s, c, o, w);
+    }
 };
 __device__ constexpr int8_t kE2m1[16] = {0, 1,  2,  3,  4,  6,  8,  12,
                                          0, -1, -2, -3, -4, -6, -8, -12}; /* twice the values */
-struct Mxfp4 : Block32<4, 20> {
-    static constexpr int kWords = 2;
+struct Mxfp4 : Nibbles<4, 20> {
     using Head = Word;
     using Scale = Tabled;
     __device__ static Head head(const Coded &q, int64_t n, int u) { return Head{word_at(block(q, n, u))}; }
-    __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[2]) { nibbles(q, n, u, o, c); }
     __device__ static Scale scale(const Coded &, const Head &h, int) {
         uint32_t e = h.dm & 0xFF;
         float half = __uint_as_float(e < 2 ? 0x00200000u << e : (e - 1) << 23);
         return Scale{half, static_cast<float>(kE2m1[threadIdx.x % 16])};
     }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, float (&w)[8]) { table_values(s, c, w); }
+    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, int o, float (&w)[8]) {
+        table_values(s, c, o, w);
+    }
 };
 
 } // namespace l4j

@@ -1,8 +1,9 @@
-#include "codes_vector.cuh"
+#include "codes_rows.cuh"
+#include "codes_tile.cuh"
 
 namespace l4j {
 
-L4J_TILES_OF(Int8)
-L4J_VECTOR_OF(Int8)
+template cudaError_t launch_few<Int8>(const l4j_queue *, const LoraParams &, const CodedSet &, const Parts &, bool);
+template cudaError_t launch_some<Int8>(const l4j_queue *, const LoraParams &, const CodedSet &, bool);
 
 } // namespace l4j

@@ -4,13 +4,29 @@
 namespace l4j {
 
 template <int BYTES> struct Block256 {
-    static constexpr int kWords = 2;
     __device__ static const uint8_t *block(const Coded &q, int64_t n, int u) {
-        return bytes_of(q) + n * q.row_bytes + static_cast<int64_t>(u / 8) * BYTES;
+        return bytes_of(q) + int64_t(BYTES) * (unit_of(q, n, u) / 8);
     }
-    __device__ static void pair(const uint8_t *p, uint32_t (&c)[2]) {
-        c[0] = word_at(p);
-        c[1] = word_at(p + 4);
+    __device__ static void pair(const uint8_t *p, uint32_t *c) {
+        if constexpr (BYTES % 8 == 0) {
+            uint2 v = __ldg(reinterpret_cast<const uint2 *>(p));
+            c[0] = v.x;
+            c[1] = v.y;
+        } else {
+            c[0] = word_at(p);
+            c[1] = word_at(p + 4);
+        }
+    }
+    /* Words first and first + 1 of each octet of a unit, where blocks lie at multiples of 16 bytes. */
+    template <int WORDS> __device__ static void quads(const uint8_t *p, int first, uint32_t (&c)[4][WORDS]) {
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            uint4 v = __ldg(reinterpret_cast<const uint4 *>(p + 16 * i));
+            c[2 * i][first] = v.x;
+            c[2 * i][first + 1] = v.y;
+            c[2 * i + 1][first] = v.z;
+            c[2 * i + 1][first + 1] = v.w;
+        }
     }
 };
 /* A scale, or a scale and a minimum, for each half of a unit. */
@@ -22,6 +38,7 @@ struct AffineHalves {
 };
 
 struct Q2_K : Block256<84> {
+    static constexpr int kWords = 2;
     struct Head {
         uint32_t dm, scales; /* of the two halves, a byte each */
     };
@@ -32,8 +49,6 @@ struct Q2_K : Block256<84> {
     }
     __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[2]) {
         pair(block(q, n, u) + 16 + u % 8 / 4 * 32 + o * 8, c);
-        c[0] = c[0] >> u % 4 * 2 & 0x03030303u;
-        c[1] = c[1] >> u % 4 * 2 & 0x03030303u;
     }
     __device__ static Scale scale(const Coded &, const Head &h, int) {
         Scale s;
@@ -45,12 +60,14 @@ struct Q2_K : Block256<84> {
         }
         return s;
     }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int o, float (&w)[8]) {
-        bytes_times_plus(c[0], c[1], o < 2 ? s.d[0] : s.d[1], o < 2 ? s.m[0] : s.m[1], w);
+    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int u, int o, float (&w)[8]) {
+        uint32_t low = c[0] >> u % 4 * 2 & 0x03030303u, high = c[1] >> u % 4 * 2 & 0x03030303u;
+        bytes_times_plus(low, high, o < 2 ? s.d[0] : s.d[1], o < 2 ? s.m[0] : s.m[1], w);
     }
 };
 
 struct Q3_K : Block256<112> {
+    static constexpr int kWords = 4;
     struct Head {
         uint32_t d, low, high; /* words of the scales: of low nibbles, of high two bits */
     };
@@ -60,13 +77,15 @@ struct Q3_K : Block256<112> {
         int j = u % 8 * 2; /* scales j and j + 1 */
         return Head{word_at(b + 108), word_at(b + 96 + j % 8 / 4 * 4) >> j % 4 * 8, word_at(b + 104) >> j % 4 * 8};
     }
-    __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[2]) {
+    __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[4]) {
         const uint8_t *b = block(q, n, u);
-        uint32_t high[2];
         pair(b + 32 + u % 8 / 4 * 32 + o * 8, c);
-        pair(b + o * 8, high);
-#pragma unroll
-        for (int i = 0; i < 2; i++) c[i] = (c[i] >> u % 4 * 2 & 0x03030303u) | bit_of_bytes(high[i], u % 8, 2);
+        pair(b + o * 8, c + 2);
+    }
+    __device__ static void unit(const Coded &q, int64_t n, int u, uint32_t (&c)[4][4]) {
+        const uint8_t *b = block(q, n, u);
+        quads(b + 32 + u % 8 / 4 * 32, 0, c);
+        quads(b, 2, c);
     }
     __device__ static Scale scale(const Coded &, const Head &h, int u) {
         Scale s;
@@ -79,8 +98,10 @@ struct Q3_K : Block256<112> {
         }
         return s;
     }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int o, float (&w)[8]) {
-        bytes_times(c[0], c[1], 4.0f, o < 2 ? s.d[0] : s.d[1], w);
+    __device__ static void values(const Scale &s, const uint32_t (&c)[4], int u, int o, float (&w)[8]) {
+        uint32_t low = (c[0] >> u % 4 * 2 & 0x03030303u) | bit_of_bytes(c[2], u % 8, 2);
+        uint32_t high = (c[1] >> u % 4 * 2 & 0x03030303u) | bit_of_bytes(c[3], u % 8, 2);
+        bytes_times(low, high, 4.0f, o < 2 ? s.d[0] : s.d[1], w);
     }
 };
 
@@ -97,6 +118,7 @@ struct SixBits {
 };
 
 struct Q4_K : Block256<144> {
+    static constexpr int kWords = 2;
     using Head = SixBits;
     using Scale = Affine;
     __device__ static Head head(const Coded &q, int64_t n, int u) {
@@ -104,36 +126,43 @@ struct Q4_K : Block256<144> {
     }
     __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[2]) {
         pair(block(q, n, u) + 16 + u % 8 / 2 * 32 + o * 8, c);
-        c[0] = c[0] >> u % 2 * 4 & 0x0F0F0F0Fu;
-        c[1] = c[1] >> u % 2 * 4 & 0x0F0F0F0Fu;
+    }
+    __device__ static void unit(const Coded &q, int64_t n, int u, uint32_t (&c)[4][2]) {
+        quads(block(q, n, u) + 16 + u % 8 / 2 * 32, 0, c);
     }
     __device__ static Scale scale(const Coded &, const Head &h, int u) { return h.of(u % 8); }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, float (&w)[8]) {
-        bytes_times_plus(c[0], c[1], s.d, s.m, w);
+    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int u, int, float (&w)[8]) {
+        bytes_times_plus(c[0] >> u % 2 * 4 & 0x0F0F0F0Fu, c[1] >> u % 2 * 4 & 0x0F0F0F0Fu, s.d, s.m, w);
     }
 };
 
 struct Q5_K : Block256<176> {
+    static constexpr int kWords = 4;
     using Head = SixBits;
     using Scale = Affine;
     __device__ static Head head(const Coded &q, int64_t n, int u) {
         return Head{__ldg(reinterpret_cast<const uint4 *>(block(q, n, u)))};
     }
-    __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[2]) {
+    __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[4]) {
         const uint8_t *b = block(q, n, u);
-        uint32_t high[2];
         pair(b + 48 + u % 8 / 2 * 32 + o * 8, c);
-        pair(b + 16 + o * 8, high);
-#pragma unroll
-        for (int i = 0; i < 2; i++) c[i] = (c[i] >> u % 2 * 4 & 0x0F0F0F0Fu) | bit_of_bytes(high[i], u % 8, 4);
+        pair(b + 16 + o * 8, c + 2);
+    }
+    __device__ static void unit(const Coded &q, int64_t n, int u, uint32_t (&c)[4][4]) {
+        const uint8_t *b = block(q, n, u);
+        quads(b + 48 + u % 8 / 2 * 32, 0, c);
+        quads(b + 16, 2, c);
     }
     __device__ static Scale scale(const Coded &, const Head &h, int u) { return h.of(u % 8); }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int, float (&w)[8]) {
-        bytes_times_plus(c[0], c[1], s.d, s.m, w);
+    __device__ static void values(const Scale &s, const uint32_t (&c)[4], int u, int, float (&w)[8]) {
+        uint32_t low = (c[0] >> u % 2 * 4 & 0x0F0F0F0Fu) | bit_of_bytes(c[2], u % 8, 4);
+        uint32_t high = (c[1] >> u % 2 * 4 & 0x0F0F0F0Fu) | bit_of_bytes(c[3], u % 8, 4);
+        bytes_times_plus(low, high, s.d, s.m, w);
     }
 };
 
 struct Q6_K : Block256<212> {
+    static constexpr int kWords = 4;
     struct Head {
         uint32_t d, scales; /* of the two halves, a signed byte each */
     };
@@ -142,24 +171,22 @@ struct Q6_K : Block256<212> {
         const uint8_t *b = block(q, n, u);
         return Head{word_at(b + 208), word_at(b + 192 + u % 8 / 2 * 4) >> u % 2 * 16};
     }
-    __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[2]) {
+    __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[4]) {
         const uint8_t *b = block(q, n, u);
         int half = u % 8 / 4, part = u % 4;
-        uint32_t high[2];
         pair(b + half * 64 + part % 2 * 32 + o * 8, c);
-        pair(b + 128 + half * 32 + o * 8, high);
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            c[i] = (c[i] >> part / 2 * 4 & 0x0F0F0F0Fu) | (high[i] >> part * 2 & 0x03030303u) << 4;
-        }
+        pair(b + 128 + half * 32 + o * 8, c + 2);
     }
     __device__ static Scale scale(const Coded &, const Head &h, int) {
         float d = half_value(h.d & 0xFFFF);
         return Scale{{d * static_cast<float>(static_cast<int8_t>(h.scales & 0xFF)),
                       d * static_cast<float>(static_cast<int8_t>(h.scales >> 8 & 0xFF))}};
     }
-    __device__ static void values(const Scale &s, const uint32_t (&c)[2], int o, float (&w)[8]) {
-        bytes_times(c[0], c[1], 32.0f, o < 2 ? s.d[0] : s.d[1], w);
+    __device__ static void values(const Scale &s, const uint32_t (&c)[4], int u, int o, float (&w)[8]) {
+        int part = u % 4;
+        uint32_t low = (c[0] >> part / 2 * 4 & 0x0F0F0F0Fu) | (c[2] >> part * 2 & 0x03030303u) << 4;
+        uint32_t high = (c[1] >> part / 2 * 4 & 0x0F0F0F0Fu) | (c[3] >> part * 2 & 0x03030303u) << 4;
+        bytes_times(low, high, 32.0f, o < 2 ? s.d[0] : s.d[1], w);
     }
 };
 

@@ -1,8 +1,9 @@
-#include "codes_vector.cuh"
+#include "codes_rows.cuh"
+#include "codes_tile.cuh"
 
 namespace l4j {
 
-L4J_TILES_OF(Q4_K)
-L4J_VECTOR_OF(Q4_K)
+template cudaError_t launch_few<Q4_K>(const l4j_queue *, const LoraParams &, const CodedSet &, const Parts &, bool);
+template cudaError_t launch_some<Q4_K>(const l4j_queue *, const LoraParams &, const CodedSet &, bool);
 
 } // namespace l4j

@@ -1,8 +1,9 @@
-#include "codes_vector.cuh"
+#include "codes_rows.cuh"
+#include "codes_tile.cuh"
 
 namespace l4j {
 
-L4J_TILES_OF(Q8_0)
-L4J_VECTOR_OF(Q8_0)
+template cudaError_t launch_few<Q8_0>(const l4j_queue *, const LoraParams &, const CodedSet &, const Parts &, bool);
+template cudaError_t launch_some<Q8_0>(const l4j_queue *, const LoraParams &, const CodedSet &, bool);
 
 } // namespace l4j

@@ -7,22 +7,6 @@
 
 namespace l4j {
 
-/* A unit under way. */
-template <class Format> struct Raw {
-    typename Format::Head head;
-    uint32_t codes[4][Format::kWords];
-
-    __device__ void load(const Coded &q, int64_t n, int u) {
-        head = Format::head(q, n, u);
-#pragma unroll
-        for (int o = 0; o < 4; o++) Format::codes(q, n, u, o, codes[o]);
-    }
-};
-template <class T> __device__ inline uint32_t pack(float x, float y) {
-    Pair<T> pair = {from_float<T>(x), from_float<T>(y)};
-    return *reinterpret_cast<const uint32_t *>(&pair);
-}
-
 template <class T, int ROWS>
 using CodesTile =
     Block<T, ROWS, 64, ROWS / 16, ROWS == 64 ? 2 : 4, 128, 3>; /* four units of a row, or two of a column's */
@@ -39,13 +23,13 @@ template <class Format, class Tile, bool BACK> struct CodesGemm : Gemm<Tile, BAC
         u = static_cast<int>((BACK ? this->n0 : k) / kUnit + threadIdx.x % UNITS);
         return n < (BACK ? length : this->N) && u < (BACK ? this->N : length) / kUnit;
     }
-    __device__ void fetch(Raw<Format> &raw, const Coded &q, int64_t i, int64_t length) const {
+    __device__ void fetch(Unit<Format> &raw, const Coded &q, int64_t i, int64_t length) const {
         int64_t n;
         int u;
         bool there = place(i, length, n, u);
         raw.load(q, there ? n : 0, there ? u : 0);
     }
-    __device__ void decode(T *tile, const Raw<Format> &raw, const Coded &q, int64_t i, int64_t length) const {
+    __device__ void decode(T *tile, const Unit<Format> &raw, const Coded &q, int64_t i, int64_t length) const {
         int64_t n;
         int u;
         bool there = place(i, length, n, u);
@@ -54,8 +38,8 @@ template <class Format, class Tile, bool BACK> struct CodesGemm : Gemm<Tile, BAC
 #pragma unroll
         for (int o = 0; o < 4; o++) {
             float w[8];
-            Format::values(scale, raw.codes[o], o, w);
-            uint4 v = {pack<T>(w[0], w[1]), pack<T>(w[2], w[3]), pack<T>(w[4], w[5]), pack<T>(w[6], w[7])};
+            Format::values(scale, raw.codes[o], u, o, w);
+            uint4 v = {packed<T>(w[0], w[1]), packed<T>(w[2], w[3]), packed<T>(w[4], w[5]), packed<T>(w[6], w[7])};
             if (!there) v = uint4{0, 0, 0, 0};
             int chunk = threadIdx.x % UNITS * 4 + o;
             *reinterpret_cast<uint4 *>(tile + r * COLS + swizzle<COLS / 8>(r, chunk) * 8) = v;
@@ -72,12 +56,12 @@ template <class Format, class Tile, bool BACK> struct CodesGemm : Gemm<Tile, BAC
             }
             commit();
         };
-        Raw<Format> raw[2];
+        Unit<Format> raw[2];
         fetch(raw[0], q, 0, length);
         fetch(raw[1], q, 1, length);
         load(0);
         load(1);
-        auto one = [&](Raw<Format> &own, int64_t i) {
+        auto one = [&](Unit<Format> &own, int64_t i) {
             T *a = stage(i), *b = a + Tile::BM * Tile::BK;
             decode(b, own, q, i, length);
             fetch(own, q, i + 2, length);
@@ -135,11 +119,10 @@ cudaError_t launch_codes_tile(const l4j_queue *queue, const LoraParams &p, const
                     : launch(queue, codes_tile_kernel<Format, Tile, false>, grid, kThreads, Tile::kShared, p, set);
 }
 
-#define L4J_TILES_OF(format)                                                                            \
-    cudaError_t launch_tiles_##format(const l4j_queue *queue, const LoraParams &p, const CodedSet &set, \
-                                      bool backward) {                                                  \
-        return p.M <= 32 ? launch_codes_tile<format, CodesTile<bf16, 32>>(queue, p, set, backward)      \
-                         : launch_codes_tile<format, CodesTile<bf16, 64>>(queue, p, set, backward);     \
-    }
+template <class Format>
+cudaError_t launch_some(const l4j_queue *queue, const LoraParams &p, const CodedSet &set, bool backward) {
+    return p.M <= 32 ? launch_codes_tile<Format, CodesTile<bf16, 32>>(queue, p, set, backward)
+                     : launch_codes_tile<Format, CodesTile<bf16, 64>>(queue, p, set, backward);
+}
 
 } // namespace l4j

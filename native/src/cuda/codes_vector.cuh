@@ -1,127 +1,156 @@
 /*
- * A few rows by a quantized weight. The weight is the 16 x 16 operand A of the tensor cores and x the 16 x 8 operand B: a lane decodes a
- * unit of two rows of the weight, and of the contraction's 128 columns at hand step s takes columns 4s to 4s + 3 of every unit; x is
- * read in the same order. So codes go from memory into fragments, and each is read once.
- * Order: of four sums sum w takes the 128 columns at 128 · w, 128 · (w + 4), ...; they are added in order, then behind s · B.
+ * y of up to kVectorRows rows by a quantized weight. The weight is the 16 x 16 operand A of the tensor cores and x the 16 x 8 operand B:
+ * a lane decodes a unit of two rows of the weight, and of the contraction's 128 columns at hand step s takes columns 4s to 4s + 3 of
+ * every unit; x is read in the same order. So codes go from memory into fragments, and each is read once. A block takes one 16 rows of
+ * the weight after another, and its loads run ahead into the next ones.
+ * Order: of eight sums sum w takes the 128 columns at 128 · w, 128 · (w + 8), ...; they are added in order, then behind s · B.
  */
 #pragma once
 
-#include "codes_tile.cuh"
+#include "codes_decoder.cuh"
+#include "lora_codes.cuh"
+#include "tile.cuh"
 
 namespace l4j {
 
-constexpr int kVectorWarps = 4, kVectorThreads = 32 * kVectorWarps, kVectorAhead = 2;
+constexpr int kVectorWarps = 8, kVectorThreads = 32 * kVectorWarps;
 
 /* Two rows' units at a place of the contraction. */
-template <class Format> struct RawRows { Raw<Format> row[2]; };
+template <class Format> struct UnitPair {
+    Unit<Format> row[2];
+};
+/* Fragments of A of two rows' octets: columns 0 to 3 and 4 to 7. */
+__device__ inline void fragments_of_rows(const float (&w)[2][8], uint32_t (&a)[2][4]) {
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+        a[i][0] = packed<bf16>(w[0][4 * i], w[0][4 * i + 1]);
+        a[i][1] = packed<bf16>(w[1][4 * i], w[1][4 * i + 1]);
+        a[i][2] = packed<bf16>(w[0][4 * i + 2], w[0][4 * i + 3]);
+        a[i][3] = packed<bf16>(w[1][4 * i + 2], w[1][4 * i + 3]);
+    }
+}
+
+/* A unit of a row of x whose rows lie anyhow. */
+static __device__ __noinline__ void read_unit(const View &x, int64_t m, int u, uint32_t *to) {
+    for (int i = 0; i < kUnit / 2; i++) {
+        int64_t k = static_cast<int64_t>(u) * kUnit + 2 * i;
+        to[i] = packed<bf16>(read(x, m, k), read(x, m, k + 1));
+    }
+}
 
 template <class Format>
-__global__ void __launch_bounds__(kVectorThreads)
+__global__ void __launch_bounds__(kVectorThreads, 2)
     codes_vector_kernel(const __grid_constant__ LoraParams p, const __grid_constant__ CodedSet set) {
-    using T = bf16;
-    __shared__ float sums[kVectorWarps][16][8];
+    constexpr int AHEAD = Format::kWords == 1 ? 4 : Format::kWords < 4 ? 2 : 1; /* steps */
+    extern __shared__ uint4 raw[];
+    __shared__ float sums[2][kVectorWarps][16][8];
     int z = blockIdx.z, warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
     const Projection &projection = p.projection[z];
     const Coded &q = set.of[z];
-    int64_t N = projection.n, n0 = static_cast<int64_t>(blockIdx.x) * 16;
-    if (n0 >= N) return;
-    int64_t rows[2] = {n0 + group < N ? n0 + group : N - 1, n0 + group + 8 < N ? n0 + group + 8 : N - 1};
-    int units = static_cast<int>(p.K / kUnit), steps = (units + 3) / 4;
-    bool fast = rows_are_aligned(p.x, L4J_BF16), live = group < p.M;
-    const char *x = p.x.data + (live ? group : 0) * p.x.s0 * 2;
+    int N = static_cast<int>(projection.n), tiles = (N + 15) / 16;
+    int units = static_cast<int>(p.K / kUnit), steps = (units + 3) / 4, slots = (steps + kVectorWarps - 1) / kVectorWarps;
+    int mine = (steps - warp + kVectorWarps - 1) / kVectorWarps; /* slot i is step warp + i · kVectorWarps */
+    int whole = mine - (units % 4 && (steps - 1) % kVectorWarps == warp); /* slots of four units */
+    bool fast = rows_are_aligned(p.x, L4J_BF16);
+    int64_t m = group < p.M ? group : 0; /* lanes without a row repeat the first: nobody reads their sums */
+    const char *x = held(p.x.data + m * p.x.s0 * 2);
+    int unit = held(warp * 4 + t); /* of slot 0 */
 
-    RawRows<Format> ahead[kVectorAhead];
-    auto fetch = [&](RawRows<Format> &raw, int j) {
-        int u = j * 4 + t < units ? j * 4 + t : units - 1;
+    UnitPair<Format> ahead[AHEAD];
+    auto fetch = [&](UnitPair<Format> &own, int tile, int i) {
+        if (tile >= tiles || i >= mine) return;
+        int u = unit + i * (4 * kVectorWarps), n = tile * 16 + group;
+        u = u < units ? u : units - 1;
 #pragma unroll
-        for (int h = 0; h < 2; h++) raw.row[h].load(q, rows[h], u);
+        for (int h = 0; h < 2; h++) own.row[h].load(q, n + 8 * h < N ? n + 8 * h : N - 1, u);
     };
+    int tile = static_cast<int>(blockIdx.x);
 #pragma unroll
-    for (int d = 0; d < kVectorAhead; d++) {
-        if (warp + d * kVectorWarps < steps) fetch(ahead[d], warp + d * kVectorWarps);
-    }
-    float c[4] = {0, 0, 0, 0};
-    auto one = [&](RawRows<Format> &raw, int j) {
-        int u = j * 4 + t;
-        bool there = u < units, whole = j * 4 + 4 <= units;
+    for (int d = 0; d < AHEAD; d++) fetch(ahead[d], tile, d);
+    Decoder<Format> decoder(q, raw);
+    __syncthreads();
+
+    float c[4];
+    auto one = [&](const UnitPair<Format> &own, int i) {
+        int u = unit + i * (4 * kVectorWarps);
+        bool there = u < units;
         u = there ? u : units - 1;
         uint32_t xs[kUnit / 2];
-        if (!live || !there) {
-#pragma unroll
-            for (int i = 0; i < kUnit / 2; i++) xs[i] = 0;
-        } else if (fast) {
+        if (fast) {
             const uint4 *from = reinterpret_cast<const uint4 *>(x + static_cast<int64_t>(u) * kUnit * 2);
 #pragma unroll
-            for (int i = 0; i < kUnit / 8; i++) {
-                uint4 v = __ldg(from + i);
-                xs[4 * i] = v.x;
-                xs[4 * i + 1] = v.y;
-                xs[4 * i + 2] = v.z;
-                xs[4 * i + 3] = v.w;
+            for (int k = 0; k < kUnit / 8; k++) {
+                uint4 v = __ldg(from + k);
+                xs[4 * k] = v.x;
+                xs[4 * k + 1] = v.y;
+                xs[4 * k + 2] = v.z;
+                xs[4 * k + 3] = v.w;
             }
         } else {
+            uint32_t slow[kUnit / 2];
+            read_unit(p.x, m, u, slow);
 #pragma unroll
-            for (int i = 0; i < kUnit / 2; i++) {
-                int64_t k = static_cast<int64_t>(u) * kUnit + 2 * i;
-                xs[i] = pack<T>(read(p.x, group, k), read(p.x, group, k + 1));
-            }
+            for (int k = 0; k < kUnit / 2; k++) xs[k] = slow[k];
         }
-        typename Format::Scale scale[2] = {Format::scale(q, raw.row[0].head, u), Format::scale(q, raw.row[1].head, u)};
+        if (i >= whole) { /* the last step is not whole */
+            asm volatile("" ::: "memory");                /* a branch, rather than sixteen selections every time */
+#pragma unroll
+            for (uint32_t &v : xs) v = there ? v : 0;
+        }
+        typename Decoder<Format>::Scale scale[2];
+#pragma unroll
+        for (int h = 0; h < 2; h++) scale[h] = decoder.scale(q, own.row[h].head, u);
 #pragma unroll
         for (int o = 0; o < 4; o++) {
             float w[2][8];
+            uint32_t a[2][4];
 #pragma unroll
-            for (int h = 0; h < 2; h++) Format::values(scale[h], raw.row[h].codes[o], o, w[h]);
+            for (int h = 0; h < 2; h++) decoder.values(scale[h], own.row[h].codes[o], u, o, w[h]);
+            fragments_of_rows(w, a);
 #pragma unroll
-            for (int i = 0; i < 2; i++) {
-                uint32_t a[4] = {pack<T>(w[0][4 * i], w[0][4 * i + 1]), pack<T>(w[1][4 * i], w[1][4 * i + 1]),
-                                 pack<T>(w[0][4 * i + 2], w[0][4 * i + 3]), pack<T>(w[1][4 * i + 2], w[1][4 * i + 3])};
-                if (!whole) {
-#pragma unroll
-                    for (uint32_t &pair : a) pair = there ? pair : 0;
-                }
-                mma<T>(c, a, xs[4 * o + 2 * i], xs[4 * o + 2 * i + 1]);
-            }
+            for (int k = 0; k < 2; k++) mma<bf16>(c, a[k], xs[4 * o + 2 * k], xs[4 * o + 2 * k + 1]);
         }
     };
-    for (int j = warp; j < steps; j += kVectorAhead * kVectorWarps) {
+    for (int parity = 0; tile < tiles; tile += static_cast<int>(gridDim.x), parity ^= 1) {
 #pragma unroll
-        for (int d = 0; d < kVectorAhead; d++) {
-            int at = j + d * kVectorWarps;
-            if (at >= steps) break;
-            RawRows<Format> own = ahead[d];
-            if (at + kVectorAhead * kVectorWarps < steps) fetch(ahead[d], at + kVectorAhead * kVectorWarps);
-            one(own, at);
+        for (float &v : c) v = 0.0f;
+        for (int i = 0; i < slots; i += AHEAD) {
+#pragma unroll
+            for (int d = 0; d < AHEAD; d++) {
+                if (i + d < mine) one(ahead[d], i + d);
+                bool last = i + AHEAD >= slots; /* of this tile */
+                fetch(ahead[d], last ? tile + static_cast<int>(gridDim.x) : tile, last ? d : i + d + AHEAD);
+            }
         }
-    }
+        /* Two sets of sums: while some still read one, others write the other. */
 #pragma unroll
-    for (int e = 0; e < 4; e++) sums[warp][group + e / 2 * 8][t * 2 + e % 2] = c[e];
-    __syncthreads();
-
-    int64_t n = n0 + threadIdx.x / 8, m = threadIdx.x % 8;
-    if (n >= N || m >= p.M) return;
-    float sum = sums[0][threadIdx.x / 8][m];
+        for (int e = 0; e < 4; e++) sums[parity][warp][group + e / 2 * 8][t * 2 + e % 2] = c[e];
+        __syncthreads();
+        int n = tile * 16 + static_cast<int>(threadIdx.x) / 8, row = threadIdx.x % 8;
+        if (threadIdx.x >= 128 || n >= N || row >= p.M) continue;
+        float sum = sums[parity][0][threadIdx.x / 8][row];
 #pragma unroll
-    for (int w = 1; w < kVectorWarps; w++) sum += sums[w][threadIdx.x / 8][m];
-    if (projection.width && p.adapters) {
-        const Adapter &adapter = adapter_of(p, 0, z);
-        float low = 0.0f;
-        for (int r = 0; r < adapter.rank; r++) {
-            low = __fmaf_rn(read(projection.s, m, r), to_float(from_float<T>(read(adapter.b, n, r))), low);
+        for (int w = 1; w < kVectorWarps; w++) sum += sums[parity][w][threadIdx.x / 8][row];
+        if (projection.width && p.adapters) {
+            const Adapter &adapter = adapter_of(p, 0, z);
+            float low = 0.0f;
+            for (int r = 0; r < adapter.rank; r++) {
+                low = __fmaf_rn(read(projection.s, row, r), to_float(from_float<bf16>(read(adapter.b, n, r))), low);
+            }
+            sum = low + sum;
         }
-        sum = low + sum;
+        if (projection.bias.data) sum = read(projection.bias, n) + sum;
+        write(projection.y, row, n, sum);
     }
-    if (p.row_scale) sum *= p.row_scale[m];
-    if (projection.bias.data) sum = read(projection.bias, n) + sum;
-    write(projection.y, m, n, sum);
 }
 
-#define L4J_VECTOR_OF(format)                                                                                         \
-    cudaError_t launch_vector_##format(const l4j_queue *queue, const LoraParams &p, const CodedSet &set) {            \
-        int64_t widest = 0;                                                                                           \
-        for (int g = 0; g < p.projections; g++) widest = widest > p.projection[g].n ? widest : p.projection[g].n;     \
-        return launch(queue, codes_vector_kernel<format>, dim3(blocks(widest, 16), 1, p.projections), kVectorThreads, \
-                      0, p, set);                                                                                     \
-    }
+template <class Format>
+cudaError_t launch_vector(const l4j_queue *queue, const LoraParams &p, const CodedSet &set) {
+    int64_t widest = 0;
+    for (int g = 0; g < p.projections; g++) widest = widest > p.projection[g].n ? widest : p.projection[g].n;
+    int64_t tiles = ceil_div(widest, 16), resident = ceil_div(2 * queue->threads, p.projections);
+    dim3 grid(static_cast<unsigned>(tiles < resident ? tiles : resident), 1, p.projections);
+    return launch(queue, codes_vector_kernel<Format>, grid, kVectorThreads, Decoder<Format>::kShared, p, set);
+}
 
 } // namespace l4j

@@ -4,7 +4,7 @@
 
 namespace l4j {
 
-constexpr int kOctets = 4; /* of a thread: loaded first, then decoded */
+constexpr int kDecodeRows = 4; /* an octet of each for a thread: loaded first, then decoded */
 
 template <class OUT> __device__ static void store_octet(OUT *to, const float (&w)[8], bool vectors) {
     alignas(16) OUT v[8];
@@ -33,39 +33,34 @@ __device__ static int64_t source_row(const Coded &q, const RowRange &r, int64_t 
 template <class Format, class OUT>
 __global__ void __launch_bounds__(kRowThreads)
     decode_kernel(const __grid_constant__ Coded q, RowRange r, View out, uint32_t octets, bool vectors) {
-    uint32_t total = static_cast<uint32_t>(r.rows) * octets;
-    uint32_t begin = blockIdx.x * (kRowThreads * kOctets) + threadIdx.x;
-    typename Format::Head heads[kOctets];
-    uint32_t codes[kOctets][Format::kWords];
-    bool good[kOctets];
-    auto place = [&](int j, uint32_t &m, uint32_t &o) {
-        uint32_t i = begin + static_cast<uint32_t>(j) * kRowThreads;
-        i = i < total ? i : total - 1; /* all lanes decode */
-        m = i / octets;
-        o = i - m * octets;
-    };
+    uint32_t i = blockIdx.x * kRowThreads + threadIdx.x, group = i / octets, o = i - group * octets;
+    int64_t m0 = static_cast<int64_t>(group) * kDecodeRows;
+    int at = static_cast<int>(r.column / 8 + o), unit = at / 4;
+    int64_t n[kDecodeRows];
+    typename Format::Head heads[kDecodeRows];
+    typename Format::Scale scales[kDecodeRows];
+    uint32_t codes[kDecodeRows][Format::kWords];
+    bool good[kDecodeRows];
 #pragma unroll
-    for (int j = 0; j < kOctets; j++) {
-        uint32_t m, o;
-        place(j, m, o);
-        int64_t n = source_row(q, r, m, o == 0, good[j]);
-        int at = static_cast<int>(r.column / 8 + o), unit = at / 4;
-        heads[j] = Format::head(q, n, unit);
-        Format::codes(q, n, unit, at % 4, codes[j]);
+    for (int j = 0; j < kDecodeRows; j++) {
+        int64_t m = m0 + j < r.rows ? m0 + j : r.rows - 1; /* all lanes decode */
+        n[j] = source_row(q, r, m, o == 0, good[j]);
+        heads[j] = Format::head(q, n[j], unit);
+        Format::codes(q, n[j], unit, at % 4, codes[j]);
     }
 #pragma unroll
-    for (int j = 0; j < kOctets; j++) {
-        uint32_t m, o;
-        place(j, m, o);
-        int at = static_cast<int>(r.column / 8 + o), unit = at / 4;
+    for (int j = 0; j < kDecodeRows; j++) scales[j] = Format::scale(q, heads[j], unit);
+#pragma unroll
+    for (int j = 0; j < kDecodeRows; j++) {
         float w[8];
-        Format::values(Format::scale(q, heads[j], unit), codes[j], at % 4, w);
+        Format::values(scales[j], codes[j], unit, at % 4, w);
         if (!good[j]) {
 #pragma unroll
             for (float &v : w) v = 0.0f;
         }
-        if (begin + static_cast<uint32_t>(j) * kRowThreads < total) {
-            store_octet(reinterpret_cast<OUT *>(out.data) + m * out.s0 + static_cast<int64_t>(o) * 8, w, vectors);
+        if (m0 + j < r.rows) {
+            store_octet(reinterpret_cast<OUT *>(out.data) + (m0 + j) * out.s0 + static_cast<int64_t>(o) * 8, w,
+                        vectors);
         }
     }
 }
@@ -92,7 +87,7 @@ __device__ static float value_at(const Coded &q, int64_t n, int64_t k) {
         return static_cast<float>(code - q.row_zeros[group]) * static_cast<const float *>(q.scales)[group];
     }
     default: { /* NF4, FP4 */
-        int64_t i = n * q.cols + k, block = i >> q.shift;
+        int64_t i = n * q.cols + k, block = i / q.block;
         float absmax;
         if (q.nested_map) {
             float scaled =
@@ -130,7 +125,7 @@ cudaError_t launch_decode(cudaStream_t stream, const Coded &q, const RowRange &r
         part.rows = range.rows - m < most ? range.rows - m : most;
         View to = out;
         to.data += m * out.s0 * bytes;
-        unsigned grid = blocks(part.rows * octets, kRowThreads * kOctets);
+        unsigned grid = blocks(ceil_div(part.rows, kDecodeRows) * octets, kRowThreads);
         with_format(q, [&](auto format) {
             with_dtype(out.dtype, [&](auto zero) {
                 decode_kernel<decltype(format), decltype(zero)>

@@ -17,6 +17,13 @@ struct Dropout {
     __device__ bool kept(const Philox &p, int j, int half) const {
         return (half ? p.w[j] >> 16 : p.w[j] & 0xFFFF) >= threshold;
     }
+    /* One element. */
+    __device__ bool kept(int64_t m, int64_t n) const {
+        Philox p = bits(token_index[m], n / 32, static_cast<int>(n % 8) / 2);
+        int word = static_cast<int>(n % 32) / 8;
+        uint32_t w = word == 0 ? p.w[0] : word == 1 ? p.w[1] : word == 2 ? p.w[2] : p.w[3];
+        return (n % 2 ? w >> 16 : w & 0xFFFF) >= threshold;
+    }
 };
 
 /* Zeroes what is dropped in tiles of x: rows are tokens, columns features. */
@@ -132,11 +139,7 @@ __device__ void each_kept(const Dropout &drop, int64_t m0, int64_t rows, int64_t
 #pragma unroll
         for (int e = 0; e < Acc::kCount; e++) {
             int64_t m = m0 + Acc::row(e), n = n0 + Acc::col(e);
-            if (m >= rows) continue;
-            Philox p = drop.bits(drop.token_index[m], n / 32, static_cast<int>(n % 8) / 2);
-            int word = static_cast<int>(n % 32) / 8;
-            uint32_t w = word == 0 ? p.w[0] : word == 1 ? p.w[1] : word == 2 ? p.w[2] : p.w[3];
-            f(e, (n % 2 ? w >> 16 : w & 0xFFFF) >= drop.threshold);
+            if (m < rows) f(e, drop.kept(m, n));
         }
     }
 }

@@ -3,6 +3,8 @@
 
 #include "decode_rows.cuh"
 
+#include <cstring>
+
 namespace l4j {
 
 /* Decoded weights of a chunk: a third of the L2 cache of the cards that this is made for, so that the product finds them there. */
@@ -18,36 +20,54 @@ static bool any_coded(const Weights &w) {
 
 /* ---- kernels that decode as they multiply ---- */
 
-using Tiles = cudaError_t (*)(const l4j_queue *, const LoraParams &, const CodedSet &, bool);
-using Vector = cudaError_t (*)(const l4j_queue *, const LoraParams &, const CodedSet &);
 struct Fused {
-    Tiles tiles;
-    Vector vector;
+    cudaError_t (*few)(const l4j_queue *, const LoraParams &, const CodedSet &, const Parts &, bool);
+    cudaError_t (*some)(const l4j_queue *, const LoraParams &, const CodedSet &, bool);
 };
 static Fused fused_kernels(const l4j_quant &q) {
-    if (!in_units(q)) return Fused{};
-    switch (q.scheme) {
-    case L4J_SCHEME_NF4:
-    case L4J_SCHEME_FP4: return Fused{launch_tiles_Map4, launch_vector_Map4};
-    case L4J_INT4_ROWS: return Fused{launch_tiles_Int4, launch_vector_Int4};
-    case L4J_SCHEME_INT8: return Fused{launch_tiles_Int8, launch_vector_Int8};
-    case L4J_SCHEME_LLM_INT8: return Fused{launch_tiles_LlmInt8, launch_vector_LlmInt8};
-    case L4J_SCHEME_GGUF_Q8_0: return Fused{launch_tiles_Q8_0, launch_vector_Q8_0};
-    case L4J_SCHEME_GGUF_Q4_K: return Fused{launch_tiles_Q4_K, launch_vector_Q4_K};
-    case L4J_SCHEME_GGUF_Q6_K: return Fused{launch_tiles_Q6_K, launch_vector_Q6_K};
-    default: return Fused{};
-    }
+    return with_format(q, [](auto format) {
+        using Format = decltype(format);
+        Fused fused = {launch_few<Format>, nullptr};
+        if constexpr (kHasTiles<Format>) fused.some = launch_some<Format>;
+        return fused;
+    });
 }
-/* The kernels for a call: of one format for all of its projections. */
+/* The kernels for a call, at most one of them: all projections have one format. */
 static Fused fused_of(const Weights &w, const LoraParams &p, int32_t dtype) {
-    if (dtype != L4J_BF16 || p.M > kTileRows) return Fused{};
-    Fused first = {};
+    bool few = w.few && !p.segmented && p.M <= kFewRows;
+    if (dtype != L4J_BF16 || (!few && p.M > kTileRows)) return Fused{};
+    const l4j_quant &first = w.of[0]->quant;
     for (int g = 0; g < w.count; g++) {
-        Fused one = is_coded(w.of[g]) ? fused_kernels(w.of[g]->quant) : Fused{};
-        if (g > 0 && one.tiles != first.tiles) return Fused{};
-        first = one;
+        const l4j_quant &q = w.of[g]->quant;
+        if (!is_coded(w.of[g]) || !in_units(q) || q.scheme != first.scheme) return Fused{};
+        few &= memcmp(q.map, first.map, sizeof q.map) == 0; /* dx has one table for all */
     }
-    return first;
+    Fused fused = fused_kernels(first);
+    return few ? Fused{fused.few, nullptr} : Fused{nullptr, fused.some};
+}
+
+/* About as many blocks as a large GPU has at once, of `longest` steps at least one each. */
+static int32_t part_count(int64_t blocks, int64_t longest) {
+    constexpr int64_t kBlocks = 256;
+    int64_t count = kBlocks / blocks < longest ? kBlocks / blocks : longest;
+    return static_cast<int32_t>(count > 1 ? count : 1);
+}
+/* The parts of a call of launch_few; returns the bytes of their sums, which lie in `scratch`. */
+static size_t parts_of(const LoraParams &p, bool backward, char *scratch, Parts *parts) {
+    if (!backward && p.M <= kVectorRows) return 0;
+    int64_t floats = 0, rows = 0;
+    auto take = [&](int g, int64_t columns, int32_t count) {
+        parts->sums[g] = reinterpret_cast<float *>(scratch) + floats;
+        parts->count[g] = count;
+        floats += count * p.M * columns;
+    };
+    for (int g = 0; g < p.projections; g++) {
+        int64_t n = p.projection[g].n;
+        if (!backward) take(g, n, part_count(ceil_div(n, kForwardRows), ceil_div(p.K, 128)));
+        rows += ceil_div(n, 64);
+    }
+    if (backward) take(0, p.K, part_count(ceil_div(p.K, kBackwardColumns), rows));
+    return static_cast<size_t>(floats) * sizeof(float);
 }
 
 /* ---- chunks ---- */
@@ -73,7 +93,11 @@ static Chunks chunks_of(const Weights &w, const LoraParams &p, bool backward, in
 }
 
 size_t products_scratch(const Weights &w, const LoraParams &p, bool backward, int32_t dtype) {
-    if (!any_coded(w) || fused_of(w, p, dtype).tiles) return 0;
+    if (!any_coded(w)) return 0;
+    Fused fused = fused_of(w, p, dtype);
+    Parts parts = {};
+    if (fused.few) return parts_of(p, backward, nullptr, &parts);
+    if (fused.some) return 0;
     return static_cast<size_t>(chunks_of(w, p, backward, dtype).bytes);
 }
 
@@ -148,11 +172,14 @@ cudaError_t launch_products(const l4j_queue *queue, const LoraParams &p, const W
     if (!any_coded(w)) return launch_gemm(queue, p, backward, dtype);
     if (p.M == 0) return cudaSuccess;
     Fused fused = fused_of(w, p, dtype);
-    if (fused.tiles) {
+    if (fused.few || fused.some) {
         CodedSet set = {};
         for (int g = 0; g < w.count; g++) set.of[g] = coded(w.of[g]);
-        if (w.few && !backward && p.M <= kVectorRows && !p.segmented) return fused.vector(queue, p, set);
-        return fused.tiles(queue, p, set, backward);
+        if (fused.some) return fused.some(queue, p, set, backward);
+        Parts parts = {};
+        bool summed = parts_of(p, backward, w.scratch, &parts) == 0;
+        cudaError_t status = fused.few(queue, p, set, parts, backward);
+        return status != cudaSuccess || summed ? status : launch_sum(queue, p, parts, backward);
     }
     Chunks chunks = chunks_of(w, p, backward, dtype);
     if (backward) return backward_chunks(queue, p, w, chunks, dtype);

@@ -42,27 +42,32 @@ template <int CHUNKS> __device__ inline int swizzle(int r, int c) {
     return CHUNKS >= 8 ? c ^ (r & 7) : c ^ (r / (8 / CHUNKS) & (CHUNKS - 1));
 }
 
+/* The 16 bytes from element (row, col) on into shared memory; zeros outside of [rows, cols]. */
+template <class T>
+__device__ inline void load_chunk(T *to, const Operand &o, int64_t row, int64_t rows, int64_t col, int64_t cols) {
+    constexpr int VEC = 16 / sizeof(T);
+    int64_t left = cols - col;
+    int valid = row >= rows || left <= 0 ? 0 : left < VEC ? static_cast<int>(left) : VEC;
+    if (o.gather && valid) row = o.gather[row];
+    if (o.fast && (valid == VEC || valid == 0)) { /* a part of a chunk may end where the memory ends */
+        const char *from = o.data + (valid ? (row * o.rs + col) * static_cast<int64_t>(sizeof(T)) : 0);
+        copy16(shared_address(to), from, valid != 0);
+    } else {
+        alignas(16) T v[VEC];
+#pragma unroll
+        for (int e = 0; e < VEC; e++) {
+            v[e] = from_float<T>(e < valid ? read(o.data, o.dtype, row * o.rs + (col + e) * o.cs) : 0.0f);
+        }
+        *reinterpret_cast<uint4 *>(to) = *reinterpret_cast<const uint4 *>(v);
+    }
+}
 /* Rows [r0, r0 + ROWS) and columns [c0, c0 + COLS) of an operand; zeros outside of [rows, cols]. */
 template <class T, int ROWS, int COLS>
 __device__ void load_tile(T *tile, const Operand &o, int64_t r0, int64_t rows, int64_t c0, int64_t cols) {
     constexpr int VEC = 16 / sizeof(T), CHUNKS = COLS / VEC;
     for (int i = threadIdx.x; i < ROWS * CHUNKS; i += kThreads) {
         int r = i / CHUNKS, c = i % CHUNKS;
-        T *to = tile + r * COLS + swizzle<CHUNKS>(r, c) * VEC;
-        int64_t row = r0 + r, col = c0 + c * VEC, left = cols - col;
-        int valid = row >= rows || left <= 0 ? 0 : left < VEC ? static_cast<int>(left) : VEC;
-        if (o.gather && valid) row = o.gather[row];
-        if (o.fast && (valid == VEC || valid == 0)) { /* a part of a chunk may end where the memory ends */
-            const char *from = o.data + (valid ? (row * o.rs + col) * static_cast<int64_t>(sizeof(T)) : 0);
-            copy16(shared_address(to), from, valid != 0);
-        } else {
-            alignas(16) T v[VEC];
-#pragma unroll
-            for (int e = 0; e < VEC; e++) {
-                v[e] = from_float<T>(e < valid ? read(o.data, o.dtype, row * o.rs + (col + e) * o.cs) : 0.0f);
-            }
-            *reinterpret_cast<uint4 *>(to) = *reinterpret_cast<const uint4 *>(v);
-        }
+        load_chunk(tile + r * COLS + swizzle<CHUNKS>(r, c) * VEC, o, r0 + r, rows, c0 + c * VEC, cols);
     }
 }
 

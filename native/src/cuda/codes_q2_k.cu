@@ -1,0 +1,7 @@
+#include "codes_rows.cuh"
+
+namespace l4j {
+
+template cudaError_t launch_few<Q2_K>(const l4j_queue *, const LoraParams &, const CodedSet &, const Parts &, bool);
+
+} // namespace l4j
