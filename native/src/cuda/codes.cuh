@@ -22,7 +22,8 @@ constexpr int kUnit = 32;
 struct Coded : l4j_quant {
     int32_t shift, nested_shift; /* NF4, FP4: blocks are of 2^shift units, nested ones of 2^nested_shift blocks */
     /* Of a weight in units: */
-    uint32_t row_units, group_units, group_reciprocal; /* of a row; of a group of columns; 2^32 / group_units, rounded up */
+    uint32_t row_units, group_units,
+        group_reciprocal; /* of a row; of a group of columns; 2^32 / group_units, rounded up */
 };
 inline Coded coded(const l4j_weight *w) {
     Coded c = {};
@@ -37,8 +38,7 @@ inline Coded coded(const l4j_weight *w) {
 inline bool is_coded(const l4j_weight *w) { return w->layout == L4J_LAYOUT_CODES; }
 /* Whether every unit lies within one block, one group and one row, at an address of whole words. */
 inline bool in_units(const l4j_quant &q) {
-    return q.scheme > 256 ||
-           (q.cols % kUnit == 0 && q.cols / kUnit < 65536 && q.block % kUnit == 0 && !q.group_index);
+    return q.scheme > 256 || (q.cols % kUnit == 0 && q.cols / kUnit < 65536 && q.block % kUnit == 0 && !q.group_index);
 }
 
 __device__ inline const uint8_t *bytes_of(const l4j_quant &q) { return static_cast<const uint8_t *>(q.values); }

@@ -13,7 +13,7 @@
 
 namespace l4j {
 
-constexpr int kRing = 3;        /* of activations in shared memory */
+constexpr int kRing = 3;          /* of activations in shared memory */
 constexpr int kForwardStep = 128; /* columns */
 constexpr int kBackwardStep = 64; /* rows of the weight */
 constexpr int kForwardThreads = 256, kBackwardThreads = 128;
@@ -21,7 +21,8 @@ constexpr int kForwardThreads = 256, kBackwardThreads = 128;
 /* Columns [c0, c0 + COLS) of the first `count` rows of an activation, zeros outside of [rows, cols]. Chunk c of 16 bytes of row r lies at
    place(r, c). */
 template <int COLS, int THREADS, class Place>
-__device__ void load_rows(bf16 *tile, const Operand &o, int count, int64_t rows, int64_t c0, int64_t cols, Place place) {
+__device__ void load_rows(bf16 *tile, const Operand &o, int count, int64_t rows, int64_t c0, int64_t cols,
+                          Place place) {
     constexpr int CHUNKS = COLS / 8;
     for (int i = threadIdx.x; i < count * CHUNKS; i += THREADS) {
         int r = i / CHUNKS, c = i % CHUNKS;
@@ -175,7 +176,7 @@ __global__ void __launch_bounds__(kBackwardThreads, OCTETS == 4 && Format::kWord
     codes_backward_kernel(const __grid_constant__ LoraParams p, const __grid_constant__ CodedSet set,
                           const __grid_constant__ Parts parts) {
     constexpr int TILES = OCTETS == 4 ? kVectorRows / 8 : kFewRows / 8, WARPS = kBackwardThreads / 32;
-    constexpr int SUBS = OCTETS == 4 ? 1 : kBackwardStep / 16; /* times 16 rows of a step that a warp takes */
+    constexpr int SUBS = OCTETS == 4 ? 1 : kBackwardStep / 16;  /* times 16 rows of a step that a warp takes */
     constexpr int AHEAD = Format::kWords * OCTETS <= 4 ? 2 : 1; /* of them under way: as many as there are registers */
     extern __shared__ uint4 raw[];
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
@@ -280,7 +281,7 @@ __global__ void __launch_bounds__(kBackwardThreads, OCTETS == 4 && Format::kWord
     }
     wait<0>();
     float *sums = parts.sums[0] + part * p.M * p.K;
-    auto store = [&](const float (&own)[4][TILES][4], int64_t k) {
+    auto store = [&](const float(&own)[4][TILES][4], int64_t k) {
 #pragma unroll
         for (int j = 0; j < TILES; j++) {
 #pragma unroll

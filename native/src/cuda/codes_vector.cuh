@@ -16,9 +16,7 @@ namespace l4j {
 constexpr int kVectorWarps = 8, kVectorThreads = 32 * kVectorWarps;
 
 /* Two rows' units at a place of the contraction. */
-template <class Format> struct UnitPair {
-    Unit<Format> row[2];
-};
+template <class Format> struct UnitPair { Unit<Format> row[2]; };
 /* Fragments of A of two rows' octets: columns 0 to 3 and 4 to 7. */
 __device__ inline void fragments_of_rows(const float (&w)[2][8], uint32_t (&a)[2][4]) {
 #pragma unroll
@@ -48,8 +46,9 @@ __global__ void __launch_bounds__(kVectorThreads, 2)
     const Projection &projection = p.projection[z];
     const Coded &q = set.of[z];
     int N = static_cast<int>(projection.n), tiles = (N + 15) / 16;
-    int units = static_cast<int>(p.K / kUnit), steps = (units + 3) / 4, slots = (steps + kVectorWarps - 1) / kVectorWarps;
-    int mine = (steps - warp + kVectorWarps - 1) / kVectorWarps; /* slot i is step warp + i · kVectorWarps */
+    int units = static_cast<int>(p.K / kUnit), steps = (units + 3) / 4,
+        slots = (steps + kVectorWarps - 1) / kVectorWarps;
+    int mine = (steps - warp + kVectorWarps - 1) / kVectorWarps;          /* slot i is step warp + i · kVectorWarps */
     int whole = mine - (units % 4 && (steps - 1) % kVectorWarps == warp); /* slots of four units */
     bool fast = rows_are_aligned(p.x, L4J_BF16);
     int64_t m = group < p.M ? group : 0; /* lanes without a row repeat the first: nobody reads their sums */
@@ -92,8 +91,8 @@ __global__ void __launch_bounds__(kVectorThreads, 2)
 #pragma unroll
             for (int k = 0; k < kUnit / 2; k++) xs[k] = slow[k];
         }
-        if (i >= whole) { /* the last step is not whole */
-            asm volatile("" ::: "memory");                /* a branch, rather than sixteen selections every time */
+        if (i >= whole) {                  /* the last step is not whole */
+            asm volatile("" ::: "memory"); /* a branch, rather than sixteen selections every time */
 #pragma unroll
             for (uint32_t &v : xs) v = there ? v : 0;
         }
@@ -144,8 +143,7 @@ __global__ void __launch_bounds__(kVectorThreads, 2)
     }
 }
 
-template <class Format>
-cudaError_t launch_vector(const l4j_queue *queue, const LoraParams &p, const CodedSet &set) {
+template <class Format> cudaError_t launch_vector(const l4j_queue *queue, const LoraParams &p, const CodedSet &set) {
     int64_t widest = 0;
     for (int g = 0; g < p.projections; g++) widest = widest > p.projection[g].n ? widest : p.projection[g].n;
     int64_t tiles = ceil_div(widest, 16), resident = ceil_div(2 * queue->threads, p.projections);

@@ -274,10 +274,11 @@ l4j_status weight_create_coded(l4j_weight *w, const l4j_weight_options *options,
                                l4j_error *error) {
     Guard guard(w->device->id);
     if (w->rows > INT32_MAX - 127 || w->rows * ((w->cols + kUnit - 1) / kUnit) > UINT32_MAX) {
-        return l4j_fail(error, L4J_ENOTSUP,
-                        "weight_create: the weight has %lld x %lld values; expected less than 2^31 rows and 2^37 values "
-                        "on a GPU",
-                        static_cast<long long>(w->rows), static_cast<long long>(w->cols));
+        return l4j_fail(
+            error, L4J_ENOTSUP,
+            "weight_create: the weight has %lld x %lld values; expected less than 2^31 rows and 2^37 values "
+            "on a GPU",
+            static_cast<long long>(w->rows), static_cast<long long>(w->cols));
     }
     Owned given, kept;
     l4j_status status = upload_parts(w, options, given, error);
