@@ -6,6 +6,7 @@
  *   Head    what a unit's octets share, as it is loaded; head(q, n, u) loads that of unit u of row n
  *   kWords  words of codes of an octet; codes(q, n, u, o, c) loads those of octet o, as they are
  *   unit    where it is there: the codes of a unit's four octets in loads of 16 bytes
+ *   kUnitBytes where it is there: unit u of all has its codes in bytes kUnitBytes · u on, octet o from byte octet_byte(o) of them on
  *   Scale   made of a Head by scale(q, head, u), once for a unit
  *   values  eight values of a Scale and the codes. Tables of sixteen values lie in the lanes of a warp: all lanes call it together.
  * Loading apart from decoding lets a kernel have many loads under way: Unit. Layout of the codes: weight.cu.
@@ -118,7 +119,8 @@ __device__ inline void nibble_unit(const uint8_t *p, uint32_t (&c)[4][1]) {
 /* ---- bitsandbytes ---- */
 
 struct Map4 {
-    static constexpr int kWords = 1;
+    static constexpr int kWords = 1, kUnitBytes = 16;
+    __host__ __device__ static constexpr int octet_byte(int o) { return o * 4; }
     struct Head {
         float scale; /* absmax, or the nested scale */
         uint32_t code;
@@ -160,7 +162,8 @@ struct One { /* a scale of a unit */
 };
 
 template <int WORDS> struct Eight { /* codes of a byte each */
-    static constexpr int kWords = WORDS;
+    static constexpr int kWords = WORDS, kUnitBytes = 32;
+    __host__ __device__ static constexpr int octet_byte(int o) { return o * 8; }
     __device__ static void codes(const Coded &q, int64_t n, int u, int o, uint32_t (&c)[2]) {
         uint2 v = __ldg(reinterpret_cast<const uint2 *>(bytes_of(q) + int64_t(kUnit) * unit_of(q, n, u) + o * 8));
         c[0] = v.x;
@@ -226,7 +229,8 @@ struct Fp8 : Eight<2> {
 
 /* GPTQ and AWQ as a weight keeps them: L4J_INT4_ROWS. */
 struct Int4 {
-    static constexpr int kWords = 1;
+    static constexpr int kWords = 1, kUnitBytes = 16;
+    __host__ __device__ static constexpr int octet_byte(int o) { return o * 4; }
     struct Head {
         float d;
         int32_t zero;

@@ -129,6 +129,7 @@ struct RowPlace {
     int g;
     int64_t n;
 
+    __device__ RowPlace(int projection, int64_t row) : g(projection), n(row) {}
     __device__ RowPlace(const LoraParams &p, int64_t step) : g(0) {
         for (; g + 1 < p.projections && step >= steps_of(p, g); g++) step -= steps_of(p, g);
         n = step * kBackwardStep;
@@ -338,13 +339,6 @@ cudaError_t launch_parts(const l4j_queue *queue, const LoraParams &p, const Code
         return launch(queue, codes_backward_kernel<Format, 1>, grid, kBackwardThreads, shared, p, set, parts);
     shared = shared > sums ? shared : sums;
     return launch(queue, codes_backward_kernel<Format, 4>, grid, kBackwardThreads, shared, p, set, parts);
-}
-
-template <class Format>
-cudaError_t launch_few(const l4j_queue *queue, const LoraParams &p, const CodedSet &set, const Parts &parts,
-                       bool backward) {
-    return !backward && p.M <= kVectorRows ? launch_vector<Format>(queue, p, set)
-                                           : launch_parts<Format>(queue, p, set, parts, backward);
 }
 
 } // namespace l4j

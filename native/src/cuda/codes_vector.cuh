@@ -28,12 +28,32 @@ __device__ inline void fragments_of_rows(const float (&w)[2][8], uint32_t (&a)[2
     }
 }
 
-/* A unit of a row of x whose rows lie anyhow. */
-static __device__ __noinline__ void read_unit(const View &x, int64_t m, int u, uint32_t *to) {
-    for (int i = 0; i < kUnit / 2; i++) {
-        int64_t k = static_cast<int64_t>(u) * kUnit + 2 * i;
-        to[i] = packed<bf16>(read(x, m, k), read(x, m, k + 1));
+/* `pairs` pairs of a row of x whose rows lie anyhow. */
+static __device__ __noinline__ void read_pairs(const View &x, int64_t m, int64_t k, int pairs, uint32_t *to) {
+    for (int i = 0; i < pairs; i++) to[i] = packed<bf16>(read(x, m, k + 2 * i), read(x, m, k + 2 * i + 1));
+}
+
+/* What the warps of a block have summed of 16 rows of the weight, [row][m]. */
+using VectorSums = float[kVectorWarps][16][8];
+
+/* y of the 16 columns from 16 * tile on: the warps' sums in order, behind s · B; then the bias. */
+__device__ inline void store_sums(const LoraParams &p, int z, int tile, const VectorSums &sums) {
+    const Projection &projection = p.projection[z];
+    int r = static_cast<int>(threadIdx.x) / 8, m = threadIdx.x % 8, n = tile * 16 + r;
+    if (r >= 16 || n >= projection.n || m >= p.M) return;
+    float sum = sums[0][r][m];
+#pragma unroll
+    for (int w = 1; w < kVectorWarps; w++) sum += sums[w][r][m];
+    if (projection.width && p.adapters) {
+        const Adapter &adapter = adapter_of(p, 0, z);
+        float low = 0.0f;
+        for (int i = 0; i < adapter.rank; i++) {
+            low = __fmaf_rn(read(projection.s, m, i), to_float(from_float<bf16>(read(adapter.b, n, i))), low);
+        }
+        sum = low + sum;
     }
+    if (projection.bias.data) sum = read(projection.bias, n) + sum;
+    write(projection.y, m, n, sum);
 }
 
 template <class Format>
@@ -41,11 +61,10 @@ __global__ void __launch_bounds__(kVectorThreads, 2)
     codes_vector_kernel(const __grid_constant__ LoraParams p, const __grid_constant__ CodedSet set) {
     constexpr int AHEAD = Format::kWords == 1 ? 4 : Format::kWords < 4 ? 2 : 1; /* steps */
     extern __shared__ uint4 raw[];
-    __shared__ float sums[2][kVectorWarps][16][8];
+    __shared__ VectorSums sums[2];
     int z = blockIdx.z, warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, t = lane % 4;
-    const Projection &projection = p.projection[z];
     const Coded &q = set.of[z];
-    int N = static_cast<int>(projection.n), tiles = (N + 15) / 16;
+    int N = static_cast<int>(p.projection[z].n), tiles = (N + 15) / 16;
     int units = static_cast<int>(p.K / kUnit), steps = (units + 3) / 4,
         slots = (steps + kVectorWarps - 1) / kVectorWarps;
     int mine = (steps - warp + kVectorWarps - 1) / kVectorWarps;          /* slot i is step warp + i · kVectorWarps */
@@ -87,7 +106,7 @@ __global__ void __launch_bounds__(kVectorThreads, 2)
             }
         } else {
             uint32_t slow[kUnit / 2];
-            read_unit(p.x, m, u, slow);
+            read_pairs(p.x, m, static_cast<int64_t>(u) * kUnit, kUnit / 2, slow);
 #pragma unroll
             for (int k = 0; k < kUnit / 2; k++) xs[k] = slow[k];
         }
@@ -125,30 +144,21 @@ __global__ void __launch_bounds__(kVectorThreads, 2)
 #pragma unroll
         for (int e = 0; e < 4; e++) sums[parity][warp][group + e / 2 * 8][t * 2 + e % 2] = c[e];
         __syncthreads();
-        int n = tile * 16 + static_cast<int>(threadIdx.x) / 8, row = threadIdx.x % 8;
-        if (threadIdx.x >= 128 || n >= N || row >= p.M) continue;
-        float sum = sums[parity][0][threadIdx.x / 8][row];
-#pragma unroll
-        for (int w = 1; w < kVectorWarps; w++) sum += sums[parity][w][threadIdx.x / 8][row];
-        if (projection.width && p.adapters) {
-            const Adapter &adapter = adapter_of(p, 0, z);
-            float low = 0.0f;
-            for (int r = 0; r < adapter.rank; r++) {
-                low = __fmaf_rn(read(projection.s, row, r), to_float(from_float<bf16>(read(adapter.b, n, r))), low);
-            }
-            sum = low + sum;
-        }
-        if (projection.bias.data) sum = read(projection.bias, n) + sum;
-        write(projection.y, row, n, sum);
+        store_sums(p, z, tile, sums[parity]);
     }
 }
 
-template <class Format> cudaError_t launch_vector(const l4j_queue *queue, const LoraParams &p, const CodedSet &set) {
+/* About as many blocks as there is room for, each for 16 rows of the weight after another. */
+inline dim3 vector_grid(const l4j_queue *queue, const LoraParams &p) {
     int64_t widest = 0;
     for (int g = 0; g < p.projections; g++) widest = widest > p.projection[g].n ? widest : p.projection[g].n;
     int64_t tiles = ceil_div(widest, 16), resident = ceil_div(2 * queue->threads, p.projections);
-    dim3 grid(static_cast<unsigned>(tiles < resident ? tiles : resident), 1, p.projections);
-    return launch(queue, codes_vector_kernel<Format>, grid, kVectorThreads, Decoder<Format>::kShared, p, set);
+    return dim3(static_cast<unsigned>(tiles < resident ? tiles : resident), 1, p.projections);
+}
+
+template <class Format> cudaError_t launch_vector(const l4j_queue *queue, const LoraParams &p, const CodedSet &set) {
+    return launch(queue, codes_vector_kernel<Format>, vector_grid(queue, p), kVectorThreads, Decoder<Format>::kShared,
+                  p, set);
 }
 
 } // namespace l4j

@@ -22,12 +22,13 @@ static bool any_coded(const Weights &w) {
 
 struct Fused {
     cudaError_t (*few)(const l4j_queue *, const LoraParams &, const CodedSet &, const Parts &, bool);
+    bool staged;
     cudaError_t (*some)(const l4j_queue *, const LoraParams &, const CodedSet &, bool);
 };
 static Fused fused_kernels(const l4j_quant &q) {
     return with_format(q, [](auto format) {
         using Format = decltype(format);
-        Fused fused = {launch_few<Format>, nullptr};
+        Fused fused = {launch_few<Format>, kStagedFormat<Format>, nullptr};
         if constexpr (kHasTiles<Format>) fused.some = launch_some<Format>;
         return fused;
     });
@@ -43,7 +44,12 @@ static Fused fused_of(const Weights &w, const LoraParams &p, int32_t dtype) {
         few &= memcmp(q.map, first.map, sizeof q.map) == 0; /* dx has one table for all */
     }
     Fused fused = fused_kernels(first);
-    return few ? Fused{fused.few, nullptr} : Fused{nullptr, fused.some};
+    if (few) {
+        fused.some = nullptr;
+    } else {
+        fused.few = nullptr;
+    }
+    return fused;
 }
 
 /* About as many blocks as a large GPU has at once, of `longest` steps at least one each. */
@@ -53,8 +59,9 @@ static int32_t part_count(int64_t blocks, int64_t longest) {
     return static_cast<int32_t>(count > 1 ? count : 1);
 }
 /* The parts of a call of launch_few; returns the bytes of their sums, which lie in `scratch`. */
-static size_t parts_of(const LoraParams &p, bool backward, char *scratch, Parts *parts) {
+static size_t parts_of(const LoraParams &p, bool staged, bool backward, char *scratch, Parts *parts) {
     if (!backward && p.M <= kVectorRows) return 0;
+    int64_t block = staged ? 256 : kForwardRows, step = staged ? 64 : 128;
     int64_t floats = 0, rows = 0;
     auto take = [&](int g, int64_t columns, int32_t count) {
         parts->sums[g] = reinterpret_cast<float *>(scratch) + floats;
@@ -63,7 +70,7 @@ static size_t parts_of(const LoraParams &p, bool backward, char *scratch, Parts 
     };
     for (int g = 0; g < p.projections; g++) {
         int64_t n = p.projection[g].n;
-        if (!backward) take(g, n, part_count(ceil_div(n, kForwardRows), ceil_div(p.K, 128)));
+        if (!backward) take(g, n, part_count(ceil_div(n, block), ceil_div(p.K, step)));
         rows += ceil_div(n, 64);
     }
     if (backward) take(0, p.K, part_count(ceil_div(p.K, kBackwardColumns), rows));
@@ -96,7 +103,7 @@ size_t products_scratch(const Weights &w, const LoraParams &p, bool backward, in
     if (!any_coded(w)) return 0;
     Fused fused = fused_of(w, p, dtype);
     Parts parts = {};
-    if (fused.few) return parts_of(p, backward, nullptr, &parts);
+    if (fused.few) return parts_of(p, fused.staged, backward, nullptr, &parts);
     if (fused.some) return 0;
     return static_cast<size_t>(chunks_of(w, p, backward, dtype).bytes);
 }
@@ -177,7 +184,7 @@ cudaError_t launch_products(const l4j_queue *queue, const LoraParams &p, const W
         for (int g = 0; g < w.count; g++) set.of[g] = coded(w.of[g]);
         if (fused.some) return fused.some(queue, p, set, backward);
         Parts parts = {};
-        bool summed = parts_of(p, backward, w.scratch, &parts) == 0;
+        bool summed = parts_of(p, fused.staged, backward, w.scratch, &parts) == 0;
         cudaError_t status = fused.few(queue, p, set, parts, backward);
         return status != cudaSuccess || summed ? status : launch_sum(queue, p, parts, backward);
     }

@@ -42,6 +42,8 @@ struct Parts {
     int32_t count[kProjections];
 };
 constexpr int kForwardRows = 128, kBackwardColumns = 256; /* of the weight that a block takes */
+/* Formats of codes_staged.cuh; their blocks take 256 rows of the weight for y, in steps of 64 columns. */
+template <class Format> constexpr bool kStagedFormat = requires { Format::kUnitBytes; };
 
 template <class Format>
 cudaError_t launch_few(const l4j_queue *queue, const LoraParams &p, const CodedSet &set, const Parts &parts,
