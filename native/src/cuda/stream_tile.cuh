@@ -63,39 +63,7 @@ struct ByColumns { /* rows 2t, 2t + 1, 2t + 8, 2t + 9 of eight columns: the cont
 
 constexpr int kTileRows = 16, kStrip = 64; /* rows and columns of a warp's tile */
 
-/* Tiles of an activation, one after another down its rows. */
-#ifdef L4J_DEV_DIRECT
-template <class Map, int STEP, int STAGES, int WARPS> class Tiles {
-public:
-    static constexpr size_t kBytes = 0;
-    __device__ Tiles(void *, const View &v, int64_t row, int64_t column, int64_t rows, int64_t columns)
-        : from_(at(v, row, column)), ld_(v.s0 * 2), left_(static_cast<int>(rows - row)),
-          columns_(static_cast<int>(columns - column)) {
-        ask();
-    }
-    __device__ void take(Vector8 (&v)[4]) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) v[i] = next_[i];
-        ask();
-    }
-
-private:
-    const char *from_;
-    int64_t ld_;
-    int left_, columns_;
-    Vector8 next_[4];
-    __device__ void ask() {
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            next_[i] = load_activation(from_ + Map::row(i) * ld_ + Map::chunk(i) * 16,
-                                       Map::row(i) < left_ && Map::chunk(i) * 8 < columns_);
-        }
-        from_ += STEP * ld_;
-        left_ -= STEP;
-    }
-};
-#else
-/* STAGES - 1 are on their way to the warp's own part of shared memory while one is worked on. */
+/* Tiles of an activation, one after another down its rows: STAGES - 1 are on their way to the warp's own part of shared memory while one is worked on. */
 template <class Map, int STEP, int STAGES, int WARPS> class Tiles {
     static constexpr int kTile = kTileRows * kStrip * 2; /* bytes */
 
@@ -144,7 +112,6 @@ private:
         left_ -= STEP;
     }
 };
-#endif
 
 /* An 8x8 matrix of 16-bit values that a warp holds, a row of it in four threads, becomes its transpose. */
 __device__ inline uint32_t turned(uint32_t v) {
