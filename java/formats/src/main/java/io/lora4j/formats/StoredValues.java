@@ -131,6 +131,9 @@ public final class StoredValues implements ModelValues {
         DType dtype = values.dtype();
         MemorySegment rows = values.data().asSlice(from * columns * dtype.bytes(), out.elements() * dtype.bytes());
         long bad = Widening.toFloat32(rows, dtype, out.data());
+        if (rows.isMapped()) {
+            rows.unload(); // Or the pages of a large tensor would all be in memory in the end.
+        }
         if (bad >= 0) {
             throw new FormatException(weights.path() + ": tensor " + name + " holds " + Widening.get(out.data(), bad)
                     + " at row " + (from + bad / columns) + ", column " + bad % columns
