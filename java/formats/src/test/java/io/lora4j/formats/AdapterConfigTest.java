@@ -164,6 +164,7 @@ class AdapterConfigTest {
                 "\"alora_invocation_tokens\":[1]|\"alora_invocation_tokens\" is [1]",
                 "\"fan_in_fan_out\":true|\"fan_in_fan_out\" is true",
                 "\"init_lora_weights\":\"pissa\"|\"init_lora_weights\" is \"pissa\", whose adapter belongs to a modified base",
+                "\"init_lora_weights\":\"loftq\"|\"init_lora_weights\" is \"loftq\", whose adapter belongs to the base that LoftQ",
                 "\"task_type\":\"SEQ_CLS\"|\"task_type\" is \"SEQ_CLS\"; supported is \"CAUSAL_LM\"",
                 "\"r\":0|\"r\" is 0; expected a positive integer",
                 "\"r\":-3|\"r\" is -3; expected a positive integer",
