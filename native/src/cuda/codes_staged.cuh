@@ -79,7 +79,8 @@ __global__ void __launch_bounds__(kStagedThreads, 2)
     if (part >= parts.count[z] || out0 >= across) return;
     int64_t steps = BACK ? 0 : (p.K + kStagedStep - 1) / kStagedStep;
     for (int g = 0; BACK && g < p.projections; g++) steps += RowPlace::steps_of(p, g);
-    int first = static_cast<int>(steps * part / parts.count[z]), end = static_cast<int>(steps * (part + 1) / parts.count[z]);
+    int first = static_cast<int>(steps * part / parts.count[z]),
+        end = static_cast<int>(steps * (part + 1) / parts.count[z]);
     int tiles = static_cast<int>(p.M + 7) / 8, tile_size = tiles * 8 * kStagedStep;
 
     char *codes = reinterpret_cast<char *>(raw) + Decoder<Format>::kShared;
@@ -93,7 +94,8 @@ __global__ void __launch_bounds__(kStagedThreads, 2)
             char *to = codes + i % kRing * S::kCodes;
 #pragma unroll
             for (int e = 0; e < S::kCodes / 16 / kStagedThreads; e++) {
-                int chunk = static_cast<int>(threadIdx.x) + e * kStagedThreads, r = chunk / S::CHUNKS, c = chunk % S::CHUNKS;
+                int chunk = static_cast<int>(threadIdx.x) + e * kStagedThreads, r = chunk / S::CHUNKS,
+                    c = chunk % S::CHUNKS;
                 int64_t n;
                 int u;
                 loaded.find(p, r, c * 16 / S::BYTES, n, u);
@@ -101,10 +103,9 @@ __global__ void __launch_bounds__(kStagedThreads, 2)
                        bytes_of(q) + int64_t(S::BYTES) * unit_of(q, n, u) + c * 16 % S::BYTES, true);
             }
             const Projection &projection = p.projection[loaded.g];
-            load_rows<kStagedStep, kStagedThreads>(activations + i % kRing * tile_size,
-                                                   operand<bf16>(BACK ? projection.dy : p.x), tiles * 8, p.M,
-                                                   BACK ? loaded.row : static_cast<int64_t>(i) * kStagedStep,
-                                                   BACK ? projection.n : p.K, S::place);
+            load_rows<kStagedStep, kStagedThreads>(
+                activations + i % kRing * tile_size, operand<bf16>(BACK ? projection.dy : p.x), tiles * 8, p.M,
+                BACK ? loaded.row : static_cast<int64_t>(i) * kStagedStep, BACK ? projection.n : p.K, S::place);
             loaded.move(p);
         }
         commit();

@@ -156,7 +156,7 @@ static __global__ void __launch_bounds__(kVectorThreads, 2)
     for (int tile = static_cast<int>(blockIdx.x); tile < tiles; tile += static_cast<int>(gridDim.x), parity ^= 1) {
         sum[0] = sum[1] = sum[2] = sum[3] = 0.0f;
         for (int slot = 0; slot < slots; slot++) step(tile, slot);
-        /* Two sets of sums: while some still read one, others write the other. */
+            /* Two sets of sums: while some still read one, others write the other. */
 #pragma unroll
         for (int e = 0; e < 4; e++) sums[parity][warp][group + e / 2 * 8][t * 2 + e % 2] = sum[e];
         __syncthreads();
@@ -165,8 +165,7 @@ static __global__ void __launch_bounds__(kVectorThreads, 2)
     wait<0>();
 }
 
-template <>
-inline cudaError_t launch_vector<Map4>(const l4j_queue *queue, const LoraParams &p, const CodedSet &set) {
+template <> inline cudaError_t launch_vector<Map4>(const l4j_queue *queue, const LoraParams &p, const CodedSet &set) {
     bool fits = true;
     for (int g = 0; g < p.projections; g++) fits &= set.of[g].cols % 64 == 0 && set.of[g].block % 64 == 0;
     return fits ? launch(queue, map4_vector_kernel, vector_grid(queue, p), kVectorThreads, kMapShared, p, set)

@@ -70,7 +70,8 @@ public final class AtomicFile {
                 for (long at = 0, moved; at < size; at += moved) {
                     moved = from.transferTo(at, size - at, channel);
                     if (moved <= 0) {
-                        throw new IOException(source + ": has " + at + " bytes, expected " + size + "; it was cut while it was copied");
+                        throw new IOException(source + ": has " + at + " bytes, expected " + size
+                                + "; it was cut while it was copied");
                     }
                 }
             });

@@ -149,7 +149,8 @@ class LoraStartTest {
         boolean difference = !name.startsWith("loftq");
         try (LlamaModel model = base(name, start);
                 Adapter adapter = difference
-                        ? Adapter.ofDifference(model, start.adapter(), start.subtracted(), "start", OptimizerState.FLOAT)
+                        ? Adapter.ofDifference(
+                                model, start.adapter(), start.subtracted(), "start", OptimizerState.FLOAT)
                         : Adapter.of(model, start.adapter(), "start", true);
                 TestModels.Optimizer optimizer = new TestModels.Optimizer(model, adapter, 2e-3, 0.01)) {
             GoldenAssert.close(
