@@ -1,4 +1,4 @@
-#include "codes_rows.cuh"
+#include "codes_few.cuh"
 
 namespace l4j {
 

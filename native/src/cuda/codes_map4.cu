@@ -1,5 +1,6 @@
-#include "codes_rows.cuh"
+#include "codes_few.cuh"
 #include "codes_tile.cuh"
+#include "map4_vector.cuh"
 
 namespace l4j {
 

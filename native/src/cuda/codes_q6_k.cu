@@ -1,4 +1,4 @@
-#include "codes_rows.cuh"
+#include "codes_few.cuh"
 #include "codes_tile.cuh"
 
 namespace l4j {
