@@ -94,17 +94,7 @@ TEST_F(GpuCublasTest, ManyRunsGiveTheSameBits) {
         LoraSpec spec = ragged(16, p, L4J_BF16);
         spec.M = 2064;
         LoraCase c(spec, L4J_ISA_CUDA, 0);
-        std::vector<std::vector<float>> first;
-        for (int run = 0; run < 30; run++) {
-            c.forward();
-            c.backward();
-            auto outputs = c.outputs();
-            for (size_t i = 0; i < outputs.size(); i++) {
-                if (run == 0) first.push_back(outputs[i].second->floats());
-                ASSERT_TRUE(l4j::same_bits(first[i], outputs[i].second->floats()))
-                    << outputs[i].first << " run " << run;
-            }
-        }
+        l4j::check_runs(c, 30);
     }
 }
 

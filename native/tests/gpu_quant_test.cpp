@@ -204,17 +204,7 @@ TEST_F(GpuQuantTest, RunsGiveTheSameBits) {
         LoraCase c(spec, L4J_ISA_CUDA, 0);
         QuantWeight weight(c.context(), parts, L4J_WEIGHT_PACK);
         c.use_weight(0, weight.get());
-        std::vector<std::vector<float>> first;
-        for (int run = 0; run < 200; run++) {
-            c.forward();
-            c.backward();
-            auto outputs = c.outputs();
-            for (size_t i = 0; i < outputs.size(); i++) {
-                if (run == 0) first.push_back(outputs[i].second->floats());
-                ASSERT_TRUE(l4j::same_bits(first[i], outputs[i].second->floats()))
-                    << outputs[i].first << " run " << run;
-            }
-        }
+        l4j::check_runs(c, 200);
     }
 }
 

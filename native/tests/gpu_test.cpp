@@ -344,17 +344,7 @@ TEST_F(GpuTest, AThousandRunsGiveTheSameBits) {
         spec.p = 0.1f;
         spec.dtype = dtype;
         l4j::LoraCase c(spec, L4J_ISA_CUDA, 0);
-        std::vector<std::vector<float>> first;
-        for (int run = 0; run < 1000; run++) {
-            c.forward();
-            c.backward();
-            auto outputs = c.outputs();
-            for (size_t i = 0; i < outputs.size(); i++) {
-                if (run == 0) first.push_back(outputs[i].second->floats());
-                ASSERT_TRUE(l4j::same_bits(first[i], outputs[i].second->floats()))
-                    << outputs[i].first << " run " << run;
-            }
-        }
+        l4j::check_runs(c, 1000);
     }
     l4j::gpu_dtype() = L4J_F32;
 }

@@ -210,6 +210,20 @@ inline std::string describe(const LoraSpec &spec, int32_t isa, int threads) {
            " flags " + std::to_string(spec.flags);
 }
 
+// Forward and backward have the same bits in every run.
+inline void check_runs(LoraCase &c, int runs) {
+    std::vector<std::vector<float>> first;
+    for (int run = 0; run < runs; run++) {
+        c.forward();
+        c.backward();
+        auto outputs = c.outputs();
+        for (size_t i = 0; i < outputs.size(); i++) {
+            if (run == 0) first.push_back(outputs[i].second->floats());
+            ASSERT_TRUE(same_bits(first[i], outputs[i].second->floats())) << outputs[i].first << " run " << run;
+        }
+    }
+}
+
 // What computes in bf16 on the CPU is refused by name on a GPU: the weight in tiles, and the operation.
 inline void check_refused_on_gpu(const LoraSpec &spec) {
     if (!has_gpu()) return;

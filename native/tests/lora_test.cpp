@@ -175,17 +175,7 @@ TEST(LoraTest, AHundredRunsGiveTheSameBits) {
         spec.R = {5, 4};
         spec.p = 0.1f;
         LoraCase c(spec, isa, 5);
-        std::vector<std::vector<float>> first;
-        for (int run = 0; run < 100; run++) {
-            c.forward();
-            c.backward();
-            auto outputs = c.outputs();
-            for (size_t i = 0; i < outputs.size(); i++) {
-                if (run == 0) first.push_back(outputs[i].second->floats());
-                ASSERT_TRUE(l4j::same_bits(first[i], outputs[i].second->floats()))
-                    << outputs[i].first << " run " << run;
-            }
-        }
+        l4j::check_runs(c, 100);
     }
 }
 
