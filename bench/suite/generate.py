@@ -28,7 +28,7 @@ def worker():
     """The command of lora4j's side, with the launcher's options for the JVM."""
     command, jar = java.build()
     return [command, "--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow",
-            "-XX:+UseSerialGC", "-Xms24m", "-Xmn16m", "-XX:TieredStopAtLevel=1", "-cp", jar, "io.lora4j.bench.GenerateWorker"]
+            "-XX:+UseSerialGC", "-Xms8m", "-Xmn4m", "-XX:TieredStopAtLevel=1", "-cp", jar, "io.lora4j.bench.GenerateWorker"]
 
 
 def versions(args):

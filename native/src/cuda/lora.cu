@@ -14,9 +14,8 @@ struct LoraPlan {
     int64_t entries;       /* adapters x projections */
     int64_t chunks, slots; /* at most */
     Weights weights;
-    Adapter *table; /* workspace, NULL where `few` is enough */
-    bool
-        streams; /* whether the kernels of lora_stream.cuh take the low-rank work where cuBLASLt takes the base product */
+    Adapter *table;    /* workspace, NULL where `few` is enough */
+    bool streams;      /* lora_stream.cuh does the low-rank work where cuBLASLt takes the base product */
     StreamPlan stream; /* backward; in the place of everything else in the workspace */
     size_t bytes;
 };
